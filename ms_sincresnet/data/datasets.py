@@ -1,0 +1,85 @@
+"""Manifests to the data sets of training, validation and test."""
+
+from pathlib import Path
+
+import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.data_pipeline import provides, takes
+
+from ms_sincresnet.data.audio import read_audio
+from ms_sincresnet.data.clips import RandomClipDataset
+from ms_sincresnet.errors import HparamError
+
+
+def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, seed):
+    """Data sets of the three parts, and the encoder of their genres.
+
+    Arguments
+    ---------
+    manifest_folder : str or pathlib.Path
+        Holds ``train.csv``, ``valid.csv`` and ``test.csv``.
+    cache_folder : str or pathlib.Path
+        Holds the cached audio that these name.
+    n_genres : int
+        Number of genres that the model tells apart.
+    clip_samples : int
+        Samples of a clip.
+    seed : int
+        Seed of the clips' positions.
+
+    Returns
+    -------
+    datasets : dict
+        "train" gives ``id``, ``clip`` and ``genre_encoded``; "valid" and "test" give
+        ``id``, ``song`` and ``genre_encoded``.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Genres in alphabetical order.
+
+    Raises
+    ------
+    HparamError
+        If the data has another number of genres.
+    """
+    label_encoder = CategoricalEncoder()
+
+    @takes("wav")
+    @provides("song")
+    def song(wav):
+        return torch.from_numpy(read_audio(wav))
+
+    @takes("genre")
+    @provides("genre_encoded")
+    def genre_encoded(genre):
+        return label_encoder.encode_label_torch(genre)
+
+    def manifest(part):
+        return {
+            "csv_path": str(Path(manifest_folder) / f"{part}.csv"),
+            "replacements": {"data_root": str(cache_folder)},
+        }
+
+    datasets = {
+        "train": RandomClipDataset.from_csv(
+            **manifest("train"),
+            clip_samples=clip_samples,
+            seed=seed,
+            dynamic_items=[genre_encoded],
+            output_keys=["id", "clip", "genre_encoded"],
+        )
+    }
+    for part in ("valid", "test"):
+        datasets[part] = DynamicItemDataset.from_csv(
+            **manifest(part),
+            dynamic_items=[song, genre_encoded],
+            output_keys=["id", "song", "genre_encoded"],
+        )
+    genres = sorted({row["genre"] for row in datasets["train"].data.values()})
+    if len(genres) != n_genres:
+        raise HparamError(
+            f"n_genres is {n_genres}, but the data has {len(genres)} genres: "
+            f"{', '.join(genres)}; give --n_genres={len(genres)}"
+        )
+    label_encoder.update_from_iterable(genres)
+    label_encoder.expect_len(n_genres)
+    return datasets, label_encoder

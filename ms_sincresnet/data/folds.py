@@ -1,0 +1,173 @@
+"""Stratified folds and validation parts that keep identical tracks together."""
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ms_sincresnet.errors import HparamError
+
+
+def stratified_folds(labels, n_folds, seed, groups=None):
+    """Deals items into folds that hold as many of each class as the others.
+
+    Arguments
+    ---------
+    labels : list or numpy.ndarray [n]
+        Class of each item. The result depends on their order: sort the items first.
+    n_folds : int
+        Folds, from 2 up to the size of the smallest class.
+    seed : int
+        Seed of the random choice.
+    groups : list or numpy.ndarray [n], optional
+        Items of equal value here share a fold. Without it each item is on its own.
+
+    Returns
+    -------
+    folds : numpy.ndarray [n]
+        Fold of each item, from 0 to ``n_folds - 1``.
+
+    Raises
+    ------
+    HparamError
+        If ``n_folds`` is below 2 or above the number of groups of a class.
+
+    Example
+    -------
+    >>> stratified_folds(["jazz"] * 4 + ["rock"] * 4, n_folds=4, seed=0).tolist()
+    [3, 2, 1, 0, 2, 1, 0, 3]
+    """
+    labels, groups = np.asarray(labels), _as_groups(groups, len(labels))
+    _check_whole("n_folds", n_folds, least=2)
+    for genre in np.unique(labels):
+        count = len(np.unique(groups[labels == genre]))
+        if count < n_folds:
+            raise HparamError(
+                f"n_folds: {str(genre)!r} has {count} different track(s), too few to "
+                f"put one into each of {n_folds} folds. Lower n_folds, or add tracks "
+                "of this genre."
+            )
+    folds = np.empty(len(labels), dtype=int)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    for fold, (_, indices) in enumerate(splitter.split(labels, labels, groups)):
+        folds[indices] = fold
+    return folds
+
+
+def split_fold(labels, fold, n_folds, valid_fraction, seed, groups=None):
+    """Names the part that each item plays when one fold is tested.
+
+    The test part is the fold. The validation part is drawn from the rest alone, as
+    large a share of each class as of any other, and the test part has no say in it.
+
+    Arguments
+    ---------
+    labels : list or numpy.ndarray [n]
+        Class of each item. The result depends on their order: sort the items first.
+    fold : int
+        The fold to test, from 0 to ``n_folds - 1``.
+    n_folds : int
+        Folds, from 2 up to the size of the smallest class.
+    valid_fraction : float
+        Share of the training part that goes to validation, between 0 and 1. Rounded
+        to whole tracks of each class.
+    seed : int
+        Seed of the folds and of the validation part.
+    groups : list or numpy.ndarray [n], optional
+        Items of equal value here play the same part.
+
+    Returns
+    -------
+    parts : numpy.ndarray [n]
+        "train", "valid" or "test".
+
+    Raises
+    ------
+    HparamError
+        If an argument is out of range, or if a class has too few items for it.
+
+    Example
+    -------
+    >>> split_fold(["jazz"] * 4, 0, n_folds=4, valid_fraction=0.3, seed=0).tolist()
+    ['train', 'train', 'test', 'valid']
+    """
+    labels, groups = np.asarray(labels), _as_groups(groups, len(labels))
+    folds = stratified_folds(labels, n_folds, seed, groups)
+    _check_whole("fold", fold, least=0, most=n_folds - 1)
+    rest = np.flatnonzero(folds != fold)
+    in_valid = _draw_fraction(labels[rest], valid_fraction, seed, groups[rest])
+    parts = np.where(folds == fold, "test", "train")
+    parts[rest[in_valid]] = "valid"
+    return parts
+
+
+def _draw_fraction(labels, fraction, seed, groups):
+    """Draws groups at random until each class has given its share of items.
+
+    (Folds would do for one over a whole number only.)
+    """
+    wanted = _count_wanted(labels, fraction)
+    drawn = np.zeros(len(labels), dtype=bool)
+    generator = np.random.default_rng(seed)
+    for group in generator.permutation(np.unique(groups)):
+        members = groups == group
+        classes, counts = np.unique(labels[members], return_counts=True)
+        if all(wanted[c] >= n for c, n in zip(classes, counts, strict=True)):
+            drawn |= members
+            for c, n in zip(classes, counts, strict=True):
+                wanted[c] -= n
+    for genre in wanted:
+        if not drawn[labels == genre].any():
+            raise HparamError(
+                f"valid_fraction: the tracks of {str(genre)!r} outside the test fold "
+                f"are too much alike to validate with {fraction} of them: identical "
+                "tracks stay together. Add tracks of this genre."
+            )
+    return drawn
+
+
+def _count_wanted(labels, fraction):
+    """How many items of each class make the fraction; raises where none or all do."""
+    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
+    if not (is_number and 0 < fraction < 1):
+        raise HparamError(
+            "valid_fraction: expected a number between 0 and 1, the share of the "
+            f"training part that validates, for example 0.1; got {fraction!r}"
+        )
+    wanted = {}
+    for genre, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        wanted[genre] = int(fraction * count + 0.5)
+        if not 0 < wanted[genre] < count:
+            raise HparamError(_share_advice(str(genre), count, fraction, wanted[genre]))
+    return wanted
+
+
+def _share_advice(genre, count, fraction, wanted):
+    """The message for a class of which validation would get none, or all."""
+    found = (
+        f"valid_fraction: {genre!r} has {count} track(s) outside the test fold, and "
+        f"{fraction} of them round to {wanted}: nothing is left to "
+        f"{'validate' if wanted == 0 else 'train'} with."
+    )
+    if count < 2:
+        return f"{found} Add tracks of this genre."
+    # Rounded up to a number worth typing: one track at the least.
+    usable = 1 / count if wanted == 0 else (count - 1) / count
+    rounded = np.ceil(usable * 100) / 100 if wanted == 0 else int(usable * 100) / 100
+    return (
+        f"{found} Set it to {rounded:g} or {'more' if wanted == 0 else 'less'}, "
+        "or add tracks of this genre."
+    )
+
+
+def _as_groups(groups, n_items):
+    """Groups as an array of whole numbers; each item its own group without any."""
+    if groups is None:
+        return np.arange(n_items)
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def _check_whole(name, value, least, most=None):
+    """Raises unless a value is a whole number in its range."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        bounds = f"from {least} to {most}" if most is not None else f"from {least} up"
+        raise HparamError(f"{name}: expected a whole number {bounds}, got {value!r}")

@@ -1,0 +1,1 @@
+"""Model folders: writing them, and naming the genre of whole songs with them."""

@@ -1,0 +1,1 @@
+"""Waveform to log-posteriors: modules in the order in which data flows."""

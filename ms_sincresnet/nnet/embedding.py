@@ -1,0 +1,192 @@
+"""Maps to one embedding a clip, by an ImageNet ResNet."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import nn
+
+from ms_sincresnet.errors import WeightsError
+from ms_sincresnet.nnet.pooling import SpatialPyramidPooling
+
+POOLING_LEVELS = {"spp": (1, 2), "avg": (1,)}
+
+
+class ResNetEmbedding(nn.Module):
+    """ResNet over the learned maps, then spatial pyramid pooling.
+
+    The paper's sections 2.2.3 and 2.2.4: the maps of the scales are the channels of
+    an image; the volume that the last convolution makes of it, 512 @ 5 × 32, is pooled.
+
+    Arguments
+    ---------
+    arch : str
+        A ResNet of torchvision by its name.
+    weights : str or None
+        What the trunk starts from. None: random; "imagenet": torchvision's weights,
+        downloaded once; else the path of a file that torch.save wrote, with
+        torchvision's keys (its ``fc`` is not read).
+    pooling : str
+        "spp" (1 × 1 and 2 × 2 blocks) or "avg" (global average).
+
+    Raises
+    ------
+    ValueError
+        If ``arch`` or ``pooling`` is unknown.
+    WeightsError
+        If the weights cannot be had or do not fit.
+
+    Example
+    -------
+    >>> embedding = ResNetEmbedding()
+    >>> embedding(torch.randn(2, 3, 160, 256)).shape
+    torch.Size([2, 1, 2560])
+    """
+
+    def __init__(self, arch="resnet18", weights=None, pooling="spp"):
+        super().__init__()
+        if pooling not in POOLING_LEVELS:
+            raise ValueError(
+                f"pooling must be one of {', '.join(POOLING_LEVELS)}; got {pooling!r}"
+            )
+        archs = torchvision.models.list_models(torchvision.models, include="resnet*")
+        if arch not in archs:
+            raise ValueError(f"arch must be one of {', '.join(archs)}; got {arch!r}")
+        resnet = torchvision.models.get_model(arch, weights=None)
+        channels = resnet.fc.in_features
+        del resnet.fc, resnet.avgpool
+        self.trunk = nn.Sequential()
+        for name, module in resnet.named_children():
+            self.trunk.add_module(name, module)
+        # Convolutions are half as fast again with the channels last.
+        self.trunk.to(memory_format=torch.channels_last)
+        self.pooling = SpatialPyramidPooling(POOLING_LEVELS[pooling])
+        self.embedding_size = self.pooling.output_size(channels)
+        if weights is not None:
+            load_trunk(self.trunk, trunk_weights(arch, weights), weights)
+
+    def forward(self, feats, wav_lens=None):
+        """Embeds a batch of maps.
+
+        Arguments
+        ---------
+        feats : torch.Tensor [batch, scales, n_filters, n_frames]
+            Maps; ImageNet's trunk takes three scales.
+        wav_lens : torch.Tensor [batch], optional
+            Relative lengths, as SpeechBrain passes them. Clips are whole: not used.
+
+        Returns
+        -------
+        torch.Tensor [batch, 1, embedding_size]
+            One embedding a clip: 2560 numbers with "spp", 512 with "avg".
+        """
+        feats = feats.contiguous(memory_format=torch.channels_last)
+        return self.pooling(self.trunk(feats))[:, None]
+
+
+def trunk_weights(arch, weights):
+    """Weights of a ResNet, from torchvision or from a file.
+
+    Arguments
+    ---------
+    arch : str
+        A ResNet of torchvision by its name.
+    weights : str or pathlib.Path
+        "imagenet" or the path of a file.
+
+    Returns
+    -------
+    dict
+        torchvision's state dict.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be downloaded or the file cannot be read.
+
+    Example
+    -------
+    >>> trunk_weights("resnet18", "nowhere.pth")
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.WeightsError: nowhere.pth: no such file of ResNet weights; \
+expected "imagenet" or a file that torch.save wrote
+    """
+    if weights == "imagenet":
+        source = torchvision.models.get_model_weights(arch).DEFAULT
+        try:
+            return source.get_state_dict(progress=True, check_hash=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"the ImageNet weights of {arch} could not be downloaded from "
+                f"{source.url} ({error}). Download that file elsewhere and give its "
+                "path (--resnet_weights=FILE), or train from random weights "
+                "(--resnet_weights=null)."
+            ) from error
+    if not Path(weights).is_file():
+        raise WeightsError(
+            f"{weights}: no such file of ResNet weights; expected "
+            '"imagenet" or a file that torch.save wrote'
+        )
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes provoke
+        raise WeightsError(
+            f"{weights}: not a file of weights that torch.save wrote ({error})"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(
+            f"{weights}: expected a dict of tensors by name; got a "
+            f"{type(state).__name__}"
+        )
+    return state
+
+
+def load_trunk(trunk, state, source):
+    """Loads torchvision's weights into the trunk, without their ``fc``.
+
+    Arguments
+    ---------
+    trunk : torch.nn.Module
+        The ResNet without its last layers.
+    state : dict
+        torchvision's state dict.
+    source : str
+        Where it came from, for the error.
+
+    Raises
+    ------
+    WeightsError
+        If names or shapes differ.
+
+    Example
+    -------
+    >>> trunk = ResNetEmbedding().trunk
+    >>> load_trunk(trunk, trunk.state_dict(), "itself")
+    """
+    state = {name: value for name, value in state.items() if name[:3] != "fc."}
+    expected = trunk.state_dict()
+    # Old files lack the counters of the batch norms, which nothing depends on.
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    missing = expected.keys() - state.keys() - counters
+    unknown = state.keys() - expected.keys()
+    if missing or unknown:
+        raise WeightsError(
+            f"{source}: not the weights of this ResNet; missing: "
+            f"{_some(missing)}; unknown: {_some(unknown)}"
+        )
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise WeightsError(
+                f"{source}: {name} has shape {list(value.shape)}, expected "
+                f"{list(expected[name].shape)}: weights of another ResNet"
+            )
+    trunk.load_state_dict(state, strict=False)
+
+
+def _some(names, at_most=3):
+    """The first few names, and how many more there are."""
+    listed = ", ".join(sorted(names)[:at_most]) or "none"
+    more = len(names) - at_most
+    return f"{listed} and {more} more" if more > 0 else listed

@@ -1,0 +1,1 @@
+"""The Brain, its schedule and its report."""

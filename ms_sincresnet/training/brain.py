@@ -1,0 +1,295 @@
+"""GenreBrain: training, validation and test of a system of Table 1."""
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.nnet.schedulers import update_learning_rate
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from torch.nn import functional as F
+
+from ms_sincresnet.data.clips import split_clips
+from ms_sincresnet.errors import UserError
+from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.training.report import StageScores, write_report
+
+
+class GenreBrain(sb.Brain):
+    """Trains on random clips, decides on whole songs by voting.
+
+    The paper's section 2.3. ``modules["model"]`` is a system: clips [batch, time] to
+    log-posteriors [batch, n_genres]. Batches have ``genre_encoded`` and, in training,
+    ``clip``, else ``song``.
+
+    What is random in a training step (augmentation) is a function of seed, epoch, step
+    and process; the clips are one of seed and epoch. So a run that is killed goes on
+    to the figures of an unbroken one.
+
+    These hparams are read: ``seed``, ``epoch_counter``, ``lr_schedule``,
+    ``augmentation``, ``clip_samples``, ``hop_samples``, ``valid_hop_samples``,
+    ``eval_batch_size``, ``voting``, ``checkpoint``, ``train_logger``,
+    ``output_folder``, ``model_folder`` and ``label_encoder``.
+
+    Arguments
+    ---------
+    modules : dict
+        {"model": system}.
+    opt_class : callable
+        Parameters → optimizer.
+    hparams : dict
+        The hparams.
+    run_opts : dict
+        SpeechBrain's run options.
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+        Keeps the best epoch, by validation, and the last.
+
+    Example
+    -------
+    >>> from ms_sincresnet import MSSincResNet
+    >>> model = MSSincResNet(n_filters=8)
+    >>> hparams = {"voting": "majority", "clip_samples": 48000}
+    >>> brain = GenreBrain({"model": model}, hparams=hparams)
+    >>> song = torch.randn(64000)
+    >>> brain.song_log_posteriors(song, hop_samples=8000, batch_size=2).shape
+    torch.Size([3, 10])
+    """
+
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        voting = self.hparams.voting
+        self.scores = {stage: StageScores(voting) for stage in sb.Stage}
+        if checkpointer is not None:
+            checkpointer.add_recoverable("train_scores", self.scores[sb.Stage.TRAIN])
+
+    def compute_forward(self, batch, stage):
+        """Log-posteriors of clips.
+
+        Arguments
+        ---------
+        batch : speechbrain.dataio.batch.PaddedBatch
+            Clips in training, else songs.
+        stage : speechbrain.Stage
+            The stage.
+
+        Returns
+        -------
+        list of torch.Tensor [clips, n_genres]
+            One tensor an item of the batch.
+        """
+        if stage == sb.Stage.TRAIN:
+            clips = batch.clip.data.to(self.device)
+            clips = self.hparams.augmentation(clips)
+            return list(self.modules.model(clips)[:, None])
+        hop_samples = (
+            self.hparams.hop_samples
+            if stage == sb.Stage.TEST
+            else self.hparams.valid_hop_samples
+        )
+        songs, lengths = batch.song
+        n_samples = (lengths * songs.shape[1]).round().int().tolist()
+        return [
+            self.song_log_posteriors(song[:n], hop_samples, self.hparams.eval_batch_size)
+            for song, n in zip(songs, n_samples, strict=True)
+        ]
+
+    def song_log_posteriors(self, song, hop_samples, batch_size):
+        """Log-posteriors of all clips of a song.
+
+        Arguments
+        ---------
+        song : torch.Tensor [time]
+            The song.
+        hop_samples : int
+            Samples from one clip to the next.
+        batch_size : int
+            Clips at a time.
+
+        Returns
+        -------
+        torch.Tensor [clips, n_genres]
+            Log-posteriors.
+        """
+        clips = split_clips(song, self.hparams.clip_samples, hop_samples)
+        batches = clips.split(batch_size)
+        return torch.cat([self.modules.model(b.to(self.device)) for b in batches])
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Negative log-likelihood of the clips; takes note of what was right.
+
+        Arguments
+        ---------
+        predictions : list of torch.Tensor [clips, n_genres]
+            What ``compute_forward`` returns.
+        batch : speechbrain.dataio.batch.PaddedBatch
+            With ``id`` and ``genre_encoded``.
+        stage : speechbrain.Stage
+            The stage.
+
+        Returns
+        -------
+        torch.Tensor
+            The mean over the clips.
+        """
+        labels = batch.genre_encoded.data.flatten()
+        for track_id, label, clips in zip(batch.id, labels, predictions, strict=True):
+            self.scores[stage].add(track_id, label, clips)
+        counts = torch.tensor([len(clips) for clips in predictions])
+        targets = labels.repeat_interleave(counts).to(self.device)
+        return F.nll_loss(torch.cat(predictions), targets)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Sets the epoch's learning rate and begins to count.
+
+        Arguments
+        ---------
+        stage : speechbrain.Stage
+            The stage.
+        epoch : int
+            The epoch, counted from 1.
+        """
+        if stage != sb.Stage.TRAIN:
+            self.scores[stage].clear()
+            return
+        if self.step == 0:  # else the epoch goes on where a checkpoint left it
+            self.scores[stage].clear()
+        self.epoch = epoch
+        lr, _ = self.hparams.lr_schedule(epoch)
+        update_learning_rate(self.optimizer, lr)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Makes the step's randomness a function of seed, epoch, step and process.
+
+        Arguments
+        ---------
+        batch : speechbrain.dataio.batch.PaddedBatch
+            The batch.
+        should_step : bool
+            Whether the optimizer will step.
+        """
+        rank = getattr(self, "rank", 0)
+        entropy = [self.hparams.seed, self.epoch, self.step, rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs the stage; after a validation saves a checkpoint, after a test reports.
+
+        Arguments
+        ---------
+        stage : speechbrain.Stage
+            The stage.
+        stage_loss : float
+            Mean loss.
+        epoch : int
+            The epoch, counted from 1.
+        """
+        scores = self.scores[stage]
+        stats = {
+            "loss": stage_loss,
+            "clip_accuracy": scores.clip_accuracy(),
+            "song_accuracy": scores.song_accuracy(),
+        }
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.VALID:
+            self.hparams.train_logger.log_stats(
+                stats_meta={
+                    "epoch": epoch,
+                    "lr": self.optimizer.param_groups[0]["lr"],
+                },
+                train_stats=self.train_stats,
+                valid_stats=stats,
+            )
+            self.checkpointer.save_and_keep_only(
+                meta={**stats, "epoch": epoch}, importance_keys=[validation_rank]
+            )
+        else:
+            self.hparams.train_logger.log_stats(
+                stats_meta={"tested epoch": self.tested_epoch}, test_stats=stats
+            )
+            if if_main_process():
+                write_report(
+                    self.hparams.output_folder,
+                    scores,
+                    self.genres,
+                    {"loss": stage_loss, "epoch": self.tested_epoch},
+                )
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Loads the checkpoint to test: the best by validation, or the last.
+
+        Arguments
+        ---------
+        max_key : str
+            Of the checkpoints' meta data: loads the one where it is highest instead.
+        min_key : str
+            Loads the one where it is lowest instead.
+
+        Raises
+        ------
+        UserError
+            If there is no checkpoint.
+        """
+        if max_key or min_key:
+            key = {"max_key": max_key, "min_key": min_key}
+        elif self.hparams.checkpoint == "best":
+            key = {"importance_key": validation_rank}
+        else:
+            key = {}
+        checkpoint = self.checkpointer.recover_if_possible(
+            ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta, **key
+        )
+        if checkpoint is None:
+            raise UserError(
+                f"{self.checkpointer.checkpoints_dir}: no checkpoint of a finished "
+                "epoch to test; train first"
+            )
+        self.tested_epoch = checkpoint.meta["epoch"]
+
+    def save_model(self):
+        """Writes the model folder, with the weights as they are loaded.
+
+        After ``evaluate`` these are the ones that were tested.
+        """
+        model = self.modules.model
+        run_on_main(
+            save_model_folder,
+            kwargs={
+                "folder": self.hparams.model_folder,
+                "model": getattr(model, "module", model),
+                "genres": self.genres,
+                "clip_samples": self.hparams.clip_samples,
+                "hop_samples": self.hparams.hop_samples,
+                "voting": self.hparams.voting,
+            },
+        )
+
+    @property
+    def genres(self):
+        """Names of the genres, in the order of the model's outputs."""
+        encoder = self.hparams.label_encoder
+        return [encoder.ind2lab[index] for index in range(len(encoder))]
+
+
+def validation_rank(checkpoint):
+    """How good a checkpoint is by its validation.
+
+    Song accuracy decides; clip accuracy breaks ties, then the later epoch.
+
+    Arguments
+    ---------
+    checkpoint : speechbrain.utils.checkpoints.Checkpoint
+        A checkpoint with the meta data that ``GenreBrain`` writes.
+
+    Returns
+    -------
+    tuple
+        Larger is better.
+    """
+    meta = checkpoint.meta
+    return meta["song_accuracy"], meta["clip_accuracy"], meta["epoch"]

@@ -1,0 +1,66 @@
+"""Reading a recipe's hparams, with errors that name the hparam."""
+
+import difflib
+from pathlib import Path
+
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+
+from ms_sincresnet.errors import HparamError, UserError
+
+
+def load_hparams(hparams_file, overrides=""):
+    """Loads a recipe's yaml file and builds what it names.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The yaml file.
+    overrides : str
+        Overrides as yaml, as ``speechbrain.parse_arguments`` returns them.
+
+    Returns
+    -------
+    dict
+        The hparams by name.
+
+    Raises
+    ------
+    HparamError
+        If the file is missing or not yaml, an override is no hparam of it, or
+        something that it builds refuses its arguments.
+
+    Example
+    -------
+    >>> load_hparams("nowhere.yaml")
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.HparamError: nowhere.yaml: no such hparams file
+    """
+    if not Path(hparams_file).is_file():
+        raise HparamError(f"{hparams_file}: no such hparams file")
+    with open(hparams_file, encoding="utf-8") as file:
+        text = file.read()
+    _refuse_unknown(hparams_file, text, overrides)
+    try:
+        return load_hyperpyyaml(text, overrides)
+    except UserError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+        raise HparamError(f"{hparams_file}: {error}") from error
+    except yaml.YAMLError as error:
+        raise HparamError(f"{hparams_file}: not valid yaml: {error}") from error
+
+
+def _refuse_unknown(hparams_file, text, overrides):
+    """Raises for the first override that the file does not have."""
+    known = [line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()]
+    try:
+        given = yaml.safe_load(overrides or "{}")
+    except yaml.YAMLError as error:
+        raise HparamError(f"{overrides!r}: not valid as overrides: {error}") from error
+    for name in given:
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean --{similar[0]}?" if similar else ""
+            raise HparamError(f"--{name}: no such hparam in {hparams_file}{hint}")

@@ -1,0 +1,232 @@
+"""What a stage got right: accuracies, confusion matrix, predictions a track."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+
+from ms_sincresnet.nnet.voting import vote
+
+
+@register_checkpoint_hooks
+class StageScores:
+    """The log-posteriors of a stage's clips, track by track.
+
+    Saved with a checkpoint, so that an epoch which is interrupted ends with the
+    figures of the whole epoch.
+
+    Arguments
+    ---------
+    voting : str
+        "majority" or "mean", as in ``vote``.
+
+    Example
+    -------
+    >>> scores = StageScores()
+    >>> clips = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]).log()
+    >>> scores.add("jazz.00000", 1, clips)
+    >>> scores.song_accuracy(), round(scores.clip_accuracy(), 3)
+    (1.0, 0.667)
+    """
+
+    def __init__(self, voting="majority"):
+        self.voting = voting
+        self.clear()
+
+    def clear(self):
+        """Forgets everything, for the next stage."""
+        self.labels = {}
+        self.clips = {}
+
+    def add(self, track_id, label, log_posteriors):
+        """Takes note of some clips of a track.
+
+        Arguments
+        ---------
+        track_id : str
+            The track.
+        label : int
+            Number of its genre.
+        log_posteriors : torch.Tensor [clips, n_genres]
+            Log-posteriors of the clips.
+        """
+        self.labels[track_id] = int(label)
+        self.clips.setdefault(track_id, []).append(log_posteriors.detach().cpu())
+
+    def clip_accuracy(self):
+        """Share of the clips whose most likely genre is right.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+        """
+        right = [
+            clips.argmax(1) == label for _, label, clips in self._tracks()
+        ]
+        return torch.cat(right).double().mean().item()
+
+    def song_accuracy(self):
+        """Share of the tracks whose clips vote for the right genre.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+        """
+        right = [
+            vote(clips, self.voting)[0] == label for _, label, clips in self._tracks()
+        ]
+        return float(np.mean(right))
+
+    def predictions(self, genres):
+        """What each track was taken for.
+
+        Arguments
+        ---------
+        genres : list of str
+            Names of the genres.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a track: ID, genre, predicted, clips (their number), and each genre's
+            share of the votes.
+        """
+        rows = []
+        for track_id, label, clips in self._tracks():
+            index, shares = vote(clips, self.voting)
+            row = {
+                "ID": track_id,
+                "genre": genres[label],
+                "predicted": genres[index],
+                "clips": len(clips),
+            }
+            rows.append(row | dict(zip(genres, shares.tolist(), strict=True)))
+        return pd.DataFrame(rows).sort_values("ID", ignore_index=True)
+
+    def _tracks(self):
+        """ID, label and log-posteriors [clips, n_genres] of each track."""
+        for track_id, label in self.labels.items():
+            yield track_id, label, torch.cat(self.clips[track_id])
+
+    @mark_as_saver
+    def save(self, path):
+        """Saves the scores of an unfinished stage.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file.
+        """
+        torch.save({"labels": self.labels, "clips": self.clips}, path)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Recalls the scores of an unfinished stage.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file.
+        end_of_epoch : bool
+            Whether the checkpoint was taken between epochs: then there is nothing to
+            recall.
+        """
+        if not end_of_epoch:
+            saved = torch.load(path, weights_only=True)
+            self.labels, self.clips = saved["labels"], saved["clips"]
+
+
+def write_report(folder, scores, genres, summary=None):
+    """Writes the figures of a test.
+
+    ``test_summary.json`` (accuracies and counts), ``test_predictions.csv`` (a row a
+    track), ``confusion_matrix.csv`` and ``confusion_matrix.png``.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to write.
+    scores : StageScores
+        The scores of the test.
+    genres : list of str
+        Names of the genres.
+    summary : dict, optional
+        What else the summary says, such as the epoch that was tested.
+
+    Returns
+    -------
+    dict
+        The summary.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> scores = StageScores()
+    >>> scores.add("rock.00000", 0, torch.tensor([[0.9, 0.1]]).log())
+    >>> write_report(tempfile.mkdtemp(), scores, ["rock", "jazz"])["song_accuracy"]
+    1.0
+    """
+    folder = Path(folder)
+    predictions = scores.predictions(genres)
+    predictions.to_csv(
+        folder / "test_predictions.csv", index=False, float_format="%.4f"
+    )
+    counts = confusion_matrix(
+        predictions["genre"], predictions["predicted"], labels=genres
+    )
+    pd.DataFrame(counts, index=pd.Index(genres, name="genre"), columns=genres).to_csv(
+        folder / "confusion_matrix.csv"
+    )
+    plot_confusion_matrix(folder / "confusion_matrix.png", counts, genres)
+    summary = {
+        "song_accuracy": scores.song_accuracy(),
+        "clip_accuracy": scores.clip_accuracy(),
+        "tracks": len(predictions),
+        "clips": int(predictions["clips"].sum()),
+        **(summary or {}),
+    }
+    text = json.dumps(summary, indent=2) + "\n"
+    (folder / "test_summary.json").write_text(text, encoding="utf-8")
+    return summary
+
+
+def plot_confusion_matrix(path, counts, genres):
+    """Draws a confusion matrix.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The image to write.
+    counts : numpy.ndarray [n_genres, n_genres]
+        Tracks by genre (rows) and predicted genre (columns).
+    genres : list of str
+        Names of the genres.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "confusion_matrix.png"
+    >>> plot_confusion_matrix(path, np.eye(2, dtype=int), ["jazz", "rock"])
+    >>> path.stat().st_size > 0
+    True
+    """
+    # Not pyplot, which keeps every figure and may ask for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    display = ConfusionMatrixDisplay(counts, display_labels=genres)
+    display.plot(ax=axes, cmap="Blues", colorbar=False, xticks_rotation=45)
+    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    axes.set_title(f"{counts.sum()} tracks, {accuracy:.1%} right")
+    figure.savefig(path, dpi=120)

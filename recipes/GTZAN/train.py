@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Trains a music genre classifier on one fold of GTZAN and tests it by voting.
+
+    python train.py hparams/ms_sincresnet.yaml --data_folder=GTZAN --fold=0
+
+Without the data set, on synthesised music:
+
+    python train.py hparams/quickstart.yaml
+"""
+
+import logging
+import sys
+
+import speechbrain as sb
+from gtzan_prepare import prepare_gtzan
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
+
+from ms_sincresnet import GenreBrain
+from ms_sincresnet.data.clips import PassSampler
+from ms_sincresnet.data.datasets import genre_datasets
+from ms_sincresnet.errors import exit_on_user_error
+from ms_sincresnet.training.hparams import load_hparams
+from ms_sincresnet.training.resume import refuse_other_split
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments):
+    """Prepares the data, trains, tests, and writes the model folder.
+
+    Arguments
+    ---------
+    arguments : list of str
+        The yaml file, hparams that override it, and SpeechBrain's run options.
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    ddp_init_group(run_opts)
+    hparams = load_hparams(hparams_file, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # Data
+    if "make_data" in hparams:
+        run_on_main(hparams["make_data"])
+    run_on_main(
+        prepare_gtzan,
+        kwargs={
+            "data_folder": hparams["data_folder"],
+            "manifest_folder": hparams["manifest_folder"],
+            "cache_folder": hparams["cache_folder"],
+            "fold": hparams["fold"],
+            "n_folds": hparams["n_folds"],
+            "valid_fraction": hparams["valid_fraction"],
+            "seed": hparams["seed"],
+        },
+    )
+    run_on_main(
+        refuse_other_split, [hparams["save_folder"], hparams["manifest_folder"]]
+    )
+    datasets, hparams["label_encoder"] = genre_datasets(
+        hparams["manifest_folder"],
+        hparams["cache_folder"],
+        n_genres=hparams["n_genres"],
+        clip_samples=hparams["clip_samples"],
+        seed=hparams["seed"],
+    )
+    sampler = PassSampler(
+        len(datasets["train"]), hparams["clips_per_track"], hparams["seed"]
+    )
+
+    # Training
+    brain = GenreBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.train_sampler = sampler
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs={**hparams["train_loader"], "sampler": sampler},
+        valid_loader_kwargs=hparams["song_loader"],
+    )
+
+    # Test
+    brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])
+    brain.save_model()
+    logger.info("Model folder: %s", hparams["model_folder"])
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main(sys.argv[1:])
