@@ -354,7 +354,8 @@ def _open_audio(path):
         raise AudioFileError(f"{path}: the file is empty (0 bytes). Replace it.")
     try:
         with _OPEN_LOCK:
-            return soundfile.SoundFile(path)
+            # bytes, as soundfile would not encode a name that is no UTF-8
+            return soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError as error:
         raise _not_decodable(path, error.error_string) from error
     except TypeError as error:  # what soundfile raises on the suffix .raw

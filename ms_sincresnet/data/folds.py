@@ -90,8 +90,9 @@ def split_fold(labels, fold, n_folds, valid_fraction, seed, groups=None):
     ['train', 'train', 'test', 'valid']
     """
     labels, groups = np.asarray(labels), _as_groups(groups, len(labels))
-    folds = stratified_folds(labels, n_folds, seed, groups)
+    _check_whole("n_folds", n_folds, least=2)
     _check_whole("fold", fold, least=0, most=n_folds - 1)
+    folds = stratified_folds(labels, n_folds, seed, groups)
     rest = np.flatnonzero(folds != fold)
     in_valid = _draw_fraction(labels[rest], valid_fraction, seed, groups[rest])
     parts = np.where(folds == fold, "test", "train")

@@ -1,0 +1,45 @@
+# Everything below installs into .venv first, and again only when the package's
+# requirements change. Another interpreter: make install PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := "$(CURDIR)/$(VENV)/bin"
+INSTALLED := $(VENV)/.installed
+
+MODEL := results/quickstart/model
+SONG ?= results/quickstart/data/genres/reggae/reggae.00000.wav
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint bench
+
+help:  ## Say what can be made
+	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+install: $(INSTALLED)  ## Make the environment in .venv and install the package
+
+$(INSTALLED): setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+		"Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
+		". Name a newer one: make install PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+quickstart: install  ## Train on synthetic music (offline, minutes) and name a song's genre
+	cd recipes/GTZAN && $(BIN)/python train.py hparams/quickstart.yaml
+	@$(BIN)/python -c 'import sys; from ms_sincresnet import GenreClassifier; \
+		song = GenreClassifier.from_hparams(sys.argv[1]).predict_song(sys.argv[2]); \
+		print(sys.argv[2] + ":", song.genre)' $(MODEL) $(SONG)
+
+test: install lint  ## Run every test, the docstrings' examples too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: install  ## Check style, yaml and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+	$(BIN)/codespell
+
+bench: install  ## Time the network's parts on this machine
+	$(BIN)/python benchmarks/run.py

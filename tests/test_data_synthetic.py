@@ -1,0 +1,222 @@
+"""The synthesised data set: layout, seeding, safety, and music worth learning from."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ms_sincresnet.data import synthetic
+from ms_sincresnet.data.synthetic import (
+    GENRES,
+    chord,
+    make_synthetic_gtzan,
+    render_track,
+    tone,
+)
+from ms_sincresnet.errors import UserError
+
+SMALL = {"n_tracks": 2, "duration_s": 0.5, "sample_rate": 8000, "seed": 7}
+GTZAN = ["blues", "classical", "country", "disco", "hiphop"]
+GTZAN += ["jazz", "metal", "pop", "reggae", "rock"]
+SMALL_TRACK = {"duration_s": 0.5, "sample_rate": 8000, "seed": 7}
+TIMING = {"duration_s": 12.0, "sample_rate": 8000, "seed": 3}
+
+
+def contents(folder):
+    """Every file of a folder, by its relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def power(samples, sample_rate):
+    """Power spectrogram in 32 ms frames, half overlapping: [frequency, frame]."""
+    n = int(0.032 * sample_rate)
+    hz, _, spectrum = scipy.signal.stft(samples, sample_rate, nperseg=n)
+    return hz, np.abs(spectrum) ** 2
+
+
+def onset_strength(samples, sample_rate, *, below_hz=np.inf):
+    """How much louder each frame is than the one before, in a mean log spectrum."""
+    hz, spectrogram = power(samples / samples.std(), sample_rate)
+    return np.diff(np.log(spectrogram[hz < below_hz] + 1e-5)).clip(0).mean(0)
+
+
+def describe(samples, sample_rate):
+    """Level and spread in time of a spectrum's bands, and how strong onsets are."""
+    _, spectrogram = power(samples / samples.std(), sample_rate)
+    edges = np.unique(np.geomspace(2, 120, 20).astype(int))
+    bands = np.split(spectrogram, edges)
+    level = np.log([band.mean(0) + 1e-6 for band in bands])
+    onsets = onset_strength(samples, sample_rate)
+    return [*level.mean(1), *level.std(1), *np.percentile(onsets, [50, 75, 90, 97])]
+
+
+def test_the_layout_is_that_of_gtzan(tmp_path):
+    folder = make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+    expected = {f"{g}/{g}.{i:05d}.wav" for g in GTZAN for i in range(2)}
+    wavs = folder.glob("genres/*/*")
+    assert {str(wav.relative_to(folder / "genres")) for wav in wavs} == expected
+    info = soundfile.info(folder / "genres/jazz/jazz.00001.wav")
+    assert (info.samplerate, info.channels, info.frames) == (8000, 1, 4000)
+    assert (info.format, info.subtype) == ("WAV", "PCM_16")
+
+
+def test_a_track_depends_on_nothing_but_the_seed_and_its_place(tmp_path):
+    two = contents(make_synthetic_gtzan(tmp_path / "two", **SMALL) / "genres")
+    one = make_synthetic_gtzan(tmp_path / "one", **(SMALL | {"n_tracks": 1}))
+    for name, content in contents(one / "genres").items():
+        assert two[name] == content
+    other = make_synthetic_gtzan(tmp_path / "other", **(SMALL | {"seed": 8}))
+    assert not set(two.values()) & set(contents(other / "genres").values())
+    assert len(set(two.values())) == 20
+
+
+def test_a_second_call_does_nothing(tmp_path, monkeypatch):
+    folder = make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+    before = contents(folder)
+    monkeypatch.setattr(soundfile, "write", None)
+    assert make_synthetic_gtzan(folder, **SMALL) == folder
+    assert contents(folder) == before
+
+
+def test_an_interrupted_making_leaves_nothing_and_is_redone(tmp_path, monkeypatch):
+    write, written = soundfile.write, []
+
+    def write_until_interrupted(path, *args, **kwargs):
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "write", write_until_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+    assert len(written) == 5
+    assert list(tmp_path.iterdir()) == []
+    # A killed process cannot tidy up: what it leaves is not taken for the set.
+    written[0].parent.mkdir(parents=True)
+    written[0].write_bytes(b"half a file")
+    folder = make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert len(list(folder.glob("genres/*/*.wav"))) == 20
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    assert make_synthetic_gtzan(tmp_path, **SMALL).joinpath("genres").is_dir()
+
+
+@pytest.mark.parametrize("name", ["genres/rock/mine.wav", synthetic.MARKER])
+def test_a_foreign_folder_is_left_alone(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[]")
+    with pytest.raises(UserError, match=f"{tmp_path}.*something else.*another folder"):
+        make_synthetic_gtzan(tmp_path, **SMALL)
+    assert contents(tmp_path) == {name: b"[]"}
+
+
+def test_a_set_with_other_arguments_is_left_alone(tmp_path):
+    before = contents(make_synthetic_gtzan(tmp_path, **SMALL))
+    with pytest.raises(UserError, match=r"'seed': 8.*found.*'seed': 7"):
+        make_synthetic_gtzan(tmp_path, **(SMALL | {"seed": 8}))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_tracks", 0),
+        ("duration_s", -1.0),
+        ("duration_s", float("nan")),
+        ("sample_rate", 100),
+        ("seed", -1),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_named(tmp_path, name, value):
+    with pytest.raises(UserError, match=f"{name}: expected at least .*, got {value}"):
+        make_synthetic_gtzan(tmp_path / "toy", **(SMALL | {name: value}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("numeral", "pitch_classes"),  # spelled out in C
+    [
+        ("I", {0, 4, 7}),
+        ("iv", {5, 8, 0}),
+        ("V7", {7, 11, 2, 5}),
+        ("Imaj7", {0, 4, 7, 11}),
+        ("bII", {1, 5, 8}),
+        ("vi7", {9, 0, 4, 7}),
+    ],
+)
+def test_chords_are_those_of_the_text_book(numeral, pitch_classes):
+    root, tones = chord(numeral)
+    assert {(root + semitones) % 12 for semitones in tones} == pitch_classes
+
+
+def test_harmonics_of_a_tone_fall_as_asked_and_stay_below_nyquist():
+    spectrum = np.abs(
+        np.fft.rfft(tone([500.0], 1.0, sample_rate=8000, rolloff=1.5, attack_s=0.01))
+    )
+    harmonics = spectrum[500:4001:500]
+    np.testing.assert_allclose(
+        harmonics[:7] / harmonics[0], np.arange(1, 8) ** -1.5, rtol=1e-3
+    )
+    assert harmonics[7] < 1e-3 * harmonics[0]
+
+
+def test_damping_takes_the_high_harmonics_first():
+    samples = tone([500.0], 1.0, sample_rate=8000, damping=4.0)
+    early, late = (np.abs(np.fft.rfft(half)) for half in np.split(samples, 2))
+    falls = late[250:1000:250] / early[250:1000:250]  # bins of 2 Hz
+    np.testing.assert_allclose(falls, np.exp(-2.0 * np.array([1, 2, 3])), rtol=0.1)
+
+
+def test_all_samples_are_finite_and_in_range():
+    for genre in GENRES:
+        samples = render_track(genre, 0, **SMALL_TRACK)
+        assert np.isfinite(samples).all()
+        assert 0.2 < np.abs(samples).max() < 1
+
+
+def test_disco_keeps_a_tempo_of_its_style():
+    for track in range(4):
+        samples = render_track("disco", track, **TIMING)
+        onsets = onset_strength(samples, 8000, below_hz=120)
+        onsets = onsets - onsets.mean()
+        similarity = np.correlate(onsets, onsets, "full")[len(onsets) - 1 :]
+        lags = np.arange(len(similarity)) * 0.016  # s between frames
+        beat = (lags > 0.4) & (lags < 0.6)
+        bpm = 60 / lags[beat][similarity[beat].argmax()]
+        assert 109 < bpm < 134  # 112 to 130, give or take half a frame
+
+
+def test_classical_alone_has_no_drums():
+    onsets = {
+        genre: np.percentile(onset_strength(render_track(genre, 0, **TIMING), 8000), 90)
+        for genre in GENRES
+    }
+    assert min(onsets, key=onsets.get) == "classical"
+
+
+def test_genres_can_be_told_apart_on_other_tracks_but_tracks_differ():
+    tracks = {
+        (genre, track): render_track(genre, track, **TIMING)
+        for genre in GENRES
+        for track in range(8)
+    }
+    features = np.array([describe(samples, 8000) for samples in tracks.values()])
+    genres, numbers = np.array(list(tracks)).T
+    known = numbers.astype(int) < 5
+    listener = make_pipeline(StandardScaler(), LogisticRegression())
+    listener.fit(features[known], genres[known])
+    assert listener.score(features[~known], genres[~known]) >= 0.8
+    alike = np.abs(np.corrcoef(list(tracks.values())))
+    assert np.sort(alike, axis=1)[:, -2].max() < 0.5
