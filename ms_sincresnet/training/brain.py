@@ -6,9 +6,10 @@ import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from ms_sincresnet.data.clips import split_clips
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.inference.model_folder import save_model_folder
 from ms_sincresnet.training.report import StageScores, write_report
 
@@ -42,6 +43,11 @@ class GenreBrain(sb.Brain):
     checkpointer : speechbrain.utils.checkpoints.Checkpointer
         Keeps the best epoch, by validation, and the last.
 
+    Raises
+    ------
+    HparamError
+        If device or precision cannot be had on this machine.
+
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
@@ -61,7 +67,13 @@ class GenreBrain(sb.Brain):
         run_opts=None,
         checkpointer=None,
     ):
-        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        try:
+            super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise HparamError(
+                f"the run options (--device, --precision …) do not fit this machine: "
+                f"{error}"
+            ) from error
         voting = self.hparams.voting
         self.scores = {stage: StageScores(voting) for stage in sb.Stage}
         if checkpointer is not None:
@@ -97,6 +109,16 @@ class GenreBrain(sb.Brain):
             self.song_log_posteriors(song[:n], hop_samples, self.hparams.eval_batch_size)
             for song, n in zip(songs, n_samples, strict=True)
         ]
+
+    def _wrap_distributed(self):
+        """As SpeechBrain, but PyTorch's batch norm of several processes is for GPUs.
+
+        On the CPU each process has the batch statistics of its own clips.
+        """
+        if not self.distributed_launch or self.device_type != "cpu":
+            return super()._wrap_distributed()
+        for name, module in self.modules.items():
+            self.modules[name] = DistributedDataParallel(module)
 
     def song_log_posteriors(self, song, hop_samples, batch_size):
         """Log-posteriors of all clips of a song.
@@ -284,12 +306,19 @@ def validation_rank(checkpoint):
     Arguments
     ---------
     checkpoint : speechbrain.utils.checkpoints.Checkpoint
-        A checkpoint with the meta data that ``GenreBrain`` writes.
+        A checkpoint of a ``GenreBrain``.
 
     Returns
     -------
-    tuple
-        Larger is better.
+    tuple of float
+        Larger is better. Checkpoints from within an epoch come last.
+
+    Example
+    -------
+    >>> from speechbrain.utils.checkpoints import Checkpoint
+    >>> meta = {"song_accuracy": 0.9, "clip_accuracy": 0.7, "epoch": 3}
+    >>> validation_rank(Checkpoint("CKPT+3", meta, {}))
+    (0.9, 0.7, 3)
     """
-    meta = checkpoint.meta
-    return meta["song_accuracy"], meta["clip_accuracy"], meta["epoch"]
+    keys = ("song_accuracy", "clip_accuracy", "epoch")
+    return tuple(checkpoint.meta.get(key, -1) for key in keys)

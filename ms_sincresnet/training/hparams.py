@@ -3,6 +3,7 @@
 import difflib
 from pathlib import Path
 
+import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 
@@ -48,7 +49,7 @@ def load_hparams(hparams_file, overrides=""):
         raise
     except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
         raise HparamError(f"{hparams_file}: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ruamel.yaml.error.YAMLError) as error:
         raise HparamError(f"{hparams_file}: not valid yaml: {error}") from error
 
 

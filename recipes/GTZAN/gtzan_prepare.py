@@ -137,7 +137,10 @@ def prepare_gtzan(
         n_jobs=n_jobs,
     )
     if KNOWN_BAD in [track["ID"] for track in report["left_out"]]:
-        logger.info("%s decodes in no common copy of GTZAN: all is well", KNOWN_BAD)
+        logger.info(
+            "%s does not decode in the common copies of GTZAN: nobody trains on it",
+            KNOWN_BAD,
+        )
 
 
 def find_genres(data_folder):

@@ -19,8 +19,8 @@ from ms_sincresnet import GenreBrain
 from ms_sincresnet.data.clips import PassSampler
 from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.errors import exit_on_user_error
+from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.hparams import load_hparams
-from ms_sincresnet.training.resume import refuse_other_split
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from ms_sincresnet.data.clips import PassSampler
+from ms_sincresnet.data.datasets import genre_datasets
+from ms_sincresnet.errors import HparamError
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Manifests and cache of three tracks; sample t of track n is (t + 100 n) / 2¹⁵."""
+    manifests, cache = tmp_path / "manifests", tmp_path / "cache"
+    manifests.mkdir()
+    cache.mkdir()
+    rows = []
+    for n, genre in enumerate(["rock", "jazz", "rock"]):
+        samples = (np.arange(1600) + 100 * n).astype(np.int16)
+        soundfile.write(cache / f"{n}.wav", samples, 16000)
+        rows.append(f"track{n},0.1,$data_root/{n}.wav,{genre}\n")
+    for part in ("train", "valid", "test"):
+        (manifests / f"{part}.csv").write_text("ID,duration,wav,genre\n" + "".join(rows))
+    return manifests, cache
+
+
+def test_songs_are_whole_and_genres_alphabetical(folders):
+    datasets, encoder = genre_datasets(*folders, n_genres=2, clip_samples=160, seed=0)
+    item = datasets["test"][1]
+    assert item["id"] == "track1"
+    assert item["genre_encoded"].tolist() == [0], "jazz before rock"
+    expected = torch.arange(100, 1700) / 2**15
+    torch.testing.assert_close(item["song"], expected)
+    assert encoder.decode_torch(torch.tensor([0, 1])) == ["jazz", "rock"]
+
+
+def test_an_epoch_has_the_same_clips_in_any_number_of_workers(folders):
+    datasets, _ = genre_datasets(*folders, n_genres=2, clip_samples=160, seed=0)
+    drawn = []
+    for num_workers in (0, 2):
+        sampler = PassSampler(n_tracks=3, n_passes=4, seed=0)
+        sampler.set_epoch(2)
+        loader = DataLoader(
+            datasets["train"], batch_size=None, sampler=sampler, num_workers=num_workers
+        )
+        drawn.append([(item["id"], item["clip"][0].item()) for item in loader])
+    assert drawn[0] == drawn[1]
+    assert len({start for _, start in drawn[0]}) > 6, "clips start at random"
+
+
+def test_wrong_number_of_genres_says_what_to_give(folders):
+    with pytest.raises(HparamError, match="n_genres is 10.*--n_genres=2"):
+        genre_datasets(*folders, n_genres=10, clip_samples=160, seed=0)

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from ms_sincresnet.errors import HparamError
+from ms_sincresnet.training.checkpoints import WholeCheckpointer, refuse_other_split
+
+
+class Killed(torch.nn.Linear):
+    """A module during whose saving the process dies."""
+
+    def state_dict(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_a_save_that_is_cut_off_leaves_the_checkpoint_before(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    checkpointer = WholeCheckpointer(tmp_path, {"model": model})
+    whole = checkpointer.save_checkpoint(meta={"epoch": 1})
+    checkpointer.add_recoverable("killed", Killed(1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint(meta={"epoch": 2})
+    assert len(list(tmp_path.iterdir())) == 2
+
+    saved = model.weight.detach().clone()
+    torch.nn.init.zeros_(model.weight)
+    checkpointer = WholeCheckpointer(tmp_path, {"model": model})
+    assert checkpointer.recover_if_possible().path == whole.path
+    assert torch.equal(model.weight, saved)
+    assert list(tmp_path.iterdir()) == [whole.path], "the unfinished one is removed"
+
+
+def test_a_whole_checkpoint_is_one_for_speechbrain_too(tmp_path):
+    checkpointer = WholeCheckpointer(tmp_path, {"model": torch.nn.Linear(2, 2)})
+    checkpoint = checkpointer.save_checkpoint(meta={"epoch": 1})
+    assert {path.name for path in checkpoint.path.iterdir()} == {
+        "CKPT.yaml",
+        "model.ckpt",
+    }
+
+
+def test_another_split_is_refused_and_the_same_one_is_not(tmp_path):
+    manifests, save_folder = tmp_path / "manifests", tmp_path / "save"
+    manifests.mkdir()
+    for part in ("train", "valid", "test"):
+        (manifests / f"{part}.csv").write_text(f"ID\n{part}\n")
+    refuse_other_split(save_folder, manifests)
+    refuse_other_split(save_folder, manifests)
+    (manifests / "test.csv").write_text("ID\ntrain\n")
+    with pytest.raises(HparamError, match="another split"):
+        refuse_other_split(save_folder, manifests)

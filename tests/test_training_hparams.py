@@ -1,0 +1,58 @@
+import pytest
+
+from ms_sincresnet.errors import HparamError, WeightsError
+from ms_sincresnet.training.hparams import load_hparams
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "kernel_size: 251\n"
+        "weights: null\n"
+        "bank: !new:ms_sincresnet.SincFilterbank\n"
+        "    n_filters: 8\n"
+        "    kernel_size: !ref <kernel_size>\n"
+        "embedding: !new:ms_sincresnet.ResNetEmbedding\n"
+        "    weights: !ref <weights>\n"
+    )
+    return path
+
+
+def test_overrides_reach_what_is_built(recipe):
+    hparams = load_hparams(recipe, "kernel_size: 501")
+    assert hparams["bank"].filters().shape == (8, 501)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ("kernal_size: 501", ["--kernal_size", "did you mean --kernel_size?"]),
+        ("zzz: 1", ["--zzz: no such hparam"]),
+        ("kernel_size: 250", ["recipe.yaml", "must be odd", "250"]),
+        ("kernel_size: many", ["recipe.yaml", "must be odd", "'many'"]),
+        ("kernel_size: [", ["not valid as overrides"]),
+    ],
+)
+def test_mistakes_name_the_hparam(recipe, overrides, parts):
+    with pytest.raises(HparamError) as error:
+        load_hparams(recipe, overrides)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_an_unknown_argument_names_the_class(recipe):
+    recipe.write_text(recipe.read_text().replace("n_filters", "n_filter"))
+    with pytest.raises(HparamError, match="n_filter"):
+        load_hparams(recipe)
+
+
+def test_an_error_of_the_users_keeps_its_kind(recipe):
+    with pytest.raises(WeightsError, match="nowhere.pth"):
+        load_hparams(recipe, "weights: nowhere.pth")
+
+
+def test_a_file_that_is_not_yaml_is_named(recipe):
+    recipe.write_text("kernel_size: [251\nbank: }")
+    with pytest.raises(HparamError, match="recipe.yaml: not valid yaml"):
+        load_hparams(recipe)

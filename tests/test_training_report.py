@@ -1,0 +1,69 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+
+from ms_sincresnet.training.report import StageScores, write_report
+
+GENRES = ["blues", "jazz", "rock"]
+
+
+def clips_for(*genres):
+    """Log-posteriors of clips that were taken for these genres."""
+    return (torch.eye(3)[list(genres)] * 0.7 + 0.1).log()
+
+
+@pytest.fixture
+def scores():
+    scores = StageScores()
+    scores.add("blues.00000", 0, clips_for(0, 0, 1))  # right, by two of three
+    scores.add("jazz.00000", 1, clips_for(2, 2, 1))  # wrong, with one clip right
+    scores.add("rock.00000", 2, clips_for(2))
+    return scores
+
+
+def test_accuracies_are_those_counted_by_hand(scores):
+    assert scores.song_accuracy() == pytest.approx(2 / 3)
+    assert scores.clip_accuracy() == pytest.approx(4 / 7)
+
+
+def test_clips_of_a_track_may_come_one_by_one(scores):
+    one_by_one = StageScores()
+    for clip in clips_for(0, 0, 1):
+        one_by_one.add("blues.00000", 0, clip[None])
+    one_by_one.add("jazz.00000", 1, clips_for(2, 2, 1))
+    one_by_one.add("rock.00000", 2, clips_for(2))
+    assert one_by_one.predictions(GENRES).equals(scores.predictions(GENRES))
+
+
+def test_scores_of_an_unfinished_stage_are_recalled(scores, tmp_path):
+    scores.save(tmp_path / "scores.ckpt")
+    resumed, fresh = StageScores(), StageScores()
+    resumed.load(tmp_path / "scores.ckpt", end_of_epoch=False)
+    fresh.load(tmp_path / "scores.ckpt", end_of_epoch=True)
+    assert resumed.clip_accuracy() == scores.clip_accuracy()
+    assert not fresh.labels
+
+
+def test_report_files_agree_with_scikit_learn(scores, tmp_path):
+    summary = write_report(tmp_path, scores, GENRES, {"epoch": 7})
+    predictions = pd.read_csv(tmp_path / "test_predictions.csv")
+    assert list(predictions.predicted) == ["blues", "rock", "rock"]
+    assert summary["song_accuracy"] == pytest.approx(
+        accuracy_score(predictions.genre, predictions.predicted)
+    )
+    assert predictions[GENRES].sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+    assert predictions.blues[0] == pytest.approx(2 / 3, abs=1e-4)
+    matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col="genre")
+    assert matrix.loc["jazz", "rock"] == 1 and matrix.to_numpy().sum() == 3
+    assert json.loads((tmp_path / "test_summary.json").read_text()) == {
+        "song_accuracy": 2 / 3,
+        "clip_accuracy": pytest.approx(4 / 7),
+        "tracks": 3,
+        "clips": 7,
+        "epoch": 7,
+    }
+    png = (tmp_path / "confusion_matrix.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and len(png) > 5000
