@@ -21,7 +21,9 @@ def folders(tmp_path):
         soundfile.write(cache / f"{n}.wav", samples, 16000)
         rows.append(f"track{n},0.1,$data_root/{n}.wav,{genre}\n")
     for part in ("train", "valid", "test"):
-        (manifests / f"{part}.csv").write_text("ID,duration,wav,genre\n" + "".join(rows))
+        (manifests / f"{part}.csv").write_text(
+            "ID,duration,wav,genre\n" + "".join(rows)
+        )
     return manifests, cache
 
 

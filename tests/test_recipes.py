@@ -324,7 +324,9 @@ def test_mistakes_are_named(mistake, data_folder, broken, tmp_path, monkeypatch)
 def test_mistakes_show_no_traceback(tmp_path):
     status, output = run(["hparams/nowhere.yaml"])
     assert status == 1
-    assert output.splitlines()[-1] == "error: hparams/nowhere.yaml: no such hparams file"
+    assert (
+        output.splitlines()[-1] == "error: hparams/nowhere.yaml: no such hparams file"
+    )
     assert "Traceback" not in output
 
 

@@ -54,7 +54,9 @@ def test_report_files_agree_with_scikit_learn(scores, tmp_path):
     assert summary["song_accuracy"] == pytest.approx(
         accuracy_score(predictions.genre, predictions.predicted)
     )
-    assert predictions[GENRES].sum(axis=1).tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+    assert predictions[GENRES].sum(axis=1).tolist() == pytest.approx(
+        [1, 1, 1], abs=1e-3
+    )
     assert predictions.blues[0] == pytest.approx(2 / 3, abs=1e-4)
     matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col="genre")
     assert matrix.loc["jazz", "rock"] == 1 and matrix.to_numpy().sum() == 3

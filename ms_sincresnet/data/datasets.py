@@ -40,6 +40,18 @@ def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, see
     ------
     HparamError
         If the data has another number of genres.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "1.wav", np.ones(16000) / 2, 16000)
+    >>> row = "jazz.1,1.0,$data_root/1.wav,jazz"
+    >>> for part in ("train", "valid", "test"):
+    ...     _ = (folder / f"{part}.csv").write_text(f"ID,duration,wav,genre\\n{row}\\n")
+    >>> datasets, _ = genre_datasets(folder, folder, n_genres=1, clip_samples=8, seed=0)
+    >>> datasets["train"][0]["clip"].shape, datasets["test"][0]["song"].shape
+    (torch.Size([8]), torch.Size([16000]))
     """
     label_encoder = CategoricalEncoder()
 

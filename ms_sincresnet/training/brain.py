@@ -106,7 +106,9 @@ class GenreBrain(sb.Brain):
         songs, lengths = batch.song
         n_samples = (lengths * songs.shape[1]).round().int().tolist()
         return [
-            self.song_log_posteriors(song[:n], hop_samples, self.hparams.eval_batch_size)
+            self.song_log_posteriors(
+                song[:n], hop_samples, self.hparams.eval_batch_size
+            )
             for song, n in zip(songs, n_samples, strict=True)
         ]
 

@@ -17,7 +17,7 @@ class WholeCheckpointer(Checkpointer):
 
     SpeechBrain writes a checkpoint's meta file, by which it is recognised, before
     all others; a run that is killed while it saves can then not go on. Here the meta
-    file gets its name last. Arguments are those of ``Checkpointer``.
+    file gets its name last.
 
     Example
     -------
@@ -31,16 +31,35 @@ class WholeCheckpointer(Checkpointer):
     """
 
     def save_checkpoint(self, *args, **kwargs):
-        """Saves a checkpoint. Arguments and result are those of ``Checkpointer``."""
+        """Saves a checkpoint.
+
+        Arguments
+        ---------
+        *args, **kwargs
+            As those of ``Checkpointer``.
+
+        Returns
+        -------
+        speechbrain.utils.checkpoints.Checkpoint
+            The checkpoint; None in all processes but the main one.
+        """
         checkpoint = super().save_checkpoint(*args, **kwargs)
-        if checkpoint is not None:  # None in all processes but the main one
+        if checkpoint is not None:
             (checkpoint.path / UNFINISHED).rename(checkpoint.path / METAFNAME)
         return checkpoint
 
     def recover_if_possible(self, *args, **kwargs):
         """Loads a checkpoint, and removes what a killed run left unfinished.
 
-        Arguments and result are those of ``Checkpointer``.
+        Arguments
+        ---------
+        *args, **kwargs
+            As those of ``Checkpointer``.
+
+        Returns
+        -------
+        speechbrain.utils.checkpoints.Checkpoint
+            The checkpoint; None if there is none.
         """
         if if_main_process():
             for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*"):

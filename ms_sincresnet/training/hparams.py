@@ -3,7 +3,6 @@
 import difflib
 from pathlib import Path
 
-import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 
@@ -49,13 +48,16 @@ def load_hparams(hparams_file, overrides=""):
         raise
     except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
         raise HparamError(f"{hparams_file}: {error}") from error
-    except (yaml.YAMLError, ruamel.yaml.error.YAMLError) as error:
-        raise HparamError(f"{hparams_file}: not valid yaml: {error}") from error
 
 
 def _refuse_unknown(hparams_file, text, overrides):
     """Raises for the first override that the file does not have."""
-    known = [line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()]
+    try:
+        known = [key.value for key, _ in yaml.compose(text).value]
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise HparamError(
+            f"{hparams_file}: not valid yaml with a key a line: {error}"
+        ) from error
     try:
         given = yaml.safe_load(overrides or "{}")
     except yaml.YAMLError as error:

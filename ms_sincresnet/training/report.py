@@ -69,9 +69,7 @@ class StageScores:
         float
             From 0 to 1.
         """
-        right = [
-            clips.argmax(1) == label for _, label, clips in self._tracks()
-        ]
+        right = [clips.argmax(1) == label for _, label, clips in self._tracks()]
         return torch.cat(right).double().mean().item()
 
     def song_accuracy(self):
