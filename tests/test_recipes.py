@@ -274,8 +274,14 @@ def broken(tmp_path_factory):
 
 
 MISTAKES = {
-    "no data folder": ({"data_folder": "null"}, ["data_folder", "marsyas/gtzan"]),
-    "missing folder": ({"data_folder": "nowhere"}, ["nowhere", "no such folder"]),
+    "no data folder, nor weights": (
+        {"data_folder": "null", "resnet_weights": "nowhere.pth"},
+        ["data_folder", "marsyas/gtzan", "quickstart.yaml"],
+    ),
+    "missing folder": (
+        {"data_folder": "nowhere", "resnet_weights": "nowhere.pth"},
+        ["nowhere", "no such folder"],
+    ),
     "empty folder": ({"data_folder": "{broken}/empty"}, ["empty", "genres_original"]),
     "text called wav": ({"data_folder": "{broken}/text"}, ["jazz"]),
     "other genres": (

@@ -1,7 +1,7 @@
 import pytest
 
 from ms_sincresnet.errors import HparamError, WeightsError
-from ms_sincresnet.training.hparams import load_hparams
+from ms_sincresnet.training.hparams import load_hparams, plain_hparams
 
 
 @pytest.fixture
@@ -56,3 +56,15 @@ def test_a_file_that_is_not_yaml_is_named(recipe):
     recipe.write_text("kernel_size: [251\nbank: }")
     with pytest.raises(HparamError, match="recipe.yaml: not valid yaml"):
         load_hparams(recipe)
+
+
+def test_plain_hparams_build_nothing(recipe):
+    assert plain_hparams(recipe, "weights: nowhere.pth") == {
+        "kernel_size": 251,
+        "weights": "nowhere.pth",
+        "bank": None,
+        "embedding": None,
+    }
+    recipe.write_text("data_folder: !PLACEHOLDER\n")
+    with pytest.raises(HparamError, match="'data_folder' is a !PLACEHOLDER"):
+        plain_hparams(recipe)

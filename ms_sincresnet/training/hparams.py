@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 import yaml
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from ms_sincresnet.errors import HparamError, UserError
 
@@ -37,17 +37,65 @@ def load_hparams(hparams_file, overrides=""):
     ...
     ms_sincresnet.errors.HparamError: nowhere.yaml: no such hparams file
     """
-    if not Path(hparams_file).is_file():
-        raise HparamError(f"{hparams_file}: no such hparams file")
-    with open(hparams_file, encoding="utf-8") as file:
-        text = file.read()
-    _refuse_unknown(hparams_file, text, overrides)
+    text = _read(hparams_file, overrides)
     try:
         return load_hyperpyyaml(text, overrides)
     except UserError:
         raise
     except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
         raise HparamError(f"{hparams_file}: {error}") from error
+
+
+def plain_hparams(hparams_file, overrides=""):
+    """Reads a recipe's hparams and builds nothing.
+
+    For what can be checked before a model is built and its weights are downloaded.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The yaml file.
+    overrides : str
+        Overrides as yaml.
+
+    Returns
+    -------
+    dict
+        The scalars by name; None for lists, mappings and what would be built.
+
+    Raises
+    ------
+    HparamError
+        As ``load_hparams``.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "recipe.yaml"
+    >>> _ = path.write_text("a: 1\\nb: !ref <a>\\nc: !new:torch.nn.ReLU\\n")
+    >>> plain_hparams(path, "a: 2")
+    {'a': 2, 'b': 2, 'c': None}
+    """
+    text = _read(hparams_file, overrides)
+    try:
+        root = yaml.compose(resolve_references(text, overrides or None))
+    except ValueError as error:
+        raise HparamError(f"{hparams_file}: {error}") from error
+    scalars = yaml.constructor.SafeConstructor()
+    return {
+        key.value: scalars.construct_object(value)
+        if isinstance(value, yaml.ScalarNode) and not value.tag.startswith("!")
+        else None
+        for key, value in root.value
+    }
+
+
+def _read(hparams_file, overrides):
+    """The text of a yaml file, if file and overrides are what they should be."""
+    if not Path(hparams_file).is_file():
+        raise HparamError(f"{hparams_file}: no such hparams file")
+    text = Path(hparams_file).read_text(encoding="utf-8")
+    _refuse_unknown(hparams_file, text, overrides)
+    return text
 
 
 def _refuse_unknown(hparams_file, text, overrides):

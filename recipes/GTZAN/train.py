@@ -12,7 +12,7 @@ import logging
 import sys
 
 import speechbrain as sb
-from gtzan_prepare import prepare_gtzan
+from gtzan_prepare import find_genres, prepare_gtzan
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
@@ -20,7 +20,7 @@ from ms_sincresnet.data.clips import PassSampler
 from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
-from ms_sincresnet.training.hparams import load_hparams
+from ms_sincresnet.training.hparams import load_hparams, plain_hparams
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ def main(arguments):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     ddp_init_group(run_opts)
+    plain = plain_hparams(hparams_file, overrides)
+    if "make_data" not in plain:
+        find_genres(plain["data_folder"])  # before weights are downloaded
     hparams = load_hparams(hparams_file, overrides)
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
