@@ -129,8 +129,8 @@ def write_bad(path, kind):
     elif kind == "one sample":
         soundfile.write(path, np.ones(1), 96000)
     elif kind == "nan":
-        samples = noise(SAMPLE_RATE)
-        samples[8000] = np.nan
+        samples = noise(3 * SAMPLE_RATE)
+        samples[40000] = np.nan
         soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
     elif kind == "infinite":
         samples = noise(SAMPLE_RATE, 2)
@@ -147,7 +147,7 @@ def write_bad(path, kind):
         ("no samples", "empty track"),
         ("one sample", "empty track"),
         ("text", r"not readable as audio \(Format not recognised\).*to wav or flac"),
-        ("nan", r"NaN or infinity at 0\.500 s"),
+        ("nan", r"NaN or infinity at 2\.500 s"),
         ("infinite", r"NaN or infinity at 0\.250 s"),
     ],
 )

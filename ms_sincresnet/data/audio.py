@@ -366,7 +366,7 @@ def _not_decodable(path, reason):
     """The error for a file that soundfile does not decode."""
     suffix = path.suffix.lower()
     if suffix in FOREIGN_SUFFIXES:
-        advice = f"The library libsndfile cannot read {suffix} files: convert it to wav or flac"
+        advice = f"libsndfile cannot read {suffix} files: convert it to wav or flac"
     else:
         advice = "Replace it, or convert it to wav or flac"
     return AudioFileError(
@@ -391,7 +391,7 @@ def _decode_blocks(file, path):
         n_frames += len(block)
         yield block
     missing = file.frames - n_frames > _MISSING_FRAMES_TOLERATED
-    if fault or missing or _CUT_SHORT.search(file.extra_info):
+    if missing or _CUT_SHORT.search(file.extra_info):
         logger.warning(
             "%s: ends early (%s); going on with the %.2f s that were decoded",
             path,
@@ -402,11 +402,9 @@ def _decode_blocks(file, path):
 
 def _normalize_blocks(blocks, sample_rate, target_rate, name):
     """The one down-mix and resampler: blocks in a row to one mono array."""
-    resampler = None
-    if sample_rate != target_rate:
-        resampler = soxr.ResampleStream(
-            sample_rate, target_rate, num_channels=1, dtype="float32", quality="HQ"
-        )
+    resampler = soxr.ResampleStream(
+        sample_rate, target_rate, num_channels=1, dtype="float32", quality="HQ"
+    )
     n_samples, parts = 0, []
     for block in blocks:
         mono = _downmix(block)
@@ -417,9 +415,8 @@ def _normalize_blocks(blocks, sample_rate, target_rate, name):
                 f"{first / sample_rate:.3f} s. Repair the audio, or leave it out."
             )
         n_samples += len(mono)
-        parts.append(resampler.resample_chunk(mono) if resampler else mono)
-    if resampler:
-        parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        parts.append(resampler.resample_chunk(mono))
+    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     if sum(map(len, parts)) == 0:
         raise AudioFileError(
             f"{name}: expected audio, found an empty track ({n_samples} samples at "

@@ -34,7 +34,7 @@ def split_clips(wav, clip_samples=48000, hop_samples=8000):
     Clips start every ``hop_samples``. What is left after the last whole clip, always
     less than a hop, is left out. A track shorter than a clip is repeated up to one.
 
-    P.-C. Chang et al., "MS-SincResNet", ICMR 2021, section 3.2.
+    P.-C. Chang et al., "MS-SincResNet", ICMR 2021, section 2.2.1.
 
     Arguments
     ---------

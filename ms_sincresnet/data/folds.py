@@ -127,8 +127,7 @@ def _draw_fraction(labels, fraction, seed, groups):
 
 def _count_wanted(labels, fraction):
     """How many items of each class make the fraction; raises where none or all do."""
-    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
-    if not (is_number and 0 < fraction < 1):
+    if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
         raise HparamError(
             "valid_fraction: expected a number between 0 and 1, the share of the "
             f"training part that validates, for example 0.1; got {fraction!r}"
@@ -168,7 +167,7 @@ def _as_groups(groups, n_items):
 
 def _check_whole(name, value, least, most=None):
     """Raises unless a value is a whole number in its range."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    whole = isinstance(value, (int, np.integer))
     if not whole or value < least or (most is not None and value > most):
         bounds = f"from {least} to {most}" if most is not None else f"from {least} up"
         raise HparamError(f"{name}: expected a whole number {bounds}, got {value!r}")

@@ -366,7 +366,6 @@ def _fill_cache(missing, cache_folder, index, reasons, n_jobs):
                 if n_done % _INDEX_INTERVAL == 0:
                     _write_json(index, cache_folder / _INDEX_NAME)
         finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
             _write_json(index, cache_folder / _INDEX_NAME)
 
 
