@@ -168,6 +168,18 @@ def test_formats_that_libsndfile_lacks_are_named_as_such(tmp_path, suffix):
         read_audio(path)
 
 
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".flac"])
+def test_blocks_decode_to_what_the_whole_file_decodes_to(tmp_path, suffix):
+    path = tmp_path / f"tone{suffix}"
+    soundfile.write(path, sine(440, 44100, duration_s=4.0), 44100)
+    whole, rate = soundfile.read(path, dtype="float32")
+    expected = soxr.resample(whole, rate, SAMPLE_RATE, quality="HQ")
+    samples = read_audio(path)
+    n = min(len(samples), len(expected))
+    assert n > 3.9 * SAMPLE_RATE
+    np.testing.assert_allclose(samples[:n], expected[:n], rtol=0, atol=2e-6)
+
+
 def test_headerless_samples_are_refused(tmp_path):
     (tmp_path / "track.raw").write_bytes(bytes(2000))
     with pytest.raises(AudioFileError, match="not readable as audio"):

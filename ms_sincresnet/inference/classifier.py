@@ -1,6 +1,7 @@
 """Naming the genre of whole songs with a model folder."""
 
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ms_sincresnet.data.audio import read_audio
-from ms_sincresnet.errors import ModelFolderError
+from ms_sincresnet.errors import ModelFolderError, UserError
 from ms_sincresnet.inference.model_folder import check_model_folder
 from ms_sincresnet.nnet.voting import vote
 
@@ -16,7 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 class ClipPrediction(NamedTuple):
-    """What one clip of a song was taken for."""
+    """What one clip of a song was taken for.
+
+    Arguments
+    ---------
+    start_s : float
+        Where the clip starts, in s.
+    end_s : float
+        Where it ends, in s, or where the song does.
+    genre : str
+        Its most likely genre.
+    posterior : float
+        How likely, from 0 to 1.
+    """
 
     start_s: float
     end_s: float
@@ -25,13 +38,28 @@ class ClipPrediction(NamedTuple):
 
 
 class SongPrediction(NamedTuple):
-    """What a song was taken for, and by which of its clips."""
+    """What a song was taken for, and by which of its clips.
+
+    Arguments
+    ---------
+    genre : str
+        The genre voted for.
+    shares : dict of str to float
+        Each genre's share of the clips' votes; with the voting "mean", the same as
+        ``posteriors``.
+    posteriors : dict of str to float
+        Each genre's posterior, the mean of the clips'.
+    clips : list of ClipPrediction
+        The clips in the order of time: the song's timeline.
+    duration : float
+        Length of the song, in s.
+    """
 
     genre: str
-    shares: dict  # genre → share of the clips' votes; the largest is the decision
-    posteriors: dict  # genre → mean of the clips' posteriors
-    clips: list  # of ClipPrediction, in the order of time: the song's timeline
-    duration: float  # s
+    shares: dict
+    posteriors: dict
+    clips: list
+    duration: float
 
 
 class GenreClassifier(EncoderClassifier):
@@ -43,10 +71,9 @@ class GenreClassifier(EncoderClassifier):
 
     Example
     -------
-    >>> import tempfile
     >>> from ms_sincresnet import MSSincResNet
     >>> from ms_sincresnet.inference.model_folder import save_model_folder
-    >>> folder = tempfile.mkdtemp() + "/model"
+    >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> classifier = GenreClassifier.from_hparams(folder)
     >>> log_posteriors, _, _, genres = classifier.classify_batch(torch.randn(2, 64000))
@@ -54,9 +81,21 @@ class GenreClassifier(EncoderClassifier):
     (torch.Size([2, 2]), 2)
     """
 
+    # SpeechBrain checks these, and does not check MODULES_NEEDED.
+    HPARAMS_NEEDED = [
+        "sample_rate",
+        "clip_samples",
+        "hop_samples",
+        "voting",
+        "n_genres",
+        "label_encoder",
+    ]
+
     @classmethod
     def from_hparams(cls, source, **kwargs):
         """Loads a model folder, or a repository of the Hub.
+
+        Load what you trust: ``hyperparams.yaml`` can name any code to be run.
 
         Arguments
         ---------
@@ -64,6 +103,7 @@ class GenreClassifier(EncoderClassifier):
             A model folder, or the name ``user/repository`` on the Hub.
         **kwargs : dict
             As in SpeechBrain's ``from_hparams``: ``run_opts={"device": "cuda"}`` …
+            A folder is read where it lies; ``savedir`` is for what is downloaded.
 
         Returns
         -------
@@ -73,19 +113,36 @@ class GenreClassifier(EncoderClassifier):
         Raises
         ------
         ModelFolderError
-            If a folder is named that is not there or lacks a file.
+            If a folder is named that is not there, lacks a part or cannot be loaded.
         WeightsError
             If weights do not fit the model.
         """
-        if isinstance(source, Path) or _is_local(source, hub_parts=2):
-            check_model_folder(source)
-            source = str(source)
-        classifier = super().from_hparams(source=source, **kwargs)
-        genres, outputs = classifier.hparams.label_encoder, classifier.hparams.n_genres
-        if len(genres) != outputs:
+        folder = _local_path(source, hub_parts=2)
+        if folder is not None:
+            check_model_folder(folder)
+            # SpeechBrain would take the weights of another folder that it finds there.
+            kwargs["savedir"] = None
+            source = str(folder)
+        try:
+            classifier = super().from_hparams(source=source, **kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # hyperparams.yaml runs whatever it names
+            found = "" if folder else "no such folder here; as a repository of the Hub "
             raise ModelFolderError(
-                f"{source}: label_encoder.ckpt names {len(genres)} genres, the model "
-                f"tells {outputs} apart"
+                f"{source}: {found}cannot be loaded ({type(error).__name__}: {error})"
+            ) from error
+        missing = [name for name in cls.MODULES_NEEDED if name not in classifier.mods]
+        if missing:
+            raise ModelFolderError(
+                f"{source}: hyperparams.yaml lacks the modules {', '.join(missing)}"
+            )
+        genres, outputs = classifier.hparams.label_encoder, classifier.hparams.n_genres
+        numbers = sorted(genres.ind2lab)
+        if numbers != list(range(outputs)):
+            raise ModelFolderError(
+                f"{source}: label_encoder.ckpt names {len(genres)} genres, numbered "
+                f"{numbers}; expected one for each of the model's {outputs} outputs"
             )
         genres.expect_len(outputs)
         return classifier
@@ -110,10 +167,14 @@ class GenreClassifier(EncoderClassifier):
         AudioFileError
             If the file cannot be used as audio.
         """
-        if isinstance(path, Path) or _is_local(path, hub_parts=3):
-            wav = read_audio(path, self.hparams.sample_rate)
-            return torch.from_numpy(wav).to(self.device)
-        return super().load_audio(path, savedir)
+        file = _local_path(path, hub_parts=3)
+        if file is None:
+            wav = super().load_audio(path, savedir)
+        else:
+            wav = torch.from_numpy(read_audio(file, self.hparams.sample_rate))
+        if not wav.any():
+            logger.warning("%s is silent: its genre is a guess about silence", path)
+        return wav.to(self.device)
 
     def classify_batch(self, wavs, wav_lens=None):
         """Names the genres of a batch of songs.
@@ -175,8 +236,6 @@ class GenreClassifier(EncoderClassifier):
             If the file cannot be used as audio.
         """
         wav = self.load_audio(path)
-        if not wav.any():
-            logger.warning("%s is silent: its genre is a guess about silence", path)
         with torch.no_grad(), self.inference_ctx:
             embeddings = self.encode_batch(wav)
             (clips,) = self.mods.classifier.clip_log_posteriors(embeddings)
@@ -211,20 +270,21 @@ class GenreClassifier(EncoderClassifier):
         return dict(zip(names, values.tolist(), strict=True))
 
 
-def _is_local(address, hub_parts):
-    """Whether an address means this machine; ``user/repository[/file]`` may not.
+def _local_path(address, hub_parts):
+    """What an address means on this machine, or None: ``user/repository[/file]``.
 
     SpeechBrain asks the Hub for every folder that it does not find here, a mistyped
     one too.
     """
-    if "://" in str(address):
-        return False
-    path = Path(address).expanduser()
+    if not isinstance(address, str | os.PathLike) or "://" in str(address):
+        return None
+    path = Path(os.path.expanduser(address))
     parts = path.parts
-    return (
-        path.exists()
-        or path.is_absolute()
+    if (
+        isinstance(address, os.PathLike)
         or len(parts) != hub_parts
-        or parts[0] in (".", "..", "~")
+        or str(address).startswith(".")
         or Path(parts[0]).is_dir()
-    )
+    ):
+        return path
+    return None

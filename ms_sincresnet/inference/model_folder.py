@@ -5,8 +5,8 @@
 SpeechBrain's ``EncoderClassifier`` loads it as it loads any of its own.
 """
 
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import yaml
@@ -86,21 +86,53 @@ def save_model_folder(
     voting : str
         "majority" or "mean", as in ``vote``.
 
+    Raises
+    ------
+    ModelFolderError
+        If the folder holds something else than a model, which would be lost.
+    ValueError
+        If the genres are not as many as the model's outputs.
+
     Example
     -------
-    >>> import tempfile
     >>> from ms_sincresnet import MSSincResNet
-    >>> folder = Path(tempfile.mkdtemp()) / "model"
+    >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     True
     """
-    folder = Path(folder)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    if len(set(genres)) != model.config["n_genres"]:
+        raise ValueError(
+            f"expected {model.config['n_genres']} genres, one an output of the model; "
+            f"got {list(genres)}"
+        )
+    folder = Path(folder).resolve()
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+        new = Path(work) / "new"
+        new.mkdir()
+        _write_files(new, model, genres, clip_samples, hop_samples, voting)
+        if folder.exists():
+            folder.rename(Path(work) / "old")
+        new.rename(folder)
+
+
+def _check_replaceable(folder):
+    """Raises unless a folder is missing, empty or a model folder."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if _missing_files(folder):
+        raise ModelFolderError(
+            f"{folder}: there is something else than a model folder, and it would be "
+            "lost; give the model a folder of its own, or remove this"
+        )
+
+
+def _write_files(folder, model, genres, clip_samples, hop_samples, voting):
+    """Writes the files of a model folder."""
     config = yaml.safe_dump(model.config, default_flow_style=None, sort_keys=False)
-    (unfinished / "hyperparams.yaml").write_text(
+    (folder / "hyperparams.yaml").write_text(
         HYPERPARAMS.format(
             sample_rate=model.config["sample_rate"],
             clip_samples=clip_samples,
@@ -113,18 +145,16 @@ def save_model_folder(
         encoding="utf-8",
     )
     embedding = SongEmbedding(model, clip_samples, hop_samples)
-    torch.save(embedding.state_dict(), unfinished / "embedding_model.ckpt")
+    torch.save(embedding.state_dict(), folder / "embedding_model.ckpt")
     classifier = SongVote(model, voting)
-    torch.save(classifier.state_dict(), unfinished / "classifier.ckpt")
+    torch.save(classifier.state_dict(), folder / "classifier.ckpt")
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable(genres)
-    label_encoder.save(unfinished / "label_encoder.ckpt")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    label_encoder.save(folder / "label_encoder.ckpt")
 
 
 def check_model_folder(folder):
-    """Raises if a model folder is missing or incomplete.
+    """Raises if a model folder is missing, incomplete or no such thing.
 
     Arguments
     ---------
@@ -134,7 +164,8 @@ def check_model_folder(folder):
     Raises
     ------
     ModelFolderError
-        Naming the folder, or the files that it lacks.
+        Naming the folder, the files that it lacks, or what is wrong with its
+        ``hyperparams.yaml``.
 
     Example
     -------
@@ -143,11 +174,33 @@ def check_model_folder(folder):
     ...
     ms_sincresnet.errors.ModelFolderError: results/nowhere: no such model folder
     """
-    if not Path(folder).is_dir():
+    folder = Path(folder)
+    if not folder.is_dir():
         raise ModelFolderError(f"{folder}: no such model folder")
-    missing = [name for name in FILES if not (Path(folder) / name).is_file()]
+    missing = _missing_files(folder)
     if missing:
         raise ModelFolderError(
             f"{folder}: not a complete model folder, it lacks {', '.join(missing)}; "
             "expected the folder `model` that train.py writes"
         )
+    missing = _missing_keys(folder / "hyperparams.yaml")
+    if missing:
+        raise ModelFolderError(
+            f"{folder / 'hyperparams.yaml'}: it lacks {', '.join(missing)}; expected "
+            "the file that train.py writes"
+        )
+
+
+def _missing_files(folder):
+    """Those of ``FILES`` that are not in a folder."""
+    return [name for name in FILES if not (folder / name).is_file()]
+
+
+def _missing_keys(path):
+    """What SpeechBrain needs and a yaml file lacks; nothing that it names is built."""
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"{path}: not yaml ({error})") from error
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    return {"modules", "pretrainer"}.difference(key.value for key, _ in pairs)

@@ -92,8 +92,7 @@ class Waveforms(nn.Module):
         """
         if wavs.ndim != 2:
             raise AudioFileError(
-                "waveforms must be mono, [batch, time]; got shape "
-                f"{list(wavs.shape)}"
+                f"waveforms must be mono, [batch, time]; got shape {list(wavs.shape)}"
             )
         if wavs.shape[1] == 0:
             raise AudioFileError("the audio is empty: 0 samples")
@@ -176,13 +175,22 @@ class SongEmbedding(StrictlyLoaded):
         -------
         torch.Tensor [batch, clips, embedding_size]
             Embeddings of the clips; NaN where a song has fewer clips than the longest.
+
+        Raises
+        ------
+        AudioFileError
+            If a song has no samples.
         """
         if wav_lens is None:
             wav_lens = wavs.new_ones(len(wavs))
         n_samples = (wav_lens * wavs.shape[1]).round().int().tolist()
+        if min(n_samples) < 1:
+            raise AudioFileError(
+                f"song {n_samples.index(min(n_samples))} of the batch is empty: its "
+                f"length in wav_lens is {wav_lens.min().item():g}"
+            )
         songs = [
-            self._one_song(wav[: max(n, 1)])
-            for wav, n in zip(wavs, n_samples, strict=True)
+            self._one_song(wav[:n]) for wav, n in zip(wavs, n_samples, strict=True)
         ]
         return nn.utils.rnn.pad_sequence(songs, True, float("nan"))
 

@@ -1,0 +1,76 @@
+"""A small model that tells tones apart, its model folder, and songs made of tones."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ms_sincresnet import GenreClassifier, MSSincResNet
+from ms_sincresnet.inference.model_folder import save_model_folder
+
+# Not in the order of the alphabet, in which something might sort them.
+TONES_HZ = {"rock": 600.0, "blues": 200.0, "metal": 3000.0, "jazz": 1400.0}
+
+
+def sine(hz, rate, n_samples, phase=0.0):
+    """A sine of amplitude 0.5."""
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(n_samples) / rate + phase)
+
+
+@pytest.fixture(scope="session")
+def genres():
+    """Names of the genres, in the order of the tone model's outputs."""
+    return list(TONES_HZ)
+
+
+@pytest.fixture(scope="session")
+def tone_model(genres):
+    """A model, not to be changed, to which each genre is a tone.
+
+    Its trunk is random; its last layer is fitted to clips of the tones by least
+    squares, so that what a song should be named is known when it is written.
+    """
+    torch.manual_seed(0)
+    model = MSSincResNet(n_genres=len(genres), n_filters=8).eval()
+    phases = (0.0, 1.5, 3.0, 4.5)
+    clips = [sine(hz, 16000, 48000, p) for hz in TONES_HZ.values() for p in phases]
+    labels = torch.arange(len(genres)).repeat_interleave(len(phases))
+    with torch.no_grad():
+        wavs = torch.tensor(np.stack(clips), dtype=torch.float32)
+        hidden = model.classifier.layers[:2](model.embedding(model.frontend(wavs)))
+        mean = hidden.mean(0)
+        logits = 4.0 * torch.eye(len(genres))[labels]
+        fit = torch.linalg.lstsq((hidden - mean)[:, 0], logits, driver="gelsd")
+        last = model.classifier.layers[2]
+        last.weight.copy_(fit.solution.T)
+        last.bias.copy_(logits.mean(0) - last.weight @ mean[0])
+        assert (model(wavs).argmax(1) == labels).all()
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tone_model, genres, tmp_path_factory):
+    """The tone model's folder, not to be changed."""
+    folder = tmp_path_factory.mktemp("inference") / "model"
+    save_model_folder(folder, tone_model, genres)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(model_folder):
+    """The ``GenreClassifier`` of the model folder."""
+    return GenreClassifier.from_hparams(model_folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture
+def write_song():
+    """Writes a song: genres and how long the tone of each sounds, in s."""
+
+    def write(path, *parts, rate=16000, channels=1, **options):
+        song = [sine(TONES_HZ[genre], rate, round(s * rate)) for genre, s in parts]
+        samples = np.zeros((sum(map(len, song)), channels))
+        samples[:, 0] = np.concatenate(song)
+        soundfile.write(path, samples, rate, **options)
+        return path
+
+    return write

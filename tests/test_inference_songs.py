@@ -1,0 +1,190 @@
+"""The modules inside a model folder: whole songs in, voted log-posteriors out."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from ms_sincresnet.errors import AudioFileError, WeightsError
+from ms_sincresnet.inference.songs import (
+    SongEmbedding,
+    SongVote,
+    StrictlyLoaded,
+    Unchanged,
+    Waveforms,
+)
+
+
+class MeanAndLargest(nn.Module):
+    """Stands for front-end and trunk: a clip's mean and largest sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.batch_sizes = []
+
+    def forward(self, clips):
+        self.batch_sizes.append(len(clips))
+        return torch.stack([clips.mean(1), clips.amax(1)], dim=1)[:, None]
+
+
+@pytest.fixture
+def embed():
+    """Songs to the mean and the largest of 4 samples, every 2 samples."""
+    model = SimpleNamespace(frontend=nn.Identity(), embedding=MeanAndLargest())
+    return SongEmbedding(model, clip_samples=4, hop_samples=2, batch_size=3)
+
+
+@pytest.fixture
+def classify():
+    """Votes of clips whose embeddings are posteriors of their own."""
+
+    def by(voting):
+        classifier = SimpleNamespace(classifier=Logarithm())
+        return SongVote(classifier, voting)
+
+    return by
+
+
+class Logarithm(nn.Module):
+    """Stands for the classifier."""
+
+    def forward(self, posteriors):
+        return posteriors.log().clamp_min(-200)
+
+
+def test_a_song_becomes_one_embedding_a_clip(embed):
+    song = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8])  # the 8 is less than a hop
+    expected = [[[1.5, 3], [3.5, 5], [5.5, 7]]]
+    assert embed(song[None]).tolist() == expected
+
+
+def test_a_song_shorter_than_a_clip_is_repeated(embed):
+    assert embed(torch.tensor([[1.0, 2, 6]])).tolist() == [[[2.5, 6]]]  # 1 2 6 1
+
+
+def test_a_long_song_passes_in_batches_of_fixed_size(embed):
+    song = torch.randn(1, 2 * 7 + 2)
+    embeddings = embed(song)
+    assert embeddings.shape == (1, 7, 2)
+    assert embed.embedding.batch_sizes == [3, 3, 1]
+    embed.batch_size = 100
+    torch.testing.assert_close(embed(song), embeddings, rtol=0, atol=0)
+
+
+def test_padding_is_never_heard(embed):
+    songs = [torch.ones(10), 2 * torch.ones(5), 3 * torch.ones(2)]
+    padded = nn.utils.rnn.pad_sequence(songs, True, padding_value=99.0)
+    lens = torch.tensor([1.0, 0.5, 0.2])
+    first, second, third = embed(padded, lens)
+    assert first.tolist() == [[1, 1]] * 4
+    assert second[0].tolist() == [2, 2]
+    assert third[0].tolist() == [3, 3]
+    for rows in (second[1:], third[1:]):
+        assert rows.isnan().all()
+
+
+def test_relative_lengths_give_the_length_to_the_sample():
+    model = SimpleNamespace(frontend=nn.Identity(), embedding=MeanAndLargest())
+    n_samples = 300_007
+    wavs = torch.zeros(1).expand(1, n_samples)
+    for length in range(200_000, 200_100):
+        lens = torch.tensor([length / n_samples])
+        for clip_samples, n_clips in [(length, 1), (length - 1, 2)]:
+            embed = SongEmbedding(model, clip_samples, hop_samples=1)
+            assert embed(wavs, lens).shape[1] == n_clips
+
+
+def test_an_empty_song_in_a_batch_is_refused(embed):
+    with pytest.raises(AudioFileError, match="song 1 of the batch is empty"):
+        embed(torch.ones(3, 8), torch.tensor([1.0, 0.0, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("wavs", "told"),
+    [
+        (torch.zeros(2, 0), "empty: 0 samples"),
+        (torch.tensor([[0.0, torch.nan]]), "NaN or infinite"),
+        (torch.tensor([[0.0, -torch.inf]]), "NaN or infinite"),
+        (torch.zeros(1, 8, 2), r"must be mono.*got shape \[1, 8, 2\]"),
+        (torch.zeros(8), r"got shape \[8\]"),
+    ],
+)
+def test_what_is_no_audio_is_refused(wavs, told):
+    with pytest.raises(AudioFileError, match=told):
+        Waveforms()(wavs)
+
+
+def test_audio_passes_as_it_is():
+    wavs = torch.randn(2, 5)
+    assert Waveforms()(wavs) is wavs
+    assert Unchanged()(wavs, torch.ones(2)) is wavs
+
+
+CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.45, 0.55, 0.0]])
+
+
+def test_the_majority_of_the_clips_decides(classify):
+    log_posteriors = classify("majority")(CLIPS[None])
+    assert log_posteriors.shape == (1, 1, 3)
+    posteriors = log_posteriors[0, 0].exp()
+    assert posteriors.argmax() == 1
+    expected = torch.tensor([1 / 3, 2 / 3, 0])
+    torch.testing.assert_close(posteriors, expected, rtol=0, atol=0.01)
+
+
+def test_the_mean_of_the_posteriors_decides(classify):
+    posteriors = classify("mean")(CLIPS[None])[0, 0].exp()
+    assert posteriors.argmax() == 0
+    torch.testing.assert_close(posteriors, CLIPS.mean(0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("voting", ["majority", "mean"])
+@pytest.mark.parametrize("n_clips", [1, 55, 4000])
+def test_log_posteriors_are_finite_and_sum_to_one(classify, voting, n_clips):
+    # e^-200 is 0 in float32.
+    sure = torch.tensor([1.0, 0.0, 0.0]).expand(n_clips, 3)
+    log_posteriors = classify(voting)(sure[None])[0, 0]
+    assert log_posteriors.isfinite().all()
+    assert log_posteriors.exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert log_posteriors.argmax() == 0
+
+
+def test_clips_that_a_song_does_not_have_do_not_vote(classify):
+    padding = torch.full((2, 3), torch.nan)
+    songs = torch.stack([torch.cat([CLIPS[:1], padding]), CLIPS])
+    vote = classify("majority")
+    together = vote(songs)
+    for song, clips in zip(together, [CLIPS[:1], CLIPS], strict=True):
+        torch.testing.assert_close(song, vote(clips[None])[0], rtol=0, atol=0)
+    first, second = vote.clip_log_posteriors(songs)
+    torch.testing.assert_close(first[0, :2], CLIPS[0, :2].log())
+    assert len(second) == 3
+
+
+def test_weights_come_back_as_they_were_saved(tmp_path):
+    class Layer(StrictlyLoaded):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+    saved, loaded = Layer(), Layer()
+    torch.save(saved.state_dict(), tmp_path / "layer.ckpt")
+    loaded.load(tmp_path / "layer.ckpt")
+    assert loaded.linear.weight.equal(saved.linear.weight)
+    torch.save({"linear.weight": torch.zeros(2, 3)}, tmp_path / "layer.ckpt")
+    with pytest.raises(WeightsError, match=r'(?s)layer.ckpt: .*"linear.bias"'):
+        loaded.load(tmp_path / "layer.ckpt")
+
+
+def test_the_tone_model_is_cut_and_voted_on_as_it_is_trained(tone_model):
+    """The real parts: equal to the model itself, clip by clip."""
+    song = torch.randn(1, 64000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        embeddings = SongEmbedding(tone_model, batch_size=2)(song)
+        (clips,) = SongVote(tone_model).clip_log_posteriors(embeddings)
+        for clip, start in zip(clips, [0, 8000, 16000], strict=True):
+            alone = tone_model(song[:, start : start + 48000])[0]
+            torch.testing.assert_close(clip, alone, rtol=0, atol=1e-4)
+    assert math.isclose(clips.exp().sum(), 3, abs_tol=1e-5)
