@@ -48,7 +48,7 @@ def test_scores_of_an_unfinished_stage_are_recalled(scores, tmp_path):
 
 
 def test_report_files_agree_with_scikit_learn(scores, tmp_path):
-    summary = write_report(tmp_path, scores, GENRES, {"epoch": 7})
+    summary = write_report(tmp_path, scores, GENRES, dataset="three songs", epoch=7)
     predictions = pd.read_csv(tmp_path / "test_predictions.csv")
     assert list(predictions.predicted) == ["blues", "rock", "rock"]
     assert summary["song_accuracy"] == pytest.approx(
@@ -61,6 +61,7 @@ def test_report_files_agree_with_scikit_learn(scores, tmp_path):
     matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col="genre")
     assert matrix.loc["jazz", "rock"] == 1 and matrix.to_numpy().sum() == 3
     assert json.loads((tmp_path / "test_summary.json").read_text()) == {
+        "dataset": "three songs",
         "song_accuracy": 2 / 3,
         "clip_accuracy": pytest.approx(4 / 7),
         "tracks": 3,

@@ -25,7 +25,7 @@ class GenreBrain(sb.Brain):
     and process; the clips are one of seed and epoch. So a run that is killed goes on
     to the figures of an unbroken one.
 
-    These hparams are read: ``seed``, ``epoch_counter``, ``lr_schedule``,
+    These hparams are read: ``dataset``, ``seed``, ``lr_schedule``,
     ``augmentation``, ``clip_samples``, ``hop_samples``, ``valid_hop_samples``,
     ``eval_batch_size``, ``voting``, ``checkpoint``, ``train_logger``,
     ``output_folder``, ``model_folder`` and ``label_encoder``.
@@ -223,6 +223,7 @@ class GenreBrain(sb.Brain):
         elif stage == sb.Stage.VALID:
             self.hparams.train_logger.log_stats(
                 stats_meta={
+                    "data": self.hparams.dataset,
                     "epoch": epoch,
                     "lr": self.optimizer.param_groups[0]["lr"],
                 },
@@ -234,14 +235,20 @@ class GenreBrain(sb.Brain):
             )
         else:
             self.hparams.train_logger.log_stats(
-                stats_meta={"tested epoch": self.tested_epoch}, test_stats=stats
+                stats_meta={
+                    "data": self.hparams.dataset,
+                    "tested epoch": self.tested_epoch,
+                },
+                test_stats=stats,
             )
             if if_main_process():
                 write_report(
                     self.hparams.output_folder,
                     scores,
                     self.genres,
-                    {"loss": stage_loss, "epoch": self.tested_epoch},
+                    dataset=self.hparams.dataset,
+                    loss=stage_loss,
+                    epoch=self.tested_epoch,
                 )
 
     def on_evaluate_start(self, max_key=None, min_key=None):

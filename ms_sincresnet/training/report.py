@@ -144,7 +144,7 @@ class StageScores:
             self.labels, self.clips = saved["labels"], saved["clips"]
 
 
-def write_report(folder, scores, genres, summary=None):
+def write_report(folder, scores, genres, *, dataset, **more):
     """Writes the figures of a test.
 
     ``test_summary.json`` (accuracies and counts), ``test_predictions.csv`` (a row a
@@ -158,7 +158,9 @@ def write_report(folder, scores, genres, summary=None):
         The scores of the test.
     genres : list of str
         Names of the genres.
-    summary : dict, optional
+    dataset : str
+        What was tested on.
+    **more : dict
         What else the summary says, such as the epoch that was tested.
 
     Returns
@@ -171,8 +173,10 @@ def write_report(folder, scores, genres, summary=None):
     >>> import tempfile
     >>> scores = StageScores()
     >>> scores.add("rock.00000", 0, torch.tensor([[0.9, 0.1]]).log())
-    >>> write_report(tempfile.mkdtemp(), scores, ["rock", "jazz"])["song_accuracy"]
-    1.0
+    >>> folder = tempfile.mkdtemp()
+    >>> summary = write_report(folder, scores, ["rock", "jazz"], dataset="one song")
+    >>> summary["song_accuracy"], summary["tracks"]
+    (1.0, 1)
     """
     folder = Path(folder)
     predictions = scores.predictions(genres)
@@ -185,20 +189,21 @@ def write_report(folder, scores, genres, summary=None):
     pd.DataFrame(counts, index=pd.Index(genres, name="genre"), columns=genres).to_csv(
         folder / "confusion_matrix.csv"
     )
-    plot_confusion_matrix(folder / "confusion_matrix.png", counts, genres)
+    plot_confusion_matrix(folder / "confusion_matrix.png", counts, genres, dataset)
     summary = {
+        "dataset": dataset,
         "song_accuracy": scores.song_accuracy(),
         "clip_accuracy": scores.clip_accuracy(),
         "tracks": len(predictions),
         "clips": int(predictions["clips"].sum()),
-        **(summary or {}),
+        **more,
     }
     text = json.dumps(summary, indent=2) + "\n"
     (folder / "test_summary.json").write_text(text, encoding="utf-8")
     return summary
 
 
-def plot_confusion_matrix(path, counts, genres):
+def plot_confusion_matrix(path, counts, genres, dataset):
     """Draws a confusion matrix.
 
     Arguments
@@ -209,12 +214,14 @@ def plot_confusion_matrix(path, counts, genres):
         Tracks by genre (rows) and predicted genre (columns).
     genres : list of str
         Names of the genres.
+    dataset : str
+        What was tested on.
 
     Example
     -------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "confusion_matrix.png"
-    >>> plot_confusion_matrix(path, np.eye(2, dtype=int), ["jazz", "rock"])
+    >>> plot_confusion_matrix(path, np.eye(2, dtype=int), ["jazz", "rock"], "two songs")
     >>> path.stat().st_size > 0
     True
     """
@@ -226,5 +233,5 @@ def plot_confusion_matrix(path, counts, genres):
     display = ConfusionMatrixDisplay(counts, display_labels=genres)
     display.plot(ax=axes, cmap="Blues", colorbar=False, xticks_rotation=45)
     accuracy = np.trace(counts) / max(counts.sum(), 1)
-    axes.set_title(f"{counts.sum()} tracks, {accuracy:.1%} right")
+    axes.set_title(f"{dataset}: {counts.sum()} tracks, {accuracy:.1%} right")
     figure.savefig(path, dpi=120)
