@@ -1,5 +1,6 @@
 """Embedding to log-posteriors."""
 
+import torch
 from torch import nn
 
 
@@ -20,7 +21,6 @@ class GenreMLP(nn.Module):
 
     Example
     -------
-    >>> import torch
     >>> GenreMLP()(torch.zeros(4, 1, 2560)).shape
     torch.Size([4, 1, 10])
     """
@@ -49,4 +49,6 @@ class GenreMLP(nn.Module):
         torch.Tensor [batch, clips, n_genres]
             Log-posteriors, in float32 at least, also under autocast.
         """
-        return self.layers(embeddings).float().log_softmax(-1)
+        scores = self.layers(embeddings)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        return scores.log_softmax(-1, dtype=dtype)

@@ -132,8 +132,10 @@ expected "imagenet" or a file that torch.save wrote
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes provoke
+        # Its text is not quoted: it advises to run whatever the file holds.
         raise WeightsError(
-            f"{weights}: not a file of weights that torch.save wrote ({error})"
+            f"{weights}: not a file of weights; expected a dict of tensors by name, "
+            "as torch.save(resnet.state_dict(), file) writes it"
         ) from error
     if not isinstance(state, dict):
         raise WeightsError(
@@ -165,7 +167,7 @@ def load_trunk(trunk, state, source):
     >>> trunk = ResNetEmbedding().trunk
     >>> load_trunk(trunk, trunk.state_dict(), "itself")
     """
-    state = {name: value for name, value in state.items() if name[:3] != "fc."}
+    state = {name: value for name, value in state.items() if str(name)[:3] != "fc."}
     expected = trunk.state_dict()
     # Old files lack the counters of the batch norms, which nothing depends on.
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
@@ -187,6 +189,6 @@ def load_trunk(trunk, state, source):
 
 def _some(names, at_most=3):
     """The first few names, and how many more there are."""
-    listed = ", ".join(sorted(names)[:at_most]) or "none"
+    listed = ", ".join(sorted(map(str, names))[:at_most]) or "none"
     more = len(names) - at_most
     return f"{listed} and {more} more" if more > 0 else listed

@@ -1,9 +1,10 @@
 """Waveform × filters → affine → ReLU → pooled map in FFT blocks, pooled while in cache.
 
-The fast path of ``filtering``. Every activation is needed, since a ReLU stands between filter and average, but none
-needs to be kept. A block's spectrum, multiplied by that of a few filters, is
-transformed back, rectified and averaged before the next few filters are looked at,
-so the 3 × 160 × 48,000 activations of a clip never leave the processor's cache.
+The fast path of ``filtering``. Every activation is needed, since a ReLU stands
+between filter and average, but none needs to be kept. A block's spectrum, multiplied
+by that of a few filters, is transformed back, rectified and averaged before the next
+few filters are looked at, so the 3 × 160 × 48,000 activations of a clip never leave
+the processor's cache.
 """
 
 from math import gcd
@@ -17,11 +18,23 @@ LEAST_FFT = 4096
 
 
 class BlockPlan(NamedTuple):
-    """How an output of so many samples is cut into blocks that pool on their own."""
+    """How an output of so many samples is cut into blocks that pool on their own.
+
+    Arguments
+    ---------
+    fft_size : int
+        Samples of input that a block's FFT takes.
+    hop : int
+        Samples of output a block.
+    frames : int
+        Frames of the map a block.
+    n_blocks : int
+        Number of blocks.
+    """
 
     fft_size: int
-    hop: int  # samples of output a block
-    frames: int  # frames of the map a block
+    hop: int
+    frames: int
     n_blocks: int
 
 
@@ -79,13 +92,19 @@ def block_spectra(wavs, plan, padding):
     -------
     torch.Tensor [batch, n_blocks, fft_size // 2 + 1]
         Complex spectra.
+
+    Example
+    -------
+    >>> plan = plan_blocks(48000, 1024, kernel_size=1001)
+    >>> block_spectra(torch.rand(2, 48000), plan, padding=500).shape
+    torch.Size([2, 16, 2049])
     """
     reach = (plan.n_blocks - 1) * plan.hop + plan.fft_size
     padded = F.pad(wavs, (padding, reach - padding - wavs.shape[-1]))
     return torch.fft.rfft(padded.unfold(-1, plan.fft_size, plan.hop))
 
 
-class FilterAndPool(torch.autograd.Function):
+class _FilterAndPool(torch.autograd.Function):
     """The operator behind ``filter_and_pool``, whose arguments and result it has.
 
     What it keeps for the backward pass is the input's spectrum and, for each
@@ -114,16 +133,13 @@ class FilterAndPool(torch.autograd.Function):
             for first in range(0, n_filters, FILTERS_AT_A_TIME):
                 few = slice(first, first + FILTERS_AT_A_TIME)
                 product = spectra[clip] * responses[few, None]
+                # At frequency 0 an offset is added to every sample at no cost.
+                product[..., 0] += plan.fft_size * offsets[few, None]
                 filtered = torch.fft.irfft(product, plan.fft_size)[..., : plan.hop]
-                floor = -offsets[few, None, None]
                 if keep_mask:
-                    torch.gt(filtered, floor, out=masks[clip, few])
-                # max(y, −c) + c is ReLU(y + c); c is added after the average.
-                rectified = torch.maximum(filtered, floor)
-                pooled = F.adaptive_avg_pool1d(rectified, plan.frames)
-                torch.add(
-                    pooled.flatten(1), offsets[few, None], out=maps[clip, few]
-                )
+                    torch.gt(filtered, 0, out=masks[clip, few])
+                pooled = F.adaptive_avg_pool1d(filtered.relu(), plan.frames)
+                maps[clip, few] = pooled.flatten(1)
         ctx.plan, ctx.kernel_size = plan, kernel_size
         ctx.save_for_backward(spectra, masks)
         return maps[..., :n_frames]
@@ -151,9 +167,7 @@ class FilterAndPool(torch.autograd.Function):
                 grad = grad.mul_(masks[clip, few])
                 grad_offsets[few] += grad.sum((1, 2))
                 grad_spectra = torch.fft.rfft(grad, plan.fft_size)
-                grad_responses[few] += (
-                    grad_spectra.conj().mul(spectra[clip]).sum(1)
-                )
+                grad_responses[few] += grad_spectra.conj().mul(spectra[clip]).sum(1)
         grad_filters = torch.fft.irfft(grad_responses, plan.fft_size)
         return None, grad_filters[:, : ctx.kernel_size], grad_offsets, None, None, None
 
@@ -188,7 +202,7 @@ def filter_and_pool(wavs, filters, offsets, n_frames, padding=0):
     keep_mask = torch.is_grad_enabled() and (
         filters.requires_grad or offsets.requires_grad
     )
-    return FilterAndPool.apply(wavs, filters, offsets, n_frames, padding, keep_mask)
+    return _FilterAndPool.apply(wavs, filters, offsets, n_frames, padding, keep_mask)
 
 
 def output_moments(wavs, filters, padding=0):
@@ -233,7 +247,10 @@ def output_moments(wavs, filters, padding=0):
     # Tap j meets the samples j − padding … j − padding + n_outputs − 1.
     sums = F.pad(wavs.sum(0).cumsum(0), (1, 0))
     first = torch.arange(kernel_size, device=wavs.device) - padding
-    sliding = sums[(first + n_outputs).clamp(max=n_samples)] - sums[first.clamp(min=0)]
+    first, past_last = (
+        bound.clamp(0, n_samples) for bound in (first, first + n_outputs)
+    )
+    sliding = sums[past_last] - sums[first]
     mean = filters @ sliding / total
 
     # Lags reach to kernel_size − 1: the FFT must not wrap them.
@@ -248,6 +265,7 @@ def output_moments(wavs, filters, padding=0):
     if beyond:
         ends = [wavs[:, :beyond].flip(1), wavs[:, -beyond:]]
         for taps, end in zip([filters.flip(1), filters], ends, strict=True):
+            end = F.pad(end, (beyond - end.shape[1], 0))  # of a very short waveform
             energy = energy - _energy_beyond(end, taps)
     return mean, energy / total - mean.square()
 

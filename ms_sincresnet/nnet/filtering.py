@@ -1,4 +1,4 @@
-"""Waveform and filters to pooled maps: the definition, and the choice of a fast path."""
+"""Waveform and filters to pooled maps: the definition, and a choice of fast paths."""
 
 import torch
 from torch.nn import functional as F
@@ -36,7 +36,8 @@ def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
 
     Example
     -------
-    >>> wavs, filters, norm = torch.rand(2, 480), torch.rand(3, 5), torch.nn.BatchNorm1d(3)
+    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
+    >>> norm = torch.nn.BatchNorm1d(3)
     >>> filtered_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
@@ -69,7 +70,8 @@ def plain_maps(wavs, filters, norm, n_frames, padding=0):
 
     Example
     -------
-    >>> wavs, filters, norm = torch.rand(2, 480), torch.rand(3, 5), torch.nn.BatchNorm1d(3)
+    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
+    >>> norm = torch.nn.BatchNorm1d(3)
     >>> plain_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
@@ -86,7 +88,7 @@ def fft_maps(wavs, filters, norm, n_frames, padding=0):
     Arguments
     ---------
     wavs : torch.Tensor [batch, time]
-        Normalised clips, no shorter than a filter.
+        Normalised clips.
     filters : torch.Tensor [n_filters, kernel_size]
         Filters.
     norm : torch.nn.BatchNorm1d
@@ -103,7 +105,8 @@ def fft_maps(wavs, filters, norm, n_frames, padding=0):
 
     Example
     -------
-    >>> wavs, filters, norm = torch.rand(2, 480), torch.rand(3, 5), torch.nn.BatchNorm1d(3)
+    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
+    >>> norm = torch.nn.BatchNorm1d(3)
     >>> fft_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
@@ -128,6 +131,7 @@ def _suits_fft(wavs, filters, norm):
     """Whether the fast path can be used, and is faster."""
     return (
         wavs.device.type == "cpu"
+        and wavs.dtype in (torch.float32, torch.float64)  # FFTs take no other
         and not wavs.requires_grad
         and wavs.shape[1] >= filters.shape[1]
         # Statistics of several processes are the batch norm's own business.

@@ -26,14 +26,14 @@ def normalize_clips(wavs, eps=1e-8):
     Returns
     -------
     torch.Tensor [batch, time]
-        Clips of mean 0 and variance 1, in float32.
+        Clips of mean 0 and variance 1, in float32 at least.
 
     Example
     -------
     >>> normalize_clips(torch.zeros(1, 4))
     tensor([[0., 0., 0., 0.]])
     """
-    wavs = wavs.float()
+    wavs = wavs.to(torch.promote_types(wavs.dtype, torch.float32))
     centred = wavs - wavs.mean(1, keepdim=True)
     return centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + eps)
 
@@ -123,7 +123,7 @@ class MSSincNet(nn.Module):
         Returns
         -------
         torch.Tensor [batch, scales, n_filters, n_frames]
-            The maps, in float32, also under autocast.
+            The maps, in the parameters' type, also under autocast.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class MSSincNet(nn.Module):
             If ``padding`` is "valid" and the clips are shorter than a kernel.
         """
         with torch.autocast(wavs.device.type, enabled=False):
-            wavs = normalize_clips(wavs)
+            wavs = normalize_clips(wavs).to(self.banks[0].low_hz_.dtype)
             maps = [
                 self._one_scale(wavs, bank, norm)
                 for bank, norm in zip(self.banks, self.norms, strict=True)

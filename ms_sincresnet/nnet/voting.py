@@ -90,10 +90,12 @@ def song_log_posteriors(log_posteriors, method="majority", weight_of_mean=0.01):
     >>> song_log_posteriors(clips).argmax().item()
     1
     """
-    _, shares = vote(log_posteriors, method)
-    mean = log_posteriors.exp().mean(0)
+    index, shares = vote(log_posteriors, method)
+    mean = log_posteriors.double().exp().mean(0)
     weight = min(weight_of_mean, 0.5 / len(log_posteriors))
-    song = ((1 - weight) * shares + weight * mean).clamp_min(
-        torch.finfo(mean.dtype).tiny
-    )
-    return song.log().log_softmax(0)
+    song = (1 - weight) * shares + weight * mean
+    song = song.clamp_min(torch.finfo(log_posteriors.dtype).tiny).log()
+    song = song.log_softmax(0).to(log_posteriors.dtype)
+    if song.argmax() != index:  # a tie closer than rounding can show
+        song[index] = song.max().nextafter(song.new_tensor(torch.inf))
+    return song

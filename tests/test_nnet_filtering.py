@@ -1,0 +1,283 @@
+"""The maps' definition and its fast path, against SciPy and PyTorch in float64."""
+
+import copy
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ms_sincresnet.nnet.fft_blocks import filter_and_pool, output_moments, plan_blocks
+from ms_sincresnet.nnet.filterbank import SincFilterbank
+from ms_sincresnet.nnet.filtering import fft_maps, filtered_maps, plain_maps
+from ms_sincresnet.nnet.frontend import normalize_clips
+
+N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
+
+
+def music(n_samples, batch=2, seed=0):
+    """Normalised noise with a tone in it."""
+    generator = torch.Generator().manual_seed(seed)
+    wavs = torch.randn(batch, n_samples, generator=generator)
+    return normalize_clips(wavs + torch.sin(0.17 * torch.arange(n_samples)))
+
+
+def trained_norm(n_filters=N_FILTERS, seed=0):
+    """A batch norm with statistics and an affine part, also of negative weight."""
+    generator = torch.Generator().manual_seed(seed)
+    norm = nn.BatchNorm1d(n_filters, momentum=0.3)
+    with torch.no_grad():
+        norm.weight.normal_(generator=generator)
+        norm.bias.normal_(std=0.5, generator=generator)
+        norm.running_mean.normal_(std=0.3, generator=generator)
+        norm.running_var.uniform_(0.1, 4, generator=generator)
+    assert norm.weight.min() < 0 < norm.weight.max()
+    return norm
+
+
+def odd_filters(kernel_size):
+    """Filters that are not symmetric, so that their direction matters."""
+    filters = SincFilterbank(N_FILTERS, kernel_size).filters().detach()
+    return filters * torch.linspace(0.5, 1.5, kernel_size)
+
+
+def definition(wavs, filters, norm, n_frames, padding):
+    """Correlation, batch norm as in evaluation, ReLU and averages, in float64."""
+    wavs, filters, weight, bias, mean, variance = (
+        tensor.detach().double().numpy()
+        for tensor in (
+            *(wavs, filters, norm.weight, norm.bias),
+            *(norm.running_mean, norm.running_var),
+        )
+    )
+    padded = np.pad(wavs, ((0, 0), (padding, padding)))[:, None]
+    filtered = scipy.signal.oaconvolve(padded, filters[None, :, ::-1], "valid", axes=-1)
+    scale = weight / np.sqrt(variance + norm.eps)
+    activations = (filtered - mean[:, None]) * scale[:, None] + bias[:, None]
+    sums = np.maximum(activations, 0).cumsum(-1)
+    sums = np.concatenate([np.zeros_like(sums[..., :1]), sums], -1)
+    frame, n = np.arange(n_frames), filtered.shape[-1]
+    first, past_last = frame * n // n_frames, -(-(frame + 1) * n // n_frames)
+    return (sums[..., past_last] - sums[..., first]) / (past_last - first)
+
+
+@pytest.mark.parametrize("maps", [plain_maps, fft_maps])
+@pytest.mark.parametrize(
+    ("n_samples", "kernel_size", "padding", "n_frames"),
+    [
+        (48000, 251, 125, 1024),
+        (48000, 501, 250, 1024),
+        (48000, 1001, 500, 1024),
+        (48000, 251, 0, 1024),
+        (48000, 1001, 0, 1024),
+        (47999, 1001, 500, 1024),  # a prime: one block
+        (32000, 501, 250, 1024),
+        (32000, 501, 0, 1024),
+        (48000, 251, 125, 100),
+        (48000, 1001, 500, 7),
+        (48000, 1001, 0, 7),
+        (16000, 501, 250, 1),
+        (1600, 251, 125, 1024),
+        (1001, 1001, 0, 16),
+        (700, 1001, 500, 64),  # shorter than a filter
+        (3, 251, 125, 5),  # and than half of one
+    ],
+)
+def test_evaluation_is_the_definition(maps, n_samples, kernel_size, padding, n_frames):
+    wavs, norm = music(n_samples), trained_norm().eval()
+    filters = odd_filters(kernel_size)
+    expected = definition(wavs, filters, norm, n_frames, padding)
+    with torch.no_grad():
+        found = maps(wavs, filters, norm, n_frames, padding)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
+    assert norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("maps", [plain_maps, fft_maps])
+def test_the_definition_holds_in_float64(maps):
+    wavs, norm = music(16000).double(), trained_norm().double().eval()
+    filters = odd_filters(501).double()
+    expected = definition(wavs, filters, norm, 1024, 250)
+    found = maps(wavs, filters, norm, 1024, 250).detach()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
+def one_step(bank, norm, wavs, n_frames, padding, backend):
+    """Maps and, of a random sum of them, the gradients of all parameters."""
+    bank, norm = (copy.deepcopy(module).to(wavs.dtype) for module in (bank, norm))
+    maps = filtered_maps(wavs, bank.filters(), norm, n_frames, padding, backend)
+    generator = torch.Generator().manual_seed(0)
+    (maps * torch.randn(maps.shape, generator=generator)).sum().backward()
+    parameters = [bank.low_hz_, bank.band_hz_, norm.weight, norm.bias]
+    return maps.detach(), norm, [parameter.grad for parameter in parameters]
+
+
+def relative_error(found, expected):
+    """Root mean square of the error, of the root mean square expected."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("n_samples", "batch", "kernel_size", "padding", "n_frames", "seed"),
+    [
+        (48000, 1, 251, 125, 1024, 5),
+        (16000, 2, 501, 0, 100, 11),
+        (8000, 2, 1001, 500, 1024, 7),
+        (700, 3, 1001, 500, 7, 2),
+        (300, 2, 1001, 500, 64, 7),  # shorter than half a filter
+    ],
+)
+def test_a_step_is_as_near_to_float64_as_the_plain_one(
+    n_samples, batch, kernel_size, padding, n_frames, seed, training
+):
+    n_filters = N_FILTERS if n_samples < 48000 else 3
+    bank = SincFilterbank(n_filters, kernel_size)
+    norm = trained_norm(n_filters, seed=2).train(training)
+    wavs = music(n_samples, batch, seed)
+    arguments = wavs.double(), n_frames, padding
+
+    least = []
+    norm.register_forward_hook(lambda *args: least.append(args[2].abs().min().item()))
+    expected_maps, expected_norm, expected_grads = one_step(
+        bank, norm, *arguments, "plain"
+    )
+    # The seed is such that no activation is so near to 0 that rounding switches it.
+    assert least[0] > 3e-6
+
+    arguments = wavs, n_frames, padding
+    plain_step = one_step(bank, norm, *arguments, "plain")
+    fast_step = one_step(bank, norm, *arguments, "fft")
+    for found, plain, expected in zip(
+        [fast_step[0], *fast_step[2]],
+        [plain_step[0], *plain_step[2]],
+        [expected_maps, *expected_grads],
+        strict=True,
+    ):
+        allowed = 2 * relative_error(plain, expected) + 5e-7
+        assert relative_error(found, expected) < allowed
+    for name in ("running_mean", "running_var"):
+        found, expected = getattr(fast_step[1], name), getattr(expected_norm, name)
+        assert relative_error(found, expected) < 1e-6
+    assert fast_step[1].num_batches_tracked == int(training)
+
+
+def test_running_statistics_are_batch_norms_over_several_batches():
+    filters, norm = odd_filters(251), trained_norm()
+    expected = copy.deepcopy(norm).double()
+    for seed, n_samples in enumerate([3000, 5000, 4000]):
+        wavs = music(n_samples, seed=seed) * (1 + seed)
+        fft_maps(wavs, filters, norm, n_frames=16, padding=125)
+        expected(
+            F.conv1d(wavs.double()[:, None], filters.double()[:, None], padding=125)
+        )
+    for name, value in expected.named_buffers():
+        found = norm.get_buffer(name)
+        assert found.dtype == (torch.long if value.ndim == 0 else torch.float32)
+        assert relative_error(found.double(), value.double()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "padding"),
+    [
+        *((5000, 125), (5000, 0), (5000, 60), (5000, 250)),
+        *((251, 125), (251, 0), (250, 60), (131, 60)),
+        *((126, 125), (125, 125), (124, 125), (3, 125)),  # half a filter, and less
+    ],
+)
+def test_moments_are_those_of_the_output(n_samples, padding):
+    wavs = music(n_samples, batch=3).double() + torch.tensor([[0.5], [0.0], [-3.0]])
+    filters = odd_filters(251).double()
+    output = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
+    variance, mean = torch.var_mean(output, dim=(0, 2), correction=0)
+    found = output_moments(wavs, filters, padding)
+    rounding = {"rtol": 1e-9, "atol": 1e-9 * output.square().mean().item()}
+    torch.testing.assert_close(found[0], mean, **rounding)
+    torch.testing.assert_close(found[1], variance, **rounding)
+
+
+def test_moments_have_the_gradient_of_the_output():
+    wavs = music(40).double()
+    for padding in (0, 1, 3):
+        filters = torch.rand(2, 7, dtype=torch.float64, requires_grad=True)
+        torch.autograd.gradcheck(
+            lambda filters, p=padding: output_moments(wavs, filters, p), filters
+        )
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_frames", "padding"), [(48, 7, 0), (48, 16, 3), (12, 16, 3)]
+)
+def test_filter_and_pool_has_the_gradient_of_its_output(n_samples, n_frames, padding):
+    generator = torch.Generator().manual_seed(1)
+    filters = torch.randn(9, 7, generator=generator, dtype=torch.float64)
+    offsets = torch.randn(9, generator=generator, dtype=torch.float64)
+    wavs = music(n_samples).double()
+    torch.autograd.gradcheck(
+        lambda filters, offsets: filter_and_pool(
+            wavs, filters, offsets, n_frames, padding
+        ),
+        (filters.requires_grad_(), offsets.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("kernel_size", [3, 251, 1001])
+@pytest.mark.parametrize(
+    ("n_samples", "n_frames"),
+    [(48000, 1024), (47000, 1024), (47999, 1024), (32000, 1000), (7, 64), (5000, 1)],
+)
+def test_blocks_hold_whole_frames_and_fit_the_fft(n_samples, n_frames, kernel_size):
+    plan = plan_blocks(n_samples, n_frames, kernel_size)
+    assert plan.hop * n_frames == plan.frames * n_samples
+    assert plan.hop + kernel_size - 1 <= plan.fft_size
+    assert (plan.n_blocks - 1) * plan.frames < n_frames <= plan.n_blocks * plan.frames
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_silence_gives_finite_maps_and_gradients(training):
+    bank, norm = SincFilterbank(N_FILTERS, 251), trained_norm().train(training)
+    for backend in ("plain", "fft"):
+        step = one_step(bank, norm, torch.zeros(2, 4000), 64, 125, backend)
+        for values in (step[0], *step[1].buffers(), *step[2]):
+            assert values.isfinite().all()
+
+
+@pytest.fixture
+def arguments():
+    """Filters, a batch norm and the other arguments of ``filtered_maps``."""
+    return odd_filters(251), trained_norm().eval().requires_grad_(False), 64, 125
+
+
+def test_auto_is_the_fast_path_on_a_cpu(arguments):
+    wavs = music(4000)
+    fast, plain = fft_maps(wavs, *arguments), plain_maps(wavs, *arguments)
+    assert not fast.equal(plain)  # their rounding tells them apart
+    assert filtered_maps(wavs, *arguments).equal(fast)
+    assert filtered_maps(wavs, *arguments, backend="fft").equal(fast)
+    assert filtered_maps(wavs, *arguments, backend="plain").equal(plain)
+
+
+def test_auto_is_plain_for_clips_shorter_than_a_filter(arguments):
+    wavs = music(250)
+    assert filtered_maps(wavs, *arguments).equal(plain_maps(wavs, *arguments))
+
+
+def test_auto_is_plain_where_the_waveform_needs_a_gradient(arguments):
+    wavs = music(4000)
+    found, expected = (wavs.clone().requires_grad_() for _ in range(2))
+    filtered_maps(found, *arguments).sum().backward()
+    plain_maps(expected, *arguments).sum().backward()
+    assert found.grad.abs().max() > 0
+    assert found.grad.equal(expected.grad)
+
+
+def test_auto_is_plain_where_processes_share_statistics(arguments):
+    filters, norm, *rest = arguments
+    shared = nn.SyncBatchNorm(N_FILTERS)
+    shared.load_state_dict(norm.state_dict())
+    arguments = (filters, shared.eval().requires_grad_(False), *rest)
+    wavs = music(4000)
+    assert filtered_maps(wavs, *arguments).equal(plain_maps(wavs, *arguments))
