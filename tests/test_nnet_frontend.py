@@ -40,6 +40,9 @@ def test_layer_norm_is_numpys():
     normalized = normalize_clips(wavs)
     assert normalized.dtype == torch.float32
     np.testing.assert_allclose(normalized, expected, rtol=0, atol=5e-6)
+    double = normalize_clips(wavs.double(), eps=0)
+    assert double.dtype == torch.float64
+    np.testing.assert_allclose(double, expected, rtol=0, atol=1e-12)
     assert normalized.mean(1).abs().max() < 1e-6
     assert (normalized.var(1, correction=0) - 1).abs().max() < 1e-5
 
@@ -220,6 +223,13 @@ def test_weights_load_into_a_front_end_of_their_lengths():
         saved.banks[1].low_hz_ += 100
     frontend.load_state_dict(saved.state_dict())
     assert frontend.eval()(music()).equal(saved.eval()(music()))
+
+
+def test_weights_that_do_not_tell_their_lengths_are_refused():
+    state = small_frontend().state_dict()
+    del state["kernel_sizes"]
+    with pytest.raises(RuntimeError, match="kernel_sizes"):
+        small_frontend().load_state_dict(state)
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -152,6 +152,23 @@ def test_the_config_rebuilds_the_network(options):
     assert rebuilt(music(4000)).equal(model(music(4000)))
 
 
+def test_the_options_reach_the_parts():
+    model = MSSincResNet(
+        n_filters=4,
+        n_frames=32,
+        sample_rate=8000,
+        padding="valid",
+        backend="plain",
+        arch="resnet34",
+    )
+    frontend, trunk = model.frontend, model.embedding.trunk
+    assert {bank.sample_rate for bank in frontend.banks} == {8000}
+    assert [bank.kernel_size for bank in frontend.banks] == [251, 501, 1001]
+    assert (frontend.padding, frontend.backend) == ("valid", "plain")
+    assert len(trunk.layer3) == 6  # two in ResNet-18
+    assert frontend(music(1600)).shape == (2, 3, 4, 32)
+
+
 def test_weights_of_other_kernel_lengths_are_refused():
     state = small_model(kernel_sizes=(25, 51, 101)).state_dict()
     with pytest.raises(WeightsError, match=r"\[25, 51, 101\].*\[25, 51, 103\]"):

@@ -30,6 +30,17 @@ def test_of_equally_many_votes_the_larger_sum_of_posteriors_wins():
     assert vote(TIE.flip(1))[0] == 0
 
 
+@pytest.mark.parametrize("of_a_song", [vote, song_log_posteriors])
+def test_the_smallest_difference_breaks_a_tie(of_a_song):
+    """It is less than single precision shows in a sum of posteriors."""
+    song = clips([0.6, 0.3, 0.1], [0.3, 0.6, 0.1])
+    song[0, 1] = song[0, 1].nextafter(torch.tensor(0.0))
+    for tie, index in [(song, 1), (song.flip(1), 1), (song.roll(1, dims=1), 2)]:
+        decision = of_a_song(tie)
+        found = decision[0] if of_a_song is vote else decision.argmax().item()
+        assert found == index
+
+
 def test_the_mean_is_that_of_the_posteriors():
     index, shares = vote(MAJORITY, method="mean")
     assert index == 0
@@ -101,7 +112,10 @@ def test_a_songs_posteriors_are_the_shares_with_a_little_of_the_mean():
 def test_the_mean_never_overrules_a_vote():
     sure, unsure = [0.998, 0.001, 0.001], [0.33, 0.34, 0.33]
     song = clips(*[sure] * 500, *[unsure] * 501)
-    assert song_log_posteriors(song, weight_of_mean=0.9).argmax() == 1
+    posteriors = song_log_posteriors(song, weight_of_mean=0.9).exp()
+    assert posteriors.argmax() == 1
+    shares = torch.tensor([500, 501, 0]) / 1001
+    assert (posteriors - shares).abs().max() < 1 / 1001
 
 
 def test_impossible_genres_keep_a_finite_logarithm():

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 
-def half_hamming_window(kernel_size):
+def half_hamming_window(kernel_size, device=None):
     """SincNet's Hamming window, built from its left half.
 
     The paper's eq. (5) as the original SincNet evaluates it: ⌊L/2⌋ points u, evenly
@@ -17,6 +17,8 @@ def half_hamming_window(kernel_size):
     ---------
     kernel_size : int
         Length L of the window in samples (odd).
+    device : torch.device, optional
+        Where it is built.
 
     Returns
     -------
@@ -29,9 +31,8 @@ def half_hamming_window(kernel_size):
     >>> round(window[0].item(), 4), window[125].item()
     (0.08, 1.0)
     """
-    u = torch.linspace(
-        0, kernel_size / 2 - 1, steps=kernel_size // 2, dtype=torch.float64
-    )
+    half, last = kernel_size // 2, kernel_size / 2 - 1
+    u = torch.linspace(0, last, steps=half, dtype=torch.float64, device=device)
     left = 0.54 - 0.46 * torch.cos(2 * torch.pi * u / kernel_size)
     return torch.cat([left, left.new_ones(1), left.flip(0)])
 
@@ -76,7 +77,7 @@ def sinc_filters(low_hz, high_hz, kernel_size, sample_rate):
     )
     centre = torch.ones_like(f1)
     taps = torch.cat([left, centre, left.flip(1)], dim=1)
-    return taps * half_hamming_window(kernel_size).to(taps.device)
+    return taps * half_hamming_window(kernel_size, taps.device)
 
 
 def mel_cutoffs(n_filters, sample_rate, min_low_hz, min_band_hz):
