@@ -374,7 +374,7 @@ def test_quickstart_differs_from_the_paper_where_it_says():
         model[name] = text[text.index("# 3. Model") : text.index("# 4. Optimisation")]
     for here, there in [
         (
-            "n_filters: 80  # K, of each filterbank: half the work of 160, also in Table 1",
+            "n_filters: 80  # K, of each filterbank: half of 160, also in Table 1",
             "n_filters: 160  # K, of each filterbank",
         ),
         (
