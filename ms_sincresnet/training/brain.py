@@ -160,12 +160,13 @@ class GenreBrain(sb.Brain):
         torch.Tensor
             The mean over the clips.
         """
-        labels = batch.genre_encoded.data.flatten()
-        for track_id, label, clips in zip(batch.id, labels, predictions, strict=True):
-            self.scores[stage].add(track_id, label, clips)
-        counts = torch.tensor([len(clips) for clips in predictions])
-        targets = labels.repeat_interleave(counts).to(self.device)
-        return F.nll_loss(torch.cat(predictions), targets)
+        counts = [len(clips) for clips in predictions]
+        clips, labels = torch.cat(predictions), batch.genre_encoded.data.flatten()
+        on_cpu = clips.detach().cpu().split(counts)  # one transfer a batch
+        for track_id, label, song in zip(batch.id, labels, on_cpu, strict=True):
+            self.scores[stage].add(track_id, label, song)
+        targets = labels.repeat_interleave(torch.tensor(counts))
+        return F.nll_loss(clips, targets.to(self.device))
 
     def on_stage_start(self, stage, epoch=None):
         """Sets the epoch's learning rate and begins to count.

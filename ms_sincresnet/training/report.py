@@ -56,10 +56,10 @@ class StageScores:
         label : int
             Number of its genre.
         log_posteriors : torch.Tensor [clips, n_genres]
-            Log-posteriors of the clips.
+            Log-posteriors of the clips, on the CPU and without gradient.
         """
         self.labels[track_id] = int(label)
-        self.clips.setdefault(track_id, []).append(log_posteriors.detach().cpu())
+        self.clips.setdefault(track_id, []).append(log_posteriors)
 
     def clip_accuracy(self):
         """Share of the clips whose most likely genre is right.
