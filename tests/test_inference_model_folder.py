@@ -373,3 +373,9 @@ def test_hyperparams_that_the_classifier_reads_are_named(folder, name):
 def test_what_is_no_file_of_hyperparams_is_refused(folder, content):
     replace(folder / "hyperparams.yaml", content)
     assert f"{folder / 'hyperparams.yaml'}: " in refused(folder)
+
+
+def test_the_stock_class_need_not_guess_the_number_of_genres(model_folder, caplog):
+    stock = EncoderClassifier.from_hparams(str(model_folder))
+    stock.classify_batch(torch.zeros(1, 48000))
+    assert not [text for text in caplog.messages if "expect_len" in text]

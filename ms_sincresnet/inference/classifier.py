@@ -144,7 +144,6 @@ class GenreClassifier(EncoderClassifier):
                 f"{source}: label_encoder.ckpt names {len(genres)} genres, numbered "
                 f"{numbers}; expected one for each of the model's {outputs} outputs"
             )
-        genres.expect_len(outputs)
         return classifier
 
     def load_audio(self, path, savedir=None):

@@ -57,6 +57,9 @@ modules:
 audio_normalizer: !new:ms_sincresnet.data.audio.AudioNormalizer
     sample_rate: !ref <sample_rate>
 label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+number_of_labels: !apply:speechbrain.dataio.encoder.CategoricalEncoder.expect_len
+    - !ref <label_encoder>
+    - !ref <n_genres>
 pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
         embedding_model: !ref <embedding_model>
