@@ -293,8 +293,8 @@ def tone(
     Example
     -------
     >>> samples = tone([440.0], 1.0, sample_rate=8000)
-    >>> np.abs(np.fft.rfft(samples)).argmax()  # 1 s: the bins are 1 Hz wide
-    np.int64(440)
+    >>> int(np.abs(np.fft.rfft(samples)).argmax())  # 1 s: the bins are 1 Hz wide
+    440
     """
     t = np.arange(round(duration_s * sample_rate)) / sample_rate
     bent = t - vibrato * np.cos(2 * np.pi * 5.5 * t) / (2 * np.pi * 5.5)
