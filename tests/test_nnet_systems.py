@@ -94,8 +94,8 @@ def test_everything_that_moves_is_a_parameter_or_a_buffer():
 def can_fake_a_gpu():
     """Whether this PyTorch fakes tensors on a GPU where there is none; 2.7 does not."""
     try:
-        with FakeTensorMode():
-            torch.zeros(1, device="cuda")
+        with FakeTensorMode() as mode:
+            mode.from_tensor(torch.zeros(1)).to("cuda")
     except RuntimeError:
         return False
     return True
