@@ -45,7 +45,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "GTZAN"
+    folder = tmp_path_factory.mktemp("data") / 'it\'s müsic: "a=b" #1' / "GTZAN"
+    folder.parent.mkdir()
     return make_synthetic_gtzan(folder, n_tracks=4, duration_s=4.0, seed=3)
 
 

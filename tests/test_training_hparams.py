@@ -1,7 +1,12 @@
 import pytest
+import yaml
 
 from ms_sincresnet.errors import HparamError, WeightsError
-from ms_sincresnet.training.hparams import load_hparams, plain_hparams
+from ms_sincresnet.training.hparams import (
+    load_hparams,
+    parse_arguments,
+    plain_hparams,
+)
 
 
 @pytest.fixture
@@ -68,3 +73,25 @@ def test_plain_hparams_build_nothing(recipe):
     recipe.write_text("data_folder: !PLACEHOLDER\n")
     with pytest.raises(HparamError, match="'data_folder' is a !PLACEHOLDER"):
         plain_hparams(recipe)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("GTZAN", "GTZAN"),
+        ('it\'s "my" müsic: take #1, a=b', 'it\'s "my" müsic: take #1, a=b'),
+        ("'quoted'", "quoted"),
+        ("C: #", "C: #"),
+        ("[251, 501]", [251, 501]),
+        ("0.5", 0.5),
+        ("null", None),
+        ("", None),
+        ("-1", -1),
+    ],
+)
+def test_values_are_what_was_typed(value, expected):
+    words = ["a b.yaml", f"--value={value}", "--device=cpu", "--last=1"]
+    hparams_file, run_opts, overrides = parse_arguments(words)
+    assert hparams_file == "a b.yaml"
+    assert run_opts.device == "cpu"
+    assert yaml.safe_load(overrides) == {"value": expected, "last": 1}

@@ -1,12 +1,61 @@
 """Reading a recipe's hparams, with errors that name the hparam."""
 
 import difflib
+import json
 from pathlib import Path
 
+import speechbrain as sb
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from ms_sincresnet.errors import HparamError, UserError
+
+
+def parse_arguments(arguments):
+    """As ``speechbrain.parse_arguments``, and values may hold any character.
+
+    SpeechBrain pastes values into yaml, where those that hold an equals sign, a number
+    sign or a colon, as paths may, come out as something else.
+
+    Arguments
+    ---------
+    arguments : list of str
+        The command line: a yaml file, overrides, run options.
+
+    Returns
+    -------
+    hparams_file : str
+        The yaml file.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        The run options.
+    overrides : str
+        Overrides as yaml.
+
+    Example
+    -------
+    >>> _, _, overrides = parse_arguments(["a.yaml", "--folder=take: 1=#2", "--fold=3"])
+    >>> yaml.safe_load(overrides)
+    {'folder': 'take: 1=#2', 'fold': 3}
+    """
+    quoted = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--") and equals and not _reads_as_itself(value):
+            # The escape stands for an equals sign, at which SpeechBrain splits.
+            value = json.dumps(value, ensure_ascii=False).replace("=", r"\x3D")
+        quoted.append(f"{name}{equals}{value}")
+    return sb.parse_arguments(quoted)
+
+
+def _reads_as_itself(value):
+    """Whether yaml takes a value for what it says, or for a quotation, list or tag."""
+    try:
+        node = yaml.compose(value)
+    except yaml.YAMLError:
+        return value[0] in "[{"  # meant as yaml: the mistake will be told
+    if isinstance(node, yaml.ScalarNode) and node.style is None:
+        return "=" not in value and node.value == value
+    return not isinstance(node, yaml.MappingNode) or bool(node.flow_style)
 
 
 def load_hparams(hparams_file, overrides=""):

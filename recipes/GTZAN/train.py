@@ -20,7 +20,11 @@ from ms_sincresnet.data.clips import PassSampler
 from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
-from ms_sincresnet.training.hparams import load_hparams, plain_hparams
+from ms_sincresnet.training.hparams import (
+    load_hparams,
+    parse_arguments,
+    plain_hparams,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ def main(arguments):
     arguments : list of str
         The yaml file, hparams that override it, and SpeechBrain's run options.
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments)
     ddp_init_group(run_opts)
     plain = plain_hparams(hparams_file, overrides)
     if "make_data" not in plain:
