@@ -295,6 +295,11 @@ MISTAKES = {
         ["ms_sincresnet.yaml", "kernel_size must be odd", "250"],
     ),
     "fold out of range": ({"fold": 4}, ["fold", "4"]),
+    "unknown checkpoint": (
+        {"checkpoint": "lst"},
+        ["checkpoint", "best, last", "'lst'"],
+    ),
+    "unknown voting": ({"voting": "max"}, ["voting", "majority, mean", "'max'"]),
     "no fp16 on the CPU": ({"precision": "fp16"}, ["--precision", "fp16"]),
     "no such device": ({"device": "cuda:7"}, ["--device"]),
     "missing weights": ({"resnet_weights": "nowhere.pth"}, ["nowhere.pth"]),

@@ -26,6 +26,7 @@ class Loudness(torch.nn.Module):
 def brain():
     hparams = {
         "seed": 1,
+        "checkpoint": "best",
         "voting": "majority",
         "clip_samples": 4,
         "hop_samples": 2,

@@ -11,7 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ms_sincresnet.data.clips import split_clips
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.nnet.voting import VOTES
 from ms_sincresnet.training.report import StageScores, write_report
+
+CHECKPOINTS = ("best", "last")
 
 
 class GenreBrain(sb.Brain):
@@ -46,13 +49,14 @@ class GenreBrain(sb.Brain):
     Raises
     ------
     HparamError
-        If device or precision cannot be had on this machine.
+        If device or precision cannot be had on this machine, or ``checkpoint`` or
+        ``voting`` is unknown.
 
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
     >>> model = MSSincResNet(n_filters=8)
-    >>> hparams = {"voting": "majority", "clip_samples": 48000}
+    >>> hparams = {"checkpoint": "best", "voting": "majority", "clip_samples": 48000}
     >>> brain = GenreBrain({"model": model}, hparams=hparams)
     >>> song = torch.randn(64000)
     >>> brain.song_log_posteriors(song, hop_samples=8000, batch_size=2).shape
@@ -74,6 +78,12 @@ class GenreBrain(sb.Brain):
                 f"the run options (--device, --precision …) do not fit this machine: "
                 f"{error}"
             ) from error
+        for name, choices in [("checkpoint", CHECKPOINTS), ("voting", VOTES)]:
+            value = getattr(self.hparams, name)
+            if value not in choices:
+                raise HparamError(
+                    f"{name} must be one of {', '.join(choices)}; got {value!r}"
+                )
         voting = self.hparams.voting
         self.scores = {stage: StageScores(voting) for stage in sb.Stage}
         if checkpointer is not None:
