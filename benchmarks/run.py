@@ -144,12 +144,12 @@ def main(argv=None):
     )
     wavs = torch.randn(arguments.batch_size, 48000)
     frontends = {
-        "definition": MSSincNet(backend="plain"),
+        "definition": MSSincNet(backend="reference"),
         "ours": MSSincNet(backend="fft"),
         "SpeechBrain's SincConv": SpeechBrainFrontend(MSSincNet()),
     }
     systems = {
-        "definition": MSSincResNet(backend="plain"),
+        "definition": MSSincResNet(backend="reference"),
         "ours": MSSincResNet(backend="fft"),
     }
     for title, subjects, task in [

@@ -109,7 +109,7 @@ def test_each_argument_of_the_model_comes_back(tmp_path):
         "sample_rate": 8000,
         "init": "mel",
         "padding": "valid",
-        "backend": "plain",
+        "backend": "reference",
         "arch": "resnet18",
         "hidden_size": None,
     }

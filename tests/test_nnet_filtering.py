@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ms_sincresnet.nnet.fft_blocks import filter_and_pool, output_moments, plan_blocks
 from ms_sincresnet.nnet.filterbank import SincFilterbank
-from ms_sincresnet.nnet.filtering import fft_maps, filtered_maps, plain_maps
+from ms_sincresnet.nnet.filtering import fft_maps, filtered_maps, reference_maps
 from ms_sincresnet.nnet.frontend import normalize_clips
 
 N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
@@ -63,7 +63,7 @@ def definition(wavs, filters, norm, n_frames, padding):
     return (sums[..., past_last] - sums[..., first]) / (past_last - first)
 
 
-@pytest.mark.parametrize("maps", [plain_maps, fft_maps])
+@pytest.mark.parametrize("maps", [reference_maps, fft_maps])
 @pytest.mark.parametrize(
     ("n_samples", "kernel_size", "padding", "n_frames"),
     [
@@ -96,7 +96,7 @@ def test_evaluation_is_the_definition(maps, n_samples, kernel_size, padding, n_f
     assert norm.num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("maps", [plain_maps, fft_maps])
+@pytest.mark.parametrize("maps", [reference_maps, fft_maps])
 def test_the_definition_holds_in_float64(maps):
     wavs, norm = music(16000).double(), trained_norm().double().eval()
     filters = odd_filters(501).double()
@@ -131,7 +131,7 @@ def relative_error(found, expected):
         (300, 2, 1001, 500, 64, 7),  # shorter than half a filter
     ],
 )
-def test_a_step_is_as_near_to_float64_as_the_plain_one(
+def test_a_step_is_as_near_to_float64_as_the_reference(
     n_samples, batch, kernel_size, padding, n_frames, seed, training
 ):
     n_filters = N_FILTERS if n_samples < 48000 else 3
@@ -143,21 +143,21 @@ def test_a_step_is_as_near_to_float64_as_the_plain_one(
     least = []
     norm.register_forward_hook(lambda *args: least.append(args[2].abs().min().item()))
     expected_maps, expected_norm, expected_grads = one_step(
-        bank, norm, *arguments, "plain"
+        bank, norm, *arguments, "reference"
     )
     # The seed is such that no activation is so near to 0 that rounding switches it.
     assert least[0] > 3e-6
 
     arguments = wavs, n_frames, padding
-    plain_step = one_step(bank, norm, *arguments, "plain")
+    reference_step = one_step(bank, norm, *arguments, "reference")
     fast_step = one_step(bank, norm, *arguments, "fft")
-    for found, plain, expected in zip(
+    for found, reference, expected in zip(
         [fast_step[0], *fast_step[2]],
-        [plain_step[0], *plain_step[2]],
+        [reference_step[0], *reference_step[2]],
         [expected_maps, *expected_grads],
         strict=True,
     ):
-        allowed = 2 * relative_error(plain, expected) + 5e-7
+        allowed = 2 * relative_error(reference, expected) + 5e-7
         assert relative_error(found, expected) < allowed
     for name in ("running_mean", "running_var"):
         found, expected = getattr(fast_step[1], name), getattr(expected_norm, name)
@@ -239,7 +239,7 @@ def test_blocks_hold_whole_frames_and_fit_the_fft(n_samples, n_frames, kernel_si
 @pytest.mark.parametrize("training", [True, False])
 def test_silence_gives_finite_maps_and_gradients(training):
     bank, norm = SincFilterbank(N_FILTERS, 251), trained_norm().train(training)
-    for backend in ("plain", "fft"):
+    for backend in ("reference", "fft"):
         step = one_step(bank, norm, torch.zeros(2, 4000), 64, 125, backend)
         for values in (step[0], *step[1].buffers(), *step[2]):
             assert values.isfinite().all()
@@ -253,31 +253,31 @@ def arguments():
 
 def test_auto_is_the_fast_path_on_a_cpu(arguments):
     wavs = music(4000)
-    fast, plain = fft_maps(wavs, *arguments), plain_maps(wavs, *arguments)
-    assert not fast.equal(plain)  # their rounding tells them apart
+    fast, reference = (maps(wavs, *arguments) for maps in (fft_maps, reference_maps))
+    assert not fast.equal(reference)  # their rounding tells them apart
     assert filtered_maps(wavs, *arguments).equal(fast)
     assert filtered_maps(wavs, *arguments, backend="fft").equal(fast)
-    assert filtered_maps(wavs, *arguments, backend="plain").equal(plain)
+    assert filtered_maps(wavs, *arguments, backend="reference").equal(reference)
 
 
-def test_auto_is_plain_for_clips_shorter_than_a_filter(arguments):
+def test_auto_is_the_reference_for_clips_shorter_than_a_filter(arguments):
     wavs = music(250)
-    assert filtered_maps(wavs, *arguments).equal(plain_maps(wavs, *arguments))
+    assert filtered_maps(wavs, *arguments).equal(reference_maps(wavs, *arguments))
 
 
-def test_auto_is_plain_where_the_waveform_needs_a_gradient(arguments):
+def test_auto_is_the_reference_where_the_waveform_needs_a_gradient(arguments):
     wavs = music(4000)
     found, expected = (wavs.clone().requires_grad_() for _ in range(2))
     filtered_maps(found, *arguments).sum().backward()
-    plain_maps(expected, *arguments).sum().backward()
+    reference_maps(expected, *arguments).sum().backward()
     assert found.grad.abs().max() > 0
     assert found.grad.equal(expected.grad)
 
 
-def test_auto_is_plain_where_processes_share_statistics(arguments):
+def test_auto_is_the_reference_where_processes_share_statistics(arguments):
     filters, norm, *rest = arguments
     shared = nn.SyncBatchNorm(N_FILTERS)
     shared.load_state_dict(norm.state_dict())
     arguments = (filters, shared.eval().requires_grad_(False), *rest)
     wavs = music(4000)
-    assert filtered_maps(wavs, *arguments).equal(plain_maps(wavs, *arguments))
+    assert filtered_maps(wavs, *arguments).equal(reference_maps(wavs, *arguments))

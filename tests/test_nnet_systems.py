@@ -53,7 +53,7 @@ def test_the_parts_in_a_row_are_the_network():
     assert model(music(16000)).equal(expected[:, 0])
 
 
-@pytest.mark.parametrize("backend", ["plain", "auto"])
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_reach_every_cutoff(training, backend):
     model = small_model(backend=backend).train(training)
@@ -67,7 +67,7 @@ def test_gradients_reach_every_cutoff(training, backend):
         assert parameter.grad.ne(0).any(), name
 
 
-@pytest.mark.parametrize("backend", ["plain", "auto"])
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 @pytest.mark.parametrize("training", [True, False])
 def test_silence_gives_finite_numbers(training, backend):
     model = small_model(backend=backend).train(training)
@@ -116,7 +116,7 @@ def test_it_computes_on_the_device_that_it_is_moved_to(training):
 
 
 def test_double_precision_works():
-    model = small_model(backend="plain").eval()
+    model = small_model(backend="reference").eval()
     double = copy.deepcopy(model).double()
     log_posteriors = double(music(16000).double())
     assert log_posteriors.dtype == torch.float64
@@ -144,7 +144,7 @@ def test_the_scale_of_the_samples_does_not_matter():
             "n_frames": 32,
             "sample_rate": 8000,
             "padding": "valid",
-            "backend": "plain",
+            "backend": "reference",
             "arch": "resnet34",
             "hidden_size": None,
         },
@@ -169,13 +169,13 @@ def test_the_options_reach_the_parts():
         n_frames=32,
         sample_rate=8000,
         padding="valid",
-        backend="plain",
+        backend="reference",
         arch="resnet34",
     )
     frontend, trunk = model.frontend, model.embedding.trunk
     assert {bank.sample_rate for bank in frontend.banks} == {8000}
     assert [bank.kernel_size for bank in frontend.banks] == [251, 501, 1001]
-    assert (frontend.padding, frontend.backend) == ("valid", "plain")
+    assert (frontend.padding, frontend.backend) == ("valid", "reference")
     assert len(trunk.layer3) == 6  # two in ResNet-18
     assert frontend(music(1600)).shape == (2, 3, 4, 32)
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ms_sincresnet.nnet import fft_blocks
 
-BACKENDS = ("auto", "plain", "fft")
+BACKENDS = ("auto", "reference", "fft")
 
 
 def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
@@ -26,8 +26,8 @@ def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
     padding : int
         Zeros on either side of the waveform. Half a kernel keeps its length.
     backend : str
-        "plain": ``plain_maps``, the definition. "fft": ``fft_maps``. "auto": "fft"
-        where it is faster and can be used, else "plain".
+        "reference": ``reference_maps``, the definition. "fft": ``fft_maps``. "auto":
+        "fft" where it is faster and can be used, else "reference".
 
     Returns
     -------
@@ -42,12 +42,12 @@ def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
     torch.Size([2, 3, 16])
     """
     if backend == "auto":
-        backend = "fft" if _suits_fft(wavs, filters, norm) else "plain"
-    maps = {"plain": plain_maps, "fft": fft_maps}[backend]
+        backend = "fft" if _suits_fft(wavs, filters, norm) else "reference"
+    maps = {"reference": reference_maps, "fft": fft_maps}[backend]
     return maps(wavs, filters, norm, n_frames, padding)
 
 
-def plain_maps(wavs, filters, norm, n_frames, padding=0):
+def reference_maps(wavs, filters, norm, n_frames, padding=0):
     """The definition, as a PyTorch user would write it. Arguments as ``filtered_maps``.
 
     Arguments
@@ -72,7 +72,7 @@ def plain_maps(wavs, filters, norm, n_frames, padding=0):
     -------
     >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
     >>> norm = torch.nn.BatchNorm1d(3)
-    >>> plain_maps(wavs, filters, norm, n_frames=16, padding=2).shape
+    >>> reference_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
     filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
@@ -80,7 +80,7 @@ def plain_maps(wavs, filters, norm, n_frames, padding=0):
 
 
 def fft_maps(wavs, filters, norm, n_frames, padding=0):
-    """As ``plain_maps``, several times faster; the waveform gets no gradient.
+    """As ``reference_maps``, several times faster; the waveform gets no gradient.
 
     Batch norm and ReLU of y = x ⋆ g are ReLU(x ⋆ (a·g) + c) with a = γ / √(v + ε) and
     c = β − m·a, so the batch norm goes into the filters.

@@ -59,8 +59,8 @@ class MSSincNet(nn.Module):
     padding : str
         "same": zeros at the edges keep the clip's length, eq. (6). "valid": none.
     backend : str
-        "plain": conv1d → BatchNorm1d → ReLU → adaptive pooling, the definition.
-        "fft": the same outputs from FFT blocks. "auto": "fft" on the CPU, else "plain".
+        "reference": conv1d → BatchNorm1d → ReLU → adaptive pooling, the definition.
+        "fft": the same outputs from FFT blocks. "auto": the fastest that can be used.
     min_low_hz : float
         Least lower cut-off frequency, in Hz.
     min_band_hz : float
