@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.fft_blocks import filter_and_pool, output_moments, plan_blocks
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import fft_maps, filtered_maps, reference_maps
 from ms_sincresnet.nnet.frontend import normalize_clips
@@ -178,62 +177,6 @@ def test_running_statistics_are_batch_norms_over_several_batches():
         found = norm.get_buffer(name)
         assert found.dtype == (torch.long if value.ndim == 0 else torch.float32)
         assert relative_error(found.double(), value.double()) < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("n_samples", "padding"),
-    [
-        *((5000, 125), (5000, 0), (5000, 60), (5000, 250)),
-        *((251, 125), (251, 0), (250, 60), (131, 60)),
-        *((126, 125), (125, 125), (124, 125), (3, 125)),  # half a filter, and less
-    ],
-)
-def test_moments_are_those_of_the_output(n_samples, padding):
-    wavs = music(n_samples, batch=3).double() + torch.tensor([[0.5], [0.0], [-3.0]])
-    filters = odd_filters(251).double()
-    output = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
-    variance, mean = torch.var_mean(output, dim=(0, 2), correction=0)
-    found = output_moments(wavs, filters, padding)
-    rounding = {"rtol": 1e-9, "atol": 1e-9 * output.square().mean().item()}
-    torch.testing.assert_close(found[0], mean, **rounding)
-    torch.testing.assert_close(found[1], variance, **rounding)
-
-
-def test_moments_have_the_gradient_of_the_output():
-    wavs = music(40).double()
-    for padding in (0, 1, 3):
-        filters = torch.rand(2, 7, dtype=torch.float64, requires_grad=True)
-        torch.autograd.gradcheck(
-            lambda filters, p=padding: output_moments(wavs, filters, p), filters
-        )
-
-
-@pytest.mark.parametrize(
-    ("n_samples", "n_frames", "padding"), [(48, 7, 0), (48, 16, 3), (12, 16, 3)]
-)
-def test_filter_and_pool_has_the_gradient_of_its_output(n_samples, n_frames, padding):
-    generator = torch.Generator().manual_seed(1)
-    filters = torch.randn(9, 7, generator=generator, dtype=torch.float64)
-    offsets = torch.randn(9, generator=generator, dtype=torch.float64)
-    wavs = music(n_samples).double()
-    torch.autograd.gradcheck(
-        lambda filters, offsets: filter_and_pool(
-            wavs, filters, offsets, n_frames, padding
-        ),
-        (filters.requires_grad_(), offsets.requires_grad_()),
-    )
-
-
-@pytest.mark.parametrize("kernel_size", [3, 251, 1001])
-@pytest.mark.parametrize(
-    ("n_samples", "n_frames"),
-    [(48000, 1024), (47000, 1024), (47999, 1024), (32000, 1000), (7, 64), (5000, 1)],
-)
-def test_blocks_hold_whole_frames_and_fit_the_fft(n_samples, n_frames, kernel_size):
-    plan = plan_blocks(n_samples, n_frames, kernel_size)
-    assert plan.hop * n_frames == plan.frames * n_samples
-    assert plan.hop + kernel_size - 1 <= plan.fft_size
-    assert (plan.n_blocks - 1) * plan.frames < n_frames <= plan.n_blocks * plan.frames
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-FILTERS_AT_A_TIME = 8  # 16 blocks × 8 filters × 4096 samples are 2 MiB: a core's cache
+GROUP = 8  # filters at a time: 16 blocks of 4096 samples of each fit the cache
 LEAST_FFT = 4096
 
 
@@ -104,74 +104,6 @@ def block_spectra(wavs, plan, padding):
     return torch.fft.rfft(padded.unfold(-1, plan.fft_size, plan.hop))
 
 
-class _FilterAndPool(torch.autograd.Function):
-    """The operator behind ``filter_and_pool``, whose arguments and result it has.
-
-    What it keeps for the backward pass is the input's spectrum and, for each
-    activation, whether it is positive.
-    """
-
-    @staticmethod
-    def forward(ctx, wavs, filters, offsets, n_frames, padding, keep_mask):
-        """Computes the maps; ``keep_mask`` tells whether a backward pass follows."""
-        kernel_size = filters.shape[1]
-        n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
-        plan = plan_blocks(n_samples, n_frames, kernel_size)
-        spectra = block_spectra(wavs, plan, padding)
-        # Correlation, as conv1d: the filters' spectra are conjugated.
-        responses = torch.fft.rfft(filters, plan.fft_size).conj().resolve_conj()
-        batch, n_filters = len(wavs), len(filters)
-        maps = wavs.new_empty(batch, n_filters, plan.n_blocks * plan.frames)
-        masks = None
-        if keep_mask:
-            masks = torch.empty(
-                (batch, n_filters, plan.n_blocks, plan.hop),
-                dtype=torch.bool,
-                device=wavs.device,
-            )
-        for clip in range(batch):
-            for first in range(0, n_filters, FILTERS_AT_A_TIME):
-                few = slice(first, first + FILTERS_AT_A_TIME)
-                product = spectra[clip] * responses[few, None]
-                # At frequency 0 an offset is added to every sample at no cost.
-                product[..., 0] += plan.fft_size * offsets[few, None]
-                filtered = torch.fft.irfft(product, plan.fft_size)[..., : plan.hop]
-                if keep_mask:
-                    torch.gt(filtered, 0, out=masks[clip, few])
-                pooled = F.adaptive_avg_pool1d(filtered.relu(), plan.frames)
-                maps[clip, few] = pooled.flatten(1)
-        ctx.plan, ctx.kernel_size = plan, kernel_size
-        ctx.save_for_backward(spectra, masks)
-        return maps[..., :n_frames]
-
-    @staticmethod
-    def backward(ctx, grad_maps):
-        """Gradients of filters and offsets; the waveform gets none."""
-        spectra, masks = ctx.saved_tensors
-        plan = ctx.plan
-        batch, n_filters, n_frames = grad_maps.shape
-        grad_maps = F.pad(grad_maps, (0, plan.n_blocks * plan.frames - n_frames))
-        grad_maps = grad_maps.unflatten(-1, (plan.n_blocks, plan.frames)).contiguous()
-        grad_responses = spectra.new_zeros(n_filters, spectra.shape[-1])
-        grad_offsets = grad_maps.new_zeros(n_filters)
-        shape = grad_maps.new_empty(1).expand(
-            min(FILTERS_AT_A_TIME, n_filters), plan.n_blocks, 1, plan.hop
-        )
-        for clip in range(batch):
-            for first in range(0, n_filters, FILTERS_AT_A_TIME):
-                few = slice(first, first + FILTERS_AT_A_TIME)
-                grad = grad_maps[clip, few, :, None]
-                grad = torch.ops.aten._adaptive_avg_pool2d_backward(
-                    grad, shape[: len(grad)]
-                ).squeeze(2)
-                grad = grad.mul_(masks[clip, few])
-                grad_offsets[few] += grad.sum((1, 2))
-                grad_spectra = torch.fft.rfft(grad, plan.fft_size)
-                grad_responses[few] += grad_spectra.conj().mul(spectra[clip]).sum(1)
-        grad_filters = torch.fft.irfft(grad_responses, plan.fft_size)
-        return None, grad_filters[:, : ctx.kernel_size], grad_offsets, None, None, None
-
-
 def filter_and_pool(wavs, filters, offsets, n_frames, padding=0):
     """Filters, adds, rectifies and averages: ReLU(x ⋆ g + c), pooled.
 
@@ -199,83 +131,198 @@ def filter_and_pool(wavs, filters, offsets, n_frames, padding=0):
     >>> filter_and_pool(wavs, filters, torch.zeros(3), n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
-    keep_mask = torch.is_grad_enabled() and (
+    keep_masks = torch.is_grad_enabled() and (
         filters.requires_grad or offsets.requires_grad
     )
-    return _FilterAndPool.apply(wavs, filters, offsets, n_frames, padding, keep_mask)
+    return _filter_and_pool(wavs, filters, offsets, n_frames, padding, keep_masks)[0]
 
 
-def output_moments(wavs, filters, padding=0):
-    """Mean and variance of every filter's output, without computing the output.
+def average(activations, n_samples, n_frames):
+    """``adaptive_avg_pool1d`` of the first samples, in less time.
 
-    What batch norm needs in training. With y = x ⋆ g, the sum of y is the product of
-    g with sliding sums of x, and the sum of y² over the whole support of y is that
-    of the autocorrelations of x and g; the outputs beyond the edges, which the
-    support has and the output has not, are few, computed and subtracted.
-    Differentiable in the filters. In float64, since a narrow band is a small
-    difference of large numbers.
+    Frame i averages the samples ⌊i N / F⌋ to ⌈(i + 1) N / F⌉ − 1. Where N / F is an
+    integer, or 1 / F below one in each period, the frames lie evenly but for a sample
+    at their ends, and a sum over a strided view, which is vectorised, does most of it.
 
     Arguments
     ---------
-    wavs : torch.Tensor [batch, time]
-        Waveforms; they get no gradient.
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters.
-    padding : int
-        Zeros on either side of the waveform, less than a kernel.
+    activations : torch.Tensor [..., time]
+        Activations, contiguous.
+    n_samples : int
+        N, how many samples of each row count.
+    n_frames : int
+        F, frames a row.
 
     Returns
     -------
-    mean : torch.Tensor [n_filters]
-        Mean over batch and time, in float64.
-    variance : torch.Tensor [n_filters]
-        Biased variance over batch and time, in float64.
+    torch.Tensor [..., n_frames]
+        Averages.
 
     Example
     -------
-    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
-    >>> mean, variance = output_moments(wavs, filters, padding=2)
-    >>> plain = F.conv1d(wavs[:, None], filters[:, None], padding=2)
-    >>> bool((mean - plain.mean((0, 2))).abs().max() < 1e-5)
-    True
+    >>> average(torch.tensor([1.0, 2.0, 6.0, 100.0]), n_samples=3, n_frames=2)
+    tensor([1.5000, 4.0000])
     """
-    wavs, filters = wavs.double(), filters.double()
-    n_samples, kernel_size = wavs.shape[1], filters.shape[1]
-    n_outputs = n_samples + 2 * padding - kernel_size + 1
-    total = len(wavs) * n_outputs
+    periods = gcd(n_samples, n_frames)
+    period, frames = n_samples // periods, n_frames // periods
+    width = -(-period // frames)
+    uneven = width * frames - period
+    activations = activations[..., :n_samples]
+    if uneven > 1:
+        return F.adaptive_avg_pool1d(activations.flatten(0, -2), n_frames).view(
+            *activations.shape[:-1], n_frames
+        )
+    activations = activations.unflatten(-1, (periods, period))
+    if not uneven:
+        return activations.unflatten(-1, (frames, width)).mean(-1).flatten(-2)
+    # Frame 0 has the samples 0 … width − 1; frame i starts at i · width − 1, where
+    # frame i − 1 ends, and is one longer, but for the last one.
+    sums = activations.new_empty(*activations.shape[:-1], frames)
+    starts = activations[..., width - 1 :]
+    torch.sum(activations[..., :width], -1, out=sums[..., 0])
+    torch.sum(starts.unflatten(-1, (frames - 1, width)), -1, out=sums[..., 1:])
+    sums[..., 1:-1] += starts[..., width::width]
+    counts = sums.new_full([frames], width + 1)
+    counts[[0, -1]] = width
+    return sums.div_(counts).flatten(-2)
 
-    # Tap j meets the samples j − padding … j − padding + n_outputs − 1.
-    sums = F.pad(wavs.sum(0).cumsum(0), (1, 0))
-    first = torch.arange(kernel_size, device=wavs.device) - padding
-    first, past_last = (
-        bound.clamp(0, n_samples) for bound in (first, first + n_outputs)
+
+def _forward(
+    wavs: torch.Tensor,
+    filters: torch.Tensor,
+    offsets: torch.Tensor,
+    n_frames: int,
+    padding: int,
+    keep_masks: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps, and of each activation whether it is positive, if that is to be kept.
+
+    A byte of the masks [batch, groups, n_blocks, hop] holds a group of eight filters.
+    """
+    batch, (n_filters, kernel_size) = len(wavs), filters.shape
+    n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
+    plan = plan_blocks(n_samples, n_frames, kernel_size)
+    spectra = block_spectra(wavs, plan, padding)[:, None]
+    # Correlation, as conv1d: the filters' spectra are conjugated. conj(), which is
+    # lazy, would be forgotten where a compiled caller runs this.
+    responses = torch.fft.rfft(filters, plan.fft_size).conj_physical()[:, None]
+    offsets = plan.fft_size * offsets[:, None]
+    maps = wavs.new_empty(batch, n_filters, n_frames)
+    masks = _new_masks(wavs, n_filters, plan, keep_masks)
+    for clips in _at_a_time(wavs):
+        for group, few in enumerate(_groups(n_filters)):
+            product = spectra[clips] * responses[few]
+            # At frequency 0 an offset is added to every sample at no cost.
+            product[..., 0] += offsets[few]
+            activations = torch.fft.irfft(product, plan.fft_size).relu_()
+            averages = average(activations, plan.hop, plan.frames)
+            maps[clips, few] = averages.flatten(2)[..., :n_frames]
+            if keep_masks:
+                bits = activations[..., : plan.hop].bool().view(torch.uint8)
+                bits = bits << _places(few, bits.device)
+                torch.sum(bits, 1, dtype=torch.uint8, out=masks[clips, group])
+    return maps, masks
+
+
+def _backward(
+    grad_maps: torch.Tensor,
+    wavs: torch.Tensor,
+    masks: torch.Tensor,
+    kernel_size: int,
+    padding: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of filters and offsets."""
+    n_filters, n_frames = grad_maps.shape[1:]
+    n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
+    plan = plan_blocks(n_samples, n_frames, kernel_size)
+    conj_spectra = block_spectra(wavs, plan, padding).conj_physical()[:, None]
+    grad_maps = F.pad(grad_maps, (0, plan.n_blocks * plan.frames - n_frames))
+    grad_maps = grad_maps.unflatten(-1, (plan.n_blocks, 1, plan.frames))
+    grad_responses = conj_spectra.new_zeros(n_filters, conj_spectra.shape[-1])
+    grad_offsets = grad_maps.new_zeros(n_filters)
+    for clips in _at_a_time(wavs):
+        for group, few in enumerate(_groups(n_filters)):
+            grad = grad_maps[clips, few].flatten(0, 1)
+            grad = torch.ops.aten._adaptive_avg_pool2d_backward(
+                grad, grad.new_empty(1).expand(*grad.shape[:-1], plan.hop)
+            ).view(-1, few.stop - few.start, plan.n_blocks, plan.hop)
+            bits = masks[clips, group, None] >> _places(few, masks.device)
+            grad = torch.fft.rfft(grad.mul_((bits & 1).to(grad.dtype)), plan.fft_size)
+            grad_offsets[few] += grad[..., 0].real.sum((0, 2))
+            grad_responses[few] += grad.mul_(conj_spectra[clips]).sum((0, 2))
+    # Of the correlation's conjugate spectrum: back to front.
+    grad_filters = torch.fft.irfft(grad_responses.conj_physical_(), plan.fft_size)
+    return grad_filters[:, :kernel_size].contiguous(), grad_offsets
+
+
+def _new_masks(wavs, n_filters, plan, keep):
+    """Uninitialised masks, or none."""
+    n_groups = len(_groups(n_filters))
+    shape = (len(wavs), n_groups, plan.n_blocks, plan.hop) if keep else (0,)
+    return wavs.new_empty(shape, dtype=torch.uint8)
+
+
+def _groups(n_filters):
+    """Slices of eight filters."""
+    firsts = range(0, n_filters, GROUP)
+    return [slice(first, min(first + GROUP, n_filters)) for first in firsts]
+
+
+def _places(few, device):
+    """Which bit of the masks' bytes each filter of a group has, [group, 1, 1]."""
+    places = torch.arange(few.stop - few.start, dtype=torch.uint8, device=device)
+    return places[:, None, None]
+
+
+def _at_a_time(wavs):
+    """Slices of the clips whose activations are in memory together.
+
+    One clip's stay in a processor's cache; a GPU wants more work at once.
+    """
+    if wavs.device.type != "cpu":
+        return [slice(0, len(wavs))]
+    return [slice(clip, clip + 1) for clip in range(len(wavs))]
+
+
+_filter_and_pool = torch.library.custom_op(
+    "ms_sincresnet::fft_filter_and_pool", _forward, mutates_args=()
+)
+_filter_and_pool_backward = torch.library.custom_op(
+    "ms_sincresnet::fft_filter_and_pool_backward", _backward, mutates_args=()
+)
+
+
+@_filter_and_pool.register_fake
+def _fake_forward(wavs, filters, offsets, n_frames, padding, keep_masks):
+    """Shapes of what ``_forward`` returns, for tracing."""
+    n_filters, kernel_size = filters.shape
+    n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
+    plan = plan_blocks(n_samples, n_frames, kernel_size)
+    maps = wavs.new_empty(len(wavs), n_filters, n_frames)
+    return maps, _new_masks(wavs, n_filters, plan, keep_masks)
+
+
+@_filter_and_pool_backward.register_fake
+def _fake_backward(grad_maps, wavs, masks, kernel_size, padding):
+    """Shapes of what ``_backward`` returns, for tracing."""
+    n_filters = grad_maps.shape[1]
+    grad_filters = grad_maps.new_empty(n_filters, kernel_size)
+    return grad_filters, grad_maps.new_empty(n_filters)
+
+
+def _setup_context(ctx, inputs, output):
+    """Keeps the waveforms and the masks, a bit an activation."""
+    wavs, filters, _, _, ctx.padding, _ = inputs
+    ctx.kernel_size = filters.shape[1]
+    ctx.save_for_backward(wavs, output[1])
+
+
+def _autograd(ctx, grad_maps, _):
+    """Gradients of the arguments of ``_forward``; the waveform gets none."""
+    gradients = _filter_and_pool_backward(
+        grad_maps, *ctx.saved_tensors, ctx.kernel_size, ctx.padding
     )
-    sliding = sums[past_last] - sums[first]
-    mean = filters @ sliding / total
-
-    # Lags reach to kernel_size − 1: the FFT must not wrap them.
-    fft_size = 1 << (n_samples + kernel_size - 1).bit_length()
-    lags_of_x = torch.fft.irfft(torch.fft.rfft(wavs, fft_size).abs().square().sum(0))
-    fft_size = 1 << (2 * kernel_size - 1).bit_length()
-    lags_of_g = torch.fft.irfft(torch.fft.rfft(filters, fft_size).abs().square())
-    products = lags_of_g[:, :kernel_size] @ lags_of_x[:kernel_size]
-    energy = 2 * products - lags_of_g[:, 0] * lags_of_x[0]
-
-    beyond = kernel_size - 1 - padding  # outputs of the support beyond either edge
-    if beyond:
-        ends = [wavs[:, :beyond].flip(1), wavs[:, -beyond:]]
-        for taps, end in zip([filters.flip(1), filters], ends, strict=True):
-            end = F.pad(end, (beyond - end.shape[1], 0))  # of a very short waveform
-            energy = energy - _energy_beyond(end, taps)
-    return mean, energy / total - mean.square()
+    return None, *gradients, None, None, None
 
 
-def _energy_beyond(end, filters):
-    """Energy of the outputs that see only the last samples of a waveform."""
-    n = end.shape[1]
-    fft_size = 1 << (n + filters.shape[1] - 1).bit_length()
-    product = torch.fft.rfft(end, fft_size)[:, None] * (
-        torch.fft.rfft(filters, fft_size).conj()
-    )
-    # Output t of the correlation sees the samples t … t + kernel_size − 1 of the end.
-    return torch.fft.irfft(product, fft_size)[..., :n].square().sum((0, 2))
+_filter_and_pool.register_autograd(_autograd, setup_context=_setup_context)

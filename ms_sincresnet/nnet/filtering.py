@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet import fft_blocks
+from ms_sincresnet.nnet.moments import output_moments
 
 BACKENDS = ("auto", "reference", "fft")
 
@@ -111,7 +112,7 @@ def fft_maps(wavs, filters, norm, n_frames, padding=0):
     torch.Size([2, 3, 16])
     """
     if norm.training:
-        mean, variance = fft_blocks.output_moments(wavs, filters, padding)
+        mean, variance = output_moments(wavs, filters, padding)
         n_outputs = wavs.shape[1] + 2 * padding - filters.shape[1] + 1
         _update_running_statistics(norm, mean, variance, len(wavs) * n_outputs)
     else:
