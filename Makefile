@@ -18,7 +18,7 @@ help:  ## Say what can be made
 
 install: $(INSTALLED)  ## Make the environment in .venv and install the package
 
-$(INSTALLED): setup.py pyproject.toml
+$(INSTALLED): setup.py pyproject.toml ms_sincresnet/nnet/simd_blocks.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 		"Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
 		". Name a newer one: make install PYTHON=python3.12")'
@@ -41,5 +41,6 @@ lint: install  ## Check style, yaml and spelling
 	$(BIN)/yamllint --strict .
 	$(BIN)/codespell
 
-bench: install  ## Time the network's parts on this machine
+bench: install  ## Measure time and memory against the plain pipeline and peers
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/run.py

@@ -1,6 +1,7 @@
 """Decoding, down-mixing, resampling and the cache, on files written here."""
 
 import logging
+import pickle
 import tracemalloc
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from ms_sincresnet.data.audio import (
     AUDIO_SUFFIXES,
     SAMPLE_RATE,
     AudioNormalizer,
+    TracksInMemory,
     atomic_path,
     cache_audio,
     normalize_audio,
     read_audio,
     read_clip,
+    read_song,
     repeat_to_length,
 )
 from ms_sincresnet.errors import AudioFileError
@@ -305,21 +308,67 @@ def test_a_short_track_is_repeated(ramp_path):
     assert (clip * 32768).tolist() == [n % 20000 for n in range(48000)]
 
 
-def test_a_clip_beyond_the_end_is_refused(ramp_path):
-    with pytest.raises(AudioFileError, match="more than 20000 samples, found 20000"):
-        read_clip(ramp_path, start=20000, n_samples=10)
+def read_clip_from_memory(path, start, n_samples):
+    """As ``read_clip``."""
+    return TracksInMemory([path]).read_clip(path, start, n_samples)
 
 
-@pytest.mark.parametrize(("rate", "shape"), [(8000, (100,)), (16000, (100, 2))])
-def test_a_clip_of_an_uncached_file_is_refused(tmp_path, rate, shape):
-    soundfile.write(tmp_path / "a.wav", np.zeros(shape), rate)
-    with pytest.raises(AudioFileError, match="expected a cached track"):
-        read_clip(tmp_path / "a.wav", start=0, n_samples=10)
+@pytest.mark.parametrize("read", [read_clip, read_clip_from_memory])
+def test_a_clip_beyond_the_end_is_refused(ramp_path, read):
+    told = "ramp.wav: expected more than 20000 samples, found 20000"
+    with pytest.raises(AudioFileError, match=told):
+        read(ramp_path, start=20000, n_samples=10)
+
+
+@pytest.mark.parametrize("read", [read_clip, read_clip_from_memory])
+@pytest.mark.parametrize(
+    ("rate", "shape", "subtype"),
+    [
+        (8000, (100,), "PCM_16"),
+        (16000, (100, 2), "PCM_16"),
+        (16000, (100,), "FLOAT"),
+    ],
+)
+def test_a_clip_of_an_uncached_file_is_refused(tmp_path, rate, shape, subtype, read):
+    soundfile.write(tmp_path / "a.wav", np.zeros(shape), rate, subtype=subtype)
+    with pytest.raises(AudioFileError, match=f"expected a cached track.*{subtype}"):
+        read(tmp_path / "a.wav", start=0, n_samples=10)
 
 
 def test_a_clip_of_a_lost_file_names_it(tmp_path):
     with pytest.raises(AudioFileError, match="lost.wav: no such file"):
         read_clip(tmp_path / "lost.wav", start=0, n_samples=10)
+
+
+def test_each_16_bit_value_becomes_the_float_that_libsndfile_reads(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.arange(-32768, 32768, dtype=np.int16), SAMPLE_RATE)
+    expected, _ = soundfile.read(path, dtype="float32")
+    for samples in (read_song(path), read_clip(path, 0, 65536), read_audio(path)):
+        np.testing.assert_array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("n_samples", [1, 500, 20000, 48000])
+@pytest.mark.parametrize("start", [0, 777, 1299])
+def test_a_clip_from_memory_is_the_clip_from_disk(tmp_path, start, n_samples):
+    paths = [tmp_path / name for name in ("a.wav", "b.wav", "c.wav")]
+    for n, path in enumerate(paths):
+        samples = noise(1300 + 10000 * n, seed=n)
+        soundfile.write(path, samples, SAMPLE_RATE)
+    tracks = TracksInMemory(paths)
+    for path in paths:
+        expected = read_clip(path, start, n_samples)
+        clip = tracks.read_clip(path, start, n_samples)
+        assert clip.dtype == torch.float32
+        assert torch.equal(clip, expected)
+
+
+def test_in_memory_a_sample_takes_two_bytes_and_tracks_go_to_other_processes(ramp_path):
+    tracks = TracksInMemory([ramp_path])
+    expected = tracks.read_clip(ramp_path, 0, 20000)
+    pickled = pickle.dumps(tracks)
+    assert len(pickled) < 2 * 20000 + 2000
+    assert torch.equal(pickle.loads(pickled).read_clip(ramp_path, 0, 20000), expected)
 
 
 def test_repeating_works_on_the_last_dimension_and_copies_nothing_without_need():

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.dataio.sampler import DistributedSamplerWrapper
@@ -14,9 +15,12 @@ from ms_sincresnet.data.audio import SAMPLE_RATE
 from ms_sincresnet.data.clips import (
     PassSampler,
     RandomClipDataset,
+    clip_batch,
+    clip_loader_options,
     random_clip_start,
     split_clips,
 )
+from ms_sincresnet.errors import HparamError
 
 CLIP_SAMPLES = 500
 N_TRACKS = 5
@@ -91,12 +95,21 @@ def manifest(tmp_path):
     return path
 
 
-@pytest.fixture
-def dataset(manifest):
+def clips_of(manifest, cache):
     """The clips of these tracks."""
     return RandomClipDataset.from_csv(
-        manifest, {"data_root": manifest.parent}, clip_samples=CLIP_SAMPLES, seed=7
+        manifest,
+        {"data_root": manifest.parent},
+        clip_samples=CLIP_SAMPLES,
+        seed=7,
+        cache=cache,
     )
+
+
+@pytest.fixture(params=["disk", "memory"])
+def dataset(manifest, request):
+    """The same, from either cache."""
+    return clips_of(manifest, request.param)
 
 
 def first_sample(item):
@@ -127,6 +140,20 @@ def test_where_a_clip_starts_depends_on_seed_and_index_alone(dataset, manifest):
     expected = [first_sample(dataset[index]) for index in range(50)]
     assert starts(seed=7) == expected
     assert starts(seed=8) != expected
+
+
+def test_clips_from_memory_are_those_from_disk(manifest):
+    disk, memory = clips_of(manifest, "disk"), clips_of(manifest, "memory")
+    expected = [disk[index]["clip"] for index in range(50)]
+    for path in manifest.parent.glob("*.wav"):
+        path.unlink()
+    for index, clip in enumerate(expected):
+        assert torch.equal(memory[index]["clip"], clip)
+
+
+def test_an_unknown_cache_is_refused(manifest):
+    with pytest.raises(HparamError, match="cache must be .*disk, memory; got 'ram'"):
+        clips_of(manifest, "ram")
 
 
 def test_iterating_gives_each_track_once(dataset):
@@ -279,7 +306,34 @@ def test_the_brain_tells_the_sampler_the_epoch(dataset):
     brain = RecordingBrain(run_opts={"device": "cpu", "noprogressbar": True})
     brain.drawn = []
     brain.train_sampler = sampler
-    options = {"sampler": sampler, "batch_size": 2 * N_TRACKS}
+    options = clip_loader_options(dataset, sampler, batch_size=2 * N_TRACKS)
     brain.fit(range(1, 3), dataset, train_loader_kwargs=options)
     expected = [expected_draws(dataset, sampler, epoch) for epoch in (1, 2)]
     assert brain.drawn == expected
+
+
+def test_a_batch_is_speechbrains(dataset):
+    encoder = CategoricalEncoder()
+    encoder.update_from_didataset(dataset, "genre")
+    dataset.add_dynamic_item(encoder.encode_label_torch, "genre", "genre_encoded")
+    dataset.set_output_keys(["id", "clip", "genre_encoded"])
+    examples = [dataset[index] for index in range(4)]
+    batch, expected = clip_batch(examples), PaddedBatch(examples)
+    assert isinstance(batch, PaddedBatch)
+    assert (batch.id, len(batch)) == (expected.id, 4)
+    for key in ("clip", "genre_encoded"):
+        for tensor, same in zip(batch[key], expected[key], strict=True):
+            assert torch.equal(tensor, same)
+            assert tensor.dtype == same.dtype
+    assert batch.to(dtype=torch.float64).clip.data.dtype == torch.float64
+
+
+def test_no_worker_is_started_for_tracks_in_memory(manifest):
+    sampler = PassSampler(N_TRACKS, n_passes=2, seed=1)
+    n_workers = {
+        cache: clip_loader_options(
+            clips_of(manifest, cache), sampler, batch_size=4, num_workers=2
+        )["num_workers"]
+        for cache in ("disk", "memory")
+    }
+    assert n_workers == {"disk": 2, "memory": 0}

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import soundfile
@@ -49,6 +51,45 @@ def test_an_epoch_has_the_same_clips_in_any_number_of_workers(folders):
         drawn.append([(item["id"], item["clip"][0].item()) for item in loader])
     assert drawn[0] == drawn[1]
     assert len({start for _, start in drawn[0]}) > 6, "clips start at random"
+
+
+def test_memory_and_disk_give_the_same_items(folders):
+    disk, memory = (
+        genre_datasets(*folders, n_genres=2, clip_samples=160, seed=5, cache=cache)[0]
+        for cache in ("disk", "memory")
+    )
+    for index in range(20):
+        item, same = disk["train"][index], memory["train"][index]
+        assert torch.equal(item["clip"], same["clip"])
+        assert item["id"] == same["id"]
+        assert item["genre_encoded"] == same["genre_encoded"]
+    assert torch.equal(disk["valid"][0]["song"], memory["valid"][0]["song"])
+
+
+def test_memory_is_read_before_there_are_workers(folders):
+    datasets, _ = genre_datasets(
+        *folders, n_genres=2, clip_samples=160, seed=0, cache="memory"
+    )
+    for path in folders[1].iterdir():
+        path.unlink()
+    loader = DataLoader(datasets["train"], batch_size=None, num_workers=2)
+    assert [item["id"] for item in loader] == ["track0", "track1", "track2"]
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory"])
+def test_data_sets_go_to_workers_that_are_not_forked(folders, cache):
+    datasets, _ = genre_datasets(
+        *folders, n_genres=2, clip_samples=160, seed=0, cache=cache
+    )
+    for part, key in [("train", "clip"), ("valid", "song"), ("test", "song")]:
+        item, copied = datasets[part][1], pickle.loads(pickle.dumps(datasets[part]))[1]
+        assert torch.equal(item[key], copied[key])
+        assert item["genre_encoded"] == copied["genre_encoded"]
+
+
+def test_an_unknown_cache_is_refused(folders):
+    with pytest.raises(HparamError, match="cache must be .*disk, memory; got 'ram'"):
+        genre_datasets(*folders, n_genres=2, clip_samples=160, seed=0, cache="ram")
 
 
 def test_wrong_number_of_genres_says_what_to_give(folders):

@@ -9,10 +9,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ms_sincresnet.nnet import simd_blocks
 from ms_sincresnet.nnet.filterbank import SincFilterbank
-from ms_sincresnet.nnet.filtering import fft_maps, filtered_maps, reference_maps
+from ms_sincresnet.nnet.filtering import (
+    fast_maps,
+    fastest_backend,
+    filtered_maps,
+    reference_maps,
+)
 from ms_sincresnet.nnet.frontend import normalize_clips
 
+needs_compiler = pytest.mark.skipif(
+    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+)
+FAST = ["fft", pytest.param("simd", marks=needs_compiler)]
 N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
 
 
@@ -62,7 +72,7 @@ def definition(wavs, filters, norm, n_frames, padding):
     return (sums[..., past_last] - sums[..., first]) / (past_last - first)
 
 
-@pytest.mark.parametrize("maps", [reference_maps, fft_maps])
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 @pytest.mark.parametrize(
     ("n_samples", "kernel_size", "padding", "n_frames"),
     [
@@ -84,23 +94,25 @@ def definition(wavs, filters, norm, n_frames, padding):
         (3, 251, 125, 5),  # and than half of one
     ],
 )
-def test_evaluation_is_the_definition(maps, n_samples, kernel_size, padding, n_frames):
+def test_evaluation_is_the_definition(
+    backend, n_samples, kernel_size, padding, n_frames
+):
     wavs, norm = music(n_samples), trained_norm().eval()
     filters = odd_filters(kernel_size)
     expected = definition(wavs, filters, norm, n_frames, padding)
     with torch.no_grad():
-        found = maps(wavs, filters, norm, n_frames, padding)
+        found = filtered_maps(wavs, filters, norm, n_frames, padding, backend)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
     assert norm.num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("maps", [reference_maps, fft_maps])
-def test_the_definition_holds_in_float64(maps):
+@pytest.mark.parametrize("backend", ["reference", "fft"])
+def test_the_definition_holds_in_float64(backend):
     wavs, norm = music(16000).double(), trained_norm().double().eval()
     filters = odd_filters(501).double()
     expected = definition(wavs, filters, norm, 1024, 250)
-    found = maps(wavs, filters, norm, 1024, 250).detach()
+    found = filtered_maps(wavs, filters, norm, 1024, 250, backend).detach()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
@@ -119,6 +131,7 @@ def relative_error(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("n_samples", "batch", "kernel_size", "padding", "n_frames", "seed"),
@@ -131,7 +144,7 @@ def relative_error(found, expected):
     ],
 )
 def test_a_step_is_as_near_to_float64_as_the_reference(
-    n_samples, batch, kernel_size, padding, n_frames, seed, training
+    n_samples, batch, kernel_size, padding, n_frames, seed, training, backend
 ):
     n_filters = N_FILTERS if n_samples < 48000 else 3
     bank = SincFilterbank(n_filters, kernel_size)
@@ -149,7 +162,7 @@ def test_a_step_is_as_near_to_float64_as_the_reference(
 
     arguments = wavs, n_frames, padding
     reference_step = one_step(bank, norm, *arguments, "reference")
-    fast_step = one_step(bank, norm, *arguments, "fft")
+    fast_step = one_step(bank, norm, *arguments, backend)
     for found, reference, expected in zip(
         [fast_step[0], *fast_step[2]],
         [reference_step[0], *reference_step[2]],
@@ -169,7 +182,7 @@ def test_running_statistics_are_batch_norms_over_several_batches():
     expected = copy.deepcopy(norm).double()
     for seed, n_samples in enumerate([3000, 5000, 4000]):
         wavs = music(n_samples, seed=seed) * (1 + seed)
-        fft_maps(wavs, filters, norm, n_frames=16, padding=125)
+        fast_maps(wavs, filters, norm, n_frames=16, padding=125)
         expected(
             F.conv1d(wavs.double()[:, None], filters.double()[:, None], padding=125)
         )
@@ -179,13 +192,13 @@ def test_running_statistics_are_batch_norms_over_several_batches():
         assert relative_error(found.double(), value.double()) < 1e-6
 
 
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 @pytest.mark.parametrize("training", [True, False])
-def test_silence_gives_finite_maps_and_gradients(training):
+def test_silence_gives_finite_maps_and_gradients(training, backend):
     bank, norm = SincFilterbank(N_FILTERS, 251), trained_norm().train(training)
-    for backend in ("reference", "fft"):
-        step = one_step(bank, norm, torch.zeros(2, 4000), 64, 125, backend)
-        for values in (step[0], *step[1].buffers(), *step[2]):
-            assert values.isfinite().all()
+    step = one_step(bank, norm, torch.zeros(2, 4000), 64, 125, backend)
+    for values in (step[0], *step[1].buffers(), *step[2]):
+        assert values.isfinite().all()
 
 
 @pytest.fixture
@@ -194,13 +207,24 @@ def arguments():
     return odd_filters(251), trained_norm().eval().requires_grad_(False), 64, 125
 
 
-def test_auto_is_the_fast_path_on_a_cpu(arguments):
+def test_auto_is_the_fastest_on_a_cpu(arguments, monkeypatch):
     wavs = music(4000)
-    fast, reference = (maps(wavs, *arguments) for maps in (fft_maps, reference_maps))
-    assert not fast.equal(reference)  # their rounding tells them apart
-    assert filtered_maps(wavs, *arguments).equal(fast)
-    assert filtered_maps(wavs, *arguments, backend="fft").equal(fast)
-    assert filtered_maps(wavs, *arguments, backend="reference").equal(reference)
+    for backend in ("simd", "fft"):
+        if simd_blocks.LIBRARY is None and backend == "simd":
+            continue
+        fast = fast_maps(wavs, *arguments, backend)
+        assert filtered_maps(wavs, *arguments).equal(fast)
+        assert filtered_maps(wavs, *arguments, backend).equal(fast)
+        # Their rounding tells them apart.
+        assert not fast.equal(reference_maps(wavs, *arguments))
+        monkeypatch.setattr(simd_blocks, "LIBRARY", None)
+
+
+@needs_compiler
+def test_auto_is_not_simd_for_float64(arguments):
+    filters, norm, *rest = arguments
+    wavs, filters, norm = music(4000).double(), filters.double(), norm.double()
+    assert fastest_backend(wavs, filters, norm) == "fft"
 
 
 def test_auto_is_the_reference_for_clips_shorter_than_a_filter(arguments):

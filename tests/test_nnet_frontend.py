@@ -36,11 +36,11 @@ def test_layer_norm_is_numpys():
     wavs = music()
     samples = wavs.double().numpy()
     expected = samples - samples.mean(1, keepdims=True)
-    expected /= samples.std(1, keepdims=True)
+    expected /= np.sqrt(samples.var(1, keepdims=True) + 1e-8)
     normalized = normalize_clips(wavs)
     assert normalized.dtype == torch.float32
     np.testing.assert_allclose(normalized, expected, rtol=0, atol=5e-6)
-    double = normalize_clips(wavs.double(), eps=0)
+    double = normalize_clips(wavs.double())
     assert double.dtype == torch.float64
     np.testing.assert_allclose(double, expected, rtol=0, atol=1e-12)
     assert normalized.mean(1).abs().max() < 1e-6
@@ -209,7 +209,7 @@ def test_without_padding_such_a_clip_is_refused():
         ({"padding": "zeros"}, "padding must be one of same, valid; got 'zeros'"),
         (
             {"backend": "cuda"},
-            "backend must be one of auto, reference, fft; got 'cuda'",
+            "backend must be one of auto, reference, fft, .*; got 'cuda'",
         ),
         ({"init": "mels"}, "init must be .* got 'mels'"),
         ({"kernel_sizes": (251, 500)}, "kernel_size must be odd .* got 500"),

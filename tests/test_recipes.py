@@ -220,6 +220,19 @@ def test_finished_run_trains_no_more_and_tests_again(
     )
 
 
+def test_tracks_in_memory_train_to_the_same_figures(unbroken, data_folder, tmp_path):
+    words = command(
+        data_folder, tmp_path, number_of_epochs=1, cache="memory", num_workers=2
+    )
+    status, output = run(words)
+    assert status == 0, output
+    logs = [
+        (folder / "train_log.txt").read_text().splitlines()[0]
+        for folder in (unbroken[0], tmp_path)
+    ]
+    assert logs[0] == logs[1]
+
+
 def test_two_processes_train_one_model(data_folder, tmp_path):
     launcher = ("python", "-m", "torch.distributed.run", "--nproc_per_node=2")
     words = command(
@@ -299,6 +312,7 @@ MISTAKES = {
         {"checkpoint": "lst"},
         ["checkpoint", "best, last", "'lst'"],
     ),
+    "unknown cache": ({"cache": "ram"}, ["cache", "disk, memory", "'ram'"]),
     "unknown voting": ({"voting": "max"}, ["voting", "majority, mean", "'max'"]),
     "no fp16 on the CPU": ({"precision": "fp16"}, ["--precision", "fp16"]),
     "no such device": ({"device": "cuda:7"}, ["--device"]),

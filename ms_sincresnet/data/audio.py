@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from tqdm import tqdm
 
 from ms_sincresnet.errors import AudioFileError
 
@@ -236,6 +237,37 @@ def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE):
     )
 
 
+def read_song(path):
+    """Reads the whole of a cached track.
+
+    As ``read_audio``, which also reads what is no cached track, but 20 times as fast.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A wav file written by ``cache_audio``.
+
+    Returns
+    -------
+    song : torch.Tensor [time]
+        Float32 samples in [-1, 1].
+
+    Raises
+    ------
+    AudioFileError
+        If the file cannot be read, or is not 16-bit mono at 16 kHz.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "track.wav"
+    >>> soundfile.write(path, np.arange(4) / 8, SAMPLE_RATE)
+    >>> read_song(path)
+    tensor([0.0000, 0.1250, 0.2500, 0.3750])
+    """
+    with _open_cached(path) as file:
+        return _pcm_to_float(torch.from_numpy(file.read(dtype="int16")))
+
+
 def read_clip(path, start, n_samples):
     """Reads a part of a cached track, and nothing else of it.
 
@@ -256,7 +288,8 @@ def read_clip(path, start, n_samples):
     Raises
     ------
     AudioFileError
-        If the file cannot be read, is not mono at 16 kHz, or ends before ``start``.
+        If the file cannot be read, is not 16-bit mono at 16 kHz, or ends before
+        ``start``.
 
     Example
     -------
@@ -265,21 +298,80 @@ def read_clip(path, start, n_samples):
     >>> read_clip(path, start=4, n_samples=3)
     tensor([0.5000, 0.6250, 0.7500])
     """
-    with _open_audio(Path(path)) as file:
-        if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
-            raise AudioFileError(
-                f"{path}: expected a cached track, mono at {SAMPLE_RATE} Hz, found "
-                f"{file.channels} channel(s) at {file.samplerate} Hz. Run the "
-                "preparation again."
-            )
-        if not 0 <= start < file.frames:
-            raise AudioFileError(
-                f"{path}: expected more than {start} samples, found {file.frames}. "
-                "Run the preparation again."
-            )
+    with _open_cached(path) as file:
+        _check_start(start, file.frames, path)
         file.seek(start)
-        clip = torch.from_numpy(file.read(n_samples, dtype="float32"))
-    return repeat_to_length(clip, n_samples)
+        # Faster than to let libsndfile make the floats, which are the same.
+        pcm = torch.from_numpy(file.read(n_samples, dtype="int16"))
+    return repeat_to_length(_pcm_to_float(pcm), n_samples)
+
+
+class TracksInMemory:
+    """Cached tracks, read once and held as 16-bit samples: 115 MB an hour.
+
+    Processes that are forked later share them, those that are spawned get them through
+    shared memory. Processes of ``torchrun`` hold a copy each.
+
+    Arguments
+    ---------
+    paths : list of str
+        Wav files written by ``cache_audio``.
+
+    Raises
+    ------
+    AudioFileError
+        If a file cannot be read, or is not 16-bit mono at 16 kHz.
+
+    Example
+    -------
+    >>> path = str(getfixture("tmp_path") / "track.wav")
+    >>> soundfile.write(path, np.arange(8) / 8, SAMPLE_RATE)
+    >>> TracksInMemory([path]).read_clip(path, start=4, n_samples=3)
+    tensor([0.5000, 0.6250, 0.7500])
+    """
+
+    def __init__(self, paths):
+        lengths = []
+        for path in paths:
+            with _open_cached(path) as file:
+                lengths.append(file.frames)
+        # One tensor for all, as each that a spawned process gets is an open file.
+        self._pcm = torch.zeros(sum(lengths), dtype=torch.int16)
+        tracks = self._pcm.split(lengths)
+        # disable=None: no bar where the output is a file
+        bar = tqdm(paths, "reading", unit="track", disable=None)
+        for path, track in zip(bar, tracks, strict=True):
+            with _open_cached(path) as file:
+                file.read(out=track.numpy())
+        starts = [track.storage_offset() for track in tracks]
+        self._spans = dict(zip(paths, zip(starts, lengths, strict=True), strict=True))
+
+    def read_clip(self, path, start, n_samples):
+        """As the function ``read_clip``, bit by bit.
+
+        Arguments
+        ---------
+        path : str
+            One of the paths that were given.
+        start : int
+            First sample of the part.
+        n_samples : int
+            Length of the part. A track that ends sooner is repeated up to it.
+
+        Returns
+        -------
+        clip : torch.Tensor [n_samples]
+            Float32 samples in [-1, 1].
+
+        Raises
+        ------
+        AudioFileError
+            If the track ends before ``start``.
+        """
+        first, length = self._spans[path]
+        _check_start(start, length, path)
+        pcm = self._pcm[first + start : first + min(start + n_samples, length)]
+        return repeat_to_length(_pcm_to_float(pcm), n_samples)
 
 
 def repeat_to_length(wavs, n_samples):
@@ -360,6 +452,33 @@ def _open_audio(path):
         raise _not_decodable(path, error.error_string) from error
     except TypeError as error:  # what soundfile raises on the suffix .raw
         raise _not_decodable(path, str(error)) from error
+
+
+def _open_cached(path):
+    """Opens a track of the cache, or says that it is none."""
+    file = _open_audio(Path(path))
+    if (file.samplerate, file.channels, file.subtype) != (SAMPLE_RATE, 1, "PCM_16"):
+        file.close()
+        raise AudioFileError(
+            f"{path}: expected a cached track, 16-bit mono at {SAMPLE_RATE} Hz, found "
+            f"{file.channels} channel(s) at {file.samplerate} Hz as {file.subtype}. "
+            "Run the preparation again."
+        )
+    return file
+
+
+def _check_start(start, n_samples, path):
+    """Raises if a clip would start where a track has no samples."""
+    if not 0 <= start < n_samples:
+        raise AudioFileError(
+            f"{path}: expected more than {start} samples, found {n_samples}. "
+            "Run the preparation again."
+        )
+
+
+def _pcm_to_float(pcm):
+    """16-bit to float32 samples in [-1, 1], as libsndfile reads them."""
+    return pcm.float().mul_(1 / 32768)
 
 
 def _not_decodable(path, reason):

@@ -17,15 +17,26 @@ own shuffling and under DDP (where it wraps the sampler and passes ``set_epoch``
 So give the sampler twice, before ``fit``::
 
     brain.train_sampler = sampler
-    brain.fit(..., train_loader_kwargs={"sampler": sampler, "batch_size": 32})
+    options = clip_loader_options(dataset, sampler, batch_size=32, num_workers=2)
+    brain.fit(..., train_loader_kwargs=options)
 """
 
 import numpy as np
+import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import Sampler
 
-from ms_sincresnet.data.audio import SAMPLE_RATE, read_clip, repeat_to_length
+from ms_sincresnet.data.audio import (
+    SAMPLE_RATE,
+    TracksInMemory,
+    read_clip,
+    repeat_to_length,
+)
+from ms_sincresnet.errors import HparamError
+
+CACHES = ("disk", "memory")
 
 
 def split_clips(wav, clip_samples=48000, hop_samples=8000):
@@ -57,7 +68,6 @@ def split_clips(wav, clip_samples=48000, hop_samples=8000):
 
     Example
     -------
-    >>> import torch
     >>> split_clips(torch.zeros(30 * 16000)).shape
     torch.Size([55, 48000])
     """
@@ -117,6 +127,14 @@ class RandomClipDataset(DynamicItemDataset):
         Length of a clip, in samples.
     seed : int
         Where clips start is a function of this and the index.
+    cache : str
+        "disk", or "memory": all tracks are read here and now, see ``TracksInMemory``.
+        Clips are the same.
+
+    Raises
+    ------
+    HparamError
+        If ``cache`` is unknown.
 
     Example
     -------
@@ -139,10 +157,20 @@ class RandomClipDataset(DynamicItemDataset):
         *,
         clip_samples=48000,
         seed=0,
+        cache="disk",
     ):
+        if cache not in CACHES:
+            raise HparamError(
+                f"cache must be one of {', '.join(CACHES)}; got {cache!r}"
+            )
         super().__init__(data)
         self.clip_samples = clip_samples
         self.seed = seed
+        self.cache = cache
+        self._read_clip = read_clip
+        if cache == "memory":
+            paths = [track["wav"] for track in data.values()]
+            self._read_clip = TracksInMemory(paths).read_clip
         self.pipeline.add_static_keys(["clip_index"])
         self.add_dynamic_item(
             self._read_random_clip,
@@ -198,7 +226,7 @@ class RandomClipDataset(DynamicItemDataset):
         n_samples = round(duration * SAMPLE_RATE)
         generator = np.random.default_rng([self.seed, clip_index])
         start = random_clip_start(n_samples, self.clip_samples, generator)
-        return read_clip(wav, start, self.clip_samples)
+        return self._read_clip(wav, start, self.clip_samples)
 
 
 class PassSampler(Sampler):
@@ -257,3 +285,67 @@ class PassSampler(Sampler):
             Not below zero. SpeechBrain counts from 1.
         """
         self.epoch = epoch
+
+
+def clip_loader_options(dataset, sampler, **options):
+    """Options of a fast loader of random clips, for ``Brain.fit``.
+
+    Batches are SpeechBrain's, put together by ``clip_batch``.
+
+    Arguments
+    ---------
+    dataset : RandomClipDataset
+        The data set.
+    sampler : PassSampler
+        The sampler.
+    **options : dict
+        More options of the loader. Of tracks in memory, ``num_workers`` is set to 0: to
+        hand a batch to another process takes longer than to make it.
+
+    Returns
+    -------
+    options : dict
+        All options.
+
+    Example
+    -------
+    >>> data = {"blues.00000": {"wav": "00000.wav", "duration": 30.0}}
+    >>> options = clip_loader_options(
+    ...     RandomClipDataset(data), PassSampler(1, 4, seed=0), num_workers=2
+    ... )
+    >>> sorted(options), options["num_workers"]
+    (['collate_fn', 'num_workers', 'sampler'], 2)
+    """
+    options = {**options, "sampler": sampler, "collate_fn": clip_batch}
+    if dataset.cache == "memory":
+        options["num_workers"] = 0
+    return options
+
+
+def clip_batch(examples):
+    """As SpeechBrain's ``PaddedBatch``, for items that are equally long.
+
+    Stacks and pads nothing, which nearly halves the time of a clip from memory.
+
+    Arguments
+    ---------
+    examples : list of dict
+        Items of a ``RandomClipDataset``.
+
+    Returns
+    -------
+    batch : speechbrain.dataio.batch.PaddedBatch
+        Of tensors, ``data`` [batch, ...] and ``lengths`` [batch], which are all 1.
+
+    Example
+    -------
+    >>> clip_batch([{"clip": torch.zeros(4)}, {"clip": torch.ones(4)}]).clip
+    PaddedData(data=tensor([[0., 0., 0., 0.],
+            [1., 1., 1., 1.]]), lengths=tensor([1., 1.]))
+    """
+    return PaddedBatch(examples, padding_func=_stack)
+
+
+def _stack(tensors):
+    """Equally long tensors to one, and their relative lengths."""
+    return torch.stack(tensors), torch.ones(len(tensors))

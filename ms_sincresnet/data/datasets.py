@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.utils.data_pipeline import provides, takes
 
-from ms_sincresnet.data.audio import read_audio
+from ms_sincresnet.data.audio import read_song
 from ms_sincresnet.data.clips import RandomClipDataset
 from ms_sincresnet.errors import HparamError
 
 
-def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, seed):
+def genre_datasets(
+    manifest_folder, cache_folder, *, n_genres, clip_samples, seed, cache="disk"
+):
     """Data sets of the three parts, and the encoder of their genres.
 
     Arguments
@@ -27,6 +27,9 @@ def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, see
         Samples of a clip.
     seed : int
         Seed of the clips' positions.
+    cache : str
+        "disk", or "memory": the training tracks are held in memory, and their clips
+        are the same. Songs come from the disk: each is heard once an epoch at most.
 
     Returns
     -------
@@ -39,7 +42,7 @@ def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, see
     Raises
     ------
     HparamError
-        If the data has another number of genres.
+        If ``cache`` is unknown, or the data has another number of genres.
 
     Example
     -------
@@ -55,15 +58,13 @@ def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, see
     """
     label_encoder = CategoricalEncoder()
 
-    @takes("wav")
-    @provides("song")
-    def song(wav):
-        return torch.from_numpy(read_audio(wav))
-
-    @takes("genre")
-    @provides("genre_encoded")
-    def genre_encoded(genre):
-        return label_encoder.encode_label_torch(genre)
+    # No functions of this scope, as workers that are not forked could not get them.
+    song = {"func": read_song, "takes": "wav", "provides": "song"}
+    genre_encoded = {
+        "func": label_encoder.encode_label_torch,
+        "takes": "genre",
+        "provides": "genre_encoded",
+    }
 
     def manifest(part):
         return {
@@ -76,6 +77,7 @@ def genre_datasets(manifest_folder, cache_folder, *, n_genres, clip_samples, see
             **manifest("train"),
             clip_samples=clip_samples,
             seed=seed,
+            cache=cache,
             dynamic_items=[genre_encoded],
             output_keys=["id", "clip", "genre_encoded"],
         )

@@ -9,6 +9,7 @@ import torch
 from speechbrain.utils.checkpoints import mark_as_transfer, register_checkpoint_hooks
 from torch import nn
 
+from ms_sincresnet.data.audio import repeat_to_length
 from ms_sincresnet.data.clips import split_clips
 from ms_sincresnet.errors import AudioFileError, WeightsError
 from ms_sincresnet.nnet.voting import song_log_posteriors
@@ -196,13 +197,21 @@ class SongEmbedding(StrictlyLoaded):
 
     def _one_song(self, wav):
         """Embeddings [clips, embedding_size] of one waveform [time]."""
-        clips = split_clips(wav, self.clip_samples, self.hop_samples)
-        return torch.cat(
-            [
-                self.embedding(self.frontend(batch))[:, 0]
-                for batch in clips.split(self.batch_size)
-            ]
-        )
+        wav = repeat_to_length(wav, self.clip_samples)
+        n_clips = (len(wav) - self.clip_samples) // self.hop_samples + 1
+        embeddings = []
+        for first in range(0, n_clips, self.batch_size):
+            last = min(first + self.batch_size, n_clips) - 1
+            end = last * self.hop_samples + self.clip_samples
+            stretch = wav[first * self.hop_samples : end]
+            embeddings.append(self.embedding(self._maps(stretch))[:, 0])
+        return torch.cat(embeddings)
+
+    def _maps(self, stretch):
+        """What the front-end makes of the clips of a stretch of a song."""
+        if hasattr(self.frontend, "clip_maps"):  # which does for all what it can
+            return self.frontend.clip_maps(stretch, self.clip_samples, self.hop_samples)
+        return self.frontend(split_clips(stretch, self.clip_samples, self.hop_samples))
 
 
 class SongVote(StrictlyLoaded):

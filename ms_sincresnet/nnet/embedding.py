@@ -1,16 +1,22 @@
 """Maps to one embedding a clip, by an ImageNet ResNet."""
 
+import copy
+from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ms_sincresnet.errors import WeightsError
+from ms_sincresnet.nnet.operators import needs_gradient
 from ms_sincresnet.nnet.pooling import SpatialPyramidPooling
 
 POOLING_LEVELS = {"spp": (1, 2), "avg": (1,)}
+CLIPS_AT_A_TIME = 4  # on a CPU: fewer are slower, more want fresh memory each time
 
 
 class ResNetEmbedding(nn.Module):
@@ -63,6 +69,7 @@ class ResNetEmbedding(nn.Module):
         self.trunk.to(memory_format=torch.channels_last)
         self.pooling = SpatialPyramidPooling(POOLING_LEVELS[pooling])
         self.embedding_size = self.pooling.output_size(channels)
+        self._folded = (None, None)  # what it was folded from, and the folded trunk
         if weights is not None:
             load_trunk(self.trunk, trunk_weights(arch, weights), weights)
 
@@ -81,8 +88,64 @@ class ResNetEmbedding(nn.Module):
         torch.Tensor [batch, 1, embedding_size]
             One embedding a clip: 2560 numbers with "spp", 512 with "avg".
         """
+        tracing = torch.compiler.is_compiling()
+        if self.training or needs_gradient(self.trunk, feats) or tracing:
+            return self._embed(self.trunk, feats)
+        trunk = self._folded_trunk(feats.device.type)
+        at_a_time = CLIPS_AT_A_TIME if feats.device.type == "cpu" else len(feats)
+        return torch.cat([self._embed(trunk, few) for few in feats.split(at_a_time)])
+
+    def _embed(self, trunk, feats):
+        """Embeds maps by the trunk or a folded copy of it."""
         feats = feats.contiguous(memory_format=torch.channels_last)
-        return self.pooling(self.trunk(feats))[:, None]
+        return self.pooling(trunk(feats))[:, None]
+
+    def _folded_trunk(self, device_type):
+        """The trunk without batch norms, in autocast's type; made when it changes."""
+        dtype = self.trunk.conv1.weight.dtype
+        if torch.is_autocast_enabled(device_type):
+            dtype = torch.get_autocast_dtype(device_type)
+        values = [*self.trunk.parameters(), *self.trunk.buffers()]
+        source = (
+            dtype,
+            [
+                # Inference tensors cannot change, and have no version.
+                (value.data_ptr(), 0 if value.is_inference() else value._version)
+                for value in values
+            ],
+        )
+        if self._folded[0] != source:
+            self._folded = source, fold_batch_norms(self.trunk).to(dtype)
+        return self._folded[1]
+
+
+def fold_batch_norms(trunk):
+    """A copy of a network whose batch norms are part of the convolutions before them.
+
+    Arguments
+    ---------
+    trunk : torch.nn.Module
+        A network in evaluation mode; a convolution and its batch norm are neighbours
+        among a module's children, as in torchvision's ResNets.
+
+    Returns
+    -------
+    torch.nn.Module
+        The copy, which cannot be trained.
+
+    Example
+    -------
+    >>> block = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)).eval()
+    >>> fold_batch_norms(block)[1]
+    Identity()
+    """
+    folded = copy.deepcopy(trunk).requires_grad_(False)
+    for parent in list(folded.modules()):
+        for (name, module), (next_name, norm) in pairwise([*parent.named_children()]):
+            if isinstance(module, nn.Conv2d) and isinstance(norm, _BatchNorm):
+                setattr(parent, name, fuse_conv_bn_eval(module, norm))
+                setattr(parent, next_name, nn.Identity())
+    return folded.to(memory_format=torch.channels_last)
 
 
 def trunk_weights(arch, weights):

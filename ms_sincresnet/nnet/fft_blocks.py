@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from ms_sincresnet.nnet.operators import filter_and_pool_operator
+
 GROUP = 8  # filters at a time: 16 blocks of 4096 samples of each fit the cache
 LEAST_FFT = 4096
 
@@ -104,39 +106,6 @@ def block_spectra(wavs, plan, padding):
     return torch.fft.rfft(padded.unfold(-1, plan.fft_size, plan.hop))
 
 
-def filter_and_pool(wavs, filters, offsets, n_frames, padding=0):
-    """Filters, adds, rectifies and averages: ReLU(x ⋆ g + c), pooled.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor [batch, time]
-        Waveforms; they get no gradient.
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters, with the scale of the batch norm on them.
-    offsets : torch.Tensor [n_filters]
-        What is added to each filter's output before the ReLU.
-    n_frames : int
-        Frames of the map.
-    padding : int
-        Zeros on either side of the waveform.
-
-    Returns
-    -------
-    torch.Tensor [batch, n_filters, n_frames]
-        The maps.
-
-    Example
-    -------
-    >>> wavs, filters = torch.rand(2, 480), torch.ones(3, 5)
-    >>> filter_and_pool(wavs, filters, torch.zeros(3), n_frames=16, padding=2).shape
-    torch.Size([2, 3, 16])
-    """
-    keep_masks = torch.is_grad_enabled() and (
-        filters.requires_grad or offsets.requires_grad
-    )
-    return _filter_and_pool(wavs, filters, offsets, n_frames, padding, keep_masks)[0]
-
-
 def average(activations, n_samples, n_frames):
     """``adaptive_avg_pool1d`` of the first samples, in less time.
 
@@ -187,14 +156,7 @@ def average(activations, n_samples, n_frames):
     return sums.div_(counts).flatten(-2)
 
 
-def _forward(
-    wavs: torch.Tensor,
-    filters: torch.Tensor,
-    offsets: torch.Tensor,
-    n_frames: int,
-    padding: int,
-    keep_masks: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _forward(wavs, filters, offsets, n_frames, padding, keep_masks):
     """Maps, and of each activation whether it is positive, if that is to be kept.
 
     A byte of the masks [batch, groups, n_blocks, hop] holds a group of eight filters.
@@ -208,7 +170,7 @@ def _forward(
     responses = torch.fft.rfft(filters, plan.fft_size).conj_physical()[:, None]
     offsets = plan.fft_size * offsets[:, None]
     maps = wavs.new_empty(batch, n_filters, n_frames)
-    masks = _new_masks(wavs, n_filters, plan, keep_masks)
+    masks = _new_masks(wavs, filters, n_frames, padding, keep_masks)
     for clips in _at_a_time(wavs):
         for group, few in enumerate(_groups(n_filters)):
             product = spectra[clips] * responses[few]
@@ -224,13 +186,7 @@ def _forward(
     return maps, masks
 
 
-def _backward(
-    grad_maps: torch.Tensor,
-    wavs: torch.Tensor,
-    masks: torch.Tensor,
-    kernel_size: int,
-    padding: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _backward(grad_maps, wavs, masks, kernel_size, padding):
     """Gradients of filters and offsets."""
     n_filters, n_frames = grad_maps.shape[1:]
     n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
@@ -255,10 +211,14 @@ def _backward(
     return grad_filters[:, :kernel_size].contiguous(), grad_offsets
 
 
-def _new_masks(wavs, n_filters, plan, keep):
+def _new_masks(wavs, filters, n_frames, padding, keep):
     """Uninitialised masks, or none."""
-    n_groups = len(_groups(n_filters))
-    shape = (len(wavs), n_groups, plan.n_blocks, plan.hop) if keep else (0,)
+    if not keep:
+        return wavs.new_empty(0, dtype=torch.uint8)
+    n_filters, kernel_size = filters.shape
+    n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
+    plan = plan_blocks(n_samples, n_frames, kernel_size)
+    shape = len(wavs), len(_groups(n_filters)), plan.n_blocks, plan.hop
     return wavs.new_empty(shape, dtype=torch.uint8)
 
 
@@ -284,45 +244,6 @@ def _at_a_time(wavs):
     return [slice(clip, clip + 1) for clip in range(len(wavs))]
 
 
-_filter_and_pool = torch.library.custom_op(
-    "ms_sincresnet::fft_filter_and_pool", _forward, mutates_args=()
+filter_and_pool = filter_and_pool_operator(
+    "fft_filter_and_pool", _forward, _backward, _new_masks
 )
-_filter_and_pool_backward = torch.library.custom_op(
-    "ms_sincresnet::fft_filter_and_pool_backward", _backward, mutates_args=()
-)
-
-
-@_filter_and_pool.register_fake
-def _fake_forward(wavs, filters, offsets, n_frames, padding, keep_masks):
-    """Shapes of what ``_forward`` returns, for tracing."""
-    n_filters, kernel_size = filters.shape
-    n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
-    plan = plan_blocks(n_samples, n_frames, kernel_size)
-    maps = wavs.new_empty(len(wavs), n_filters, n_frames)
-    return maps, _new_masks(wavs, n_filters, plan, keep_masks)
-
-
-@_filter_and_pool_backward.register_fake
-def _fake_backward(grad_maps, wavs, masks, kernel_size, padding):
-    """Shapes of what ``_backward`` returns, for tracing."""
-    n_filters = grad_maps.shape[1]
-    grad_filters = grad_maps.new_empty(n_filters, kernel_size)
-    return grad_filters, grad_maps.new_empty(n_filters)
-
-
-def _setup_context(ctx, inputs, output):
-    """Keeps the waveforms and the masks, a bit an activation."""
-    wavs, filters, _, _, ctx.padding, _ = inputs
-    ctx.kernel_size = filters.shape[1]
-    ctx.save_for_backward(wavs, output[1])
-
-
-def _autograd(ctx, grad_maps, _):
-    """Gradients of the arguments of ``_forward``; the waveform gets none."""
-    gradients = _filter_and_pool_backward(
-        grad_maps, *ctx.saved_tensors, ctx.kernel_size, ctx.padding
-    )
-    return None, *gradients, None, None, None
-
-
-_filter_and_pool.register_autograd(_autograd, setup_context=_setup_context)

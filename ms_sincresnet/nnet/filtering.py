@@ -3,13 +3,14 @@
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet import fft_blocks
+from ms_sincresnet.nnet import fft_blocks, simd_blocks, tensor_cores
 from ms_sincresnet.nnet.moments import output_moments
 
-BACKENDS = ("auto", "reference", "fft")
+BACKENDS = ("auto", "reference", "fft", "simd", "tensor_cores")
+OPERATORS = {"fft": fft_blocks, "simd": simd_blocks, "tensor_cores": tensor_cores}
 
 
-def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
+def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto", half=False):
     """Filters → batch norm → ReLU → adaptive average pooling.
 
     The paper's eqs. (6) to (8) for one scale.
@@ -27,8 +28,11 @@ def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
     padding : int
         Zeros on either side of the waveform. Half a kernel keeps its length.
     backend : str
-        "reference": ``reference_maps``, the definition. "fft": ``fft_maps``. "auto":
-        "fft" where it is faster and can be used, else "reference".
+        "reference": ``reference_maps``, the definition. "fft", "simd", "tensor_cores":
+        ``fast_maps`` by the operator of that file. "auto": the fastest of these that
+        can be used.
+    half : bool
+        Whether tensor cores may round factors to float16, as under autocast.
 
     Returns
     -------
@@ -43,9 +47,54 @@ def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto"):
     torch.Size([2, 3, 16])
     """
     if backend == "auto":
-        backend = "fft" if _suits_fft(wavs, filters, norm) else "reference"
-    maps = {"reference": reference_maps, "fft": fft_maps}[backend]
-    return maps(wavs, filters, norm, n_frames, padding)
+        backend = fastest_backend(wavs, filters, norm)
+    if backend == "reference":
+        return reference_maps(wavs, filters, norm, n_frames, padding)
+    return fast_maps(wavs, filters, norm, n_frames, padding, backend, half)
+
+
+def fastest_backend(wavs, filters, norm):
+    """The fastest way to compute the maps that can be used.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor [batch, time]
+        Normalised clips.
+    filters : torch.Tensor [n_filters, kernel_size]
+        Filters.
+    norm : torch.nn.Module
+        The batch norm.
+
+    Returns
+    -------
+    str
+        One of ``BACKENDS``.
+
+    Example
+    -------
+    >>> wavs, filters = torch.rand(2, 480, requires_grad=True), torch.rand(3, 5)
+    >>> fastest_backend(wavs, filters, torch.nn.BatchNorm1d(3))
+    'reference'
+    """
+    if (
+        wavs.requires_grad
+        or wavs.shape[1] < filters.shape[1]
+        or wavs.dtype not in (torch.float32, torch.float64)  # FFTs take no other
+        # Statistics of several processes are the batch norm's own business.
+        or not isinstance(norm, torch.nn.BatchNorm1d)
+    ):
+        return "reference"
+    if simd_blocks.suits(wavs, filters):
+        return "simd"
+    if (
+        wavs.is_cuda
+        and wavs.dtype == torch.float32
+        and tensor_cores.AVAILABLE
+        and torch.cuda.is_available()  # else the tensors are fake ones
+        and torch.cuda.get_device_capability(wavs.device) >= (8, 0)
+    ):
+        return "tensor_cores"
+    return "fft"
 
 
 def reference_maps(wavs, filters, norm, n_frames, padding=0):
@@ -80,11 +129,10 @@ def reference_maps(wavs, filters, norm, n_frames, padding=0):
     return F.adaptive_avg_pool1d(norm(filtered).relu(), n_frames)
 
 
-def fft_maps(wavs, filters, norm, n_frames, padding=0):
-    """As ``reference_maps``, several times faster; the waveform gets no gradient.
+def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=False):
+    """As ``reference_maps``, many times faster; the waveform gets no gradient.
 
-    Batch norm and ReLU of y = x ⋆ g are ReLU(x ⋆ (a·g) + c) with a = γ / √(v + ε) and
-    c = β − m·a, so the batch norm goes into the filters.
+    The batch norm goes into the filters, so that one operator does all the rest.
 
     Arguments
     ---------
@@ -98,6 +146,10 @@ def fft_maps(wavs, filters, norm, n_frames, padding=0):
         Frames of the map.
     padding : int
         Zeros on either side of the waveform.
+    backend : str
+        "fft", "simd" or "tensor_cores".
+    half : bool
+        Whether tensor cores may round factors to float16, as under autocast.
 
     Returns
     -------
@@ -108,36 +160,60 @@ def fft_maps(wavs, filters, norm, n_frames, padding=0):
     -------
     >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
     >>> norm = torch.nn.BatchNorm1d(3)
-    >>> fft_maps(wavs, filters, norm, n_frames=16, padding=2).shape
+    >>> fast_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
     if norm.training:
         mean, variance = output_moments(wavs, filters, padding)
         n_outputs = wavs.shape[1] + 2 * padding - filters.shape[1] + 1
         _update_running_statistics(norm, mean, variance, len(wavs) * n_outputs)
+        filters, offsets = fold_norm(filters, norm, mean, variance)
     else:
-        mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    offsets = norm.bias - mean * scale
-    return fft_blocks.filter_and_pool(
-        wavs,
-        (filters * scale[:, None]).to(wavs.dtype),
-        offsets.to(wavs.dtype),
-        n_frames,
-        padding,
-    )
+        filters, offsets = fold_norm(filters, norm)
+    arguments = wavs, filters, offsets, n_frames, padding
+    if backend == "tensor_cores":
+        return tensor_cores.filter_and_pool(*arguments, half)
+    if backend == "simd":
+        return simd_blocks.filter_and_pool(*arguments)
+    return fft_blocks.filter_and_pool(*arguments)
 
 
-def _suits_fft(wavs, filters, norm):
-    """Whether the fast path can be used, and is faster."""
-    return (
-        wavs.device.type == "cpu"
-        and wavs.dtype in (torch.float32, torch.float64)  # FFTs take no other
-        and not wavs.requires_grad
-        and wavs.shape[1] >= filters.shape[1]
-        # Statistics of several processes are the batch norm's own business.
-        and isinstance(norm, torch.nn.BatchNorm1d)
-    )
+def fold_norm(filters, norm, mean=None, variance=None):
+    """Filters and offsets that do what filters and a batch norm do.
+
+    With a = γ / √(v + ε), the batch norm of x ⋆ g is x ⋆ (a·g) + β − m·a.
+
+    Arguments
+    ---------
+    filters : torch.Tensor [n_filters, kernel_size]
+        Filters g.
+    norm : torch.nn.BatchNorm1d
+        The batch norm: γ, β and ε.
+    mean : torch.Tensor [n_filters], optional
+        Mean m of each filter's output; by default the running mean.
+    variance : torch.Tensor [n_filters], optional
+        Variance v of each filter's output; by default the running variance.
+
+    Returns
+    -------
+    filters : torch.Tensor [n_filters, kernel_size]
+        The scaled filters.
+    offsets : torch.Tensor [n_filters]
+        What is to be added to their outputs.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1, eps=0)
+    >>> mean, variance = torch.ones(1), torch.full((1,), 4)
+    >>> filters, offsets = fold_norm(torch.ones(1, 3), norm, mean, variance)
+    >>> filters.tolist(), offsets.tolist()
+    ([[0.5, 0.5, 0.5]], [-0.5])
+    """
+    if mean is None:
+        mean, variance = norm.running_mean, norm.running_var
+    scale = norm.weight * torch.rsqrt(variance.double() + norm.eps)
+    offsets = norm.bias - mean.double() * scale
+    return (filters * scale[:, None]).to(filters.dtype), offsets.to(filters.dtype)
 
 
 @torch.no_grad()

@@ -4,24 +4,49 @@ import torch
 from torch import nn
 
 from ms_sincresnet.errors import WeightsError
+from ms_sincresnet.nnet import simd_blocks
 from ms_sincresnet.nnet.filterbank import SincFilterbank
-from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps
+from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm
+from ms_sincresnet.nnet.operators import needs_gradient
+from ms_sincresnet.nnet.overlapping_clips import cut_song, maps_of_clips, piece_size
 
 PADDINGS = ("same", "valid")
 
 
-def normalize_clips(wavs, eps=1e-8):
+def scale_to_unit_variance(variances, eps=1e-8):
+    """What clips of mean 0 are multiplied with in the layer norm.
+
+    With so small an ``eps``, quiet music is not damped and silence gives zeros.
+
+    Arguments
+    ---------
+    variances : torch.Tensor
+        Variances of the clips.
+    eps : float
+        What is added to them.
+
+    Returns
+    -------
+    torch.Tensor
+        The scales.
+
+    Example
+    -------
+    >>> scale_to_unit_variance(torch.tensor([4.0]))
+    tensor([0.5000])
+    """
+    return torch.rsqrt(variances + eps)
+
+
+def normalize_clips(wavs):
     """Layer norm of each clip, without affine.
 
-    The paper's section 2.2.1. With so small an ``eps``, quiet music is not damped and
-    silence gives zeros.
+    The paper's section 2.2.1.
 
     Arguments
     ---------
     wavs : torch.Tensor [batch, time]
         Clips.
-    eps : float
-        What is added to the variance.
 
     Returns
     -------
@@ -35,7 +60,7 @@ def normalize_clips(wavs, eps=1e-8):
     """
     wavs = wavs.to(torch.promote_types(wavs.dtype, torch.float32))
     centred = wavs - wavs.mean(1, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + eps)
+    return centred * scale_to_unit_variance(centred.square().mean(1, keepdim=True))
 
 
 class MSSincNet(nn.Module):
@@ -60,7 +85,8 @@ class MSSincNet(nn.Module):
         "same": zeros at the edges keep the clip's length, eq. (6). "valid": none.
     backend : str
         "reference": conv1d → BatchNorm1d → ReLU → adaptive pooling, the definition.
-        "fft": the same outputs from FFT blocks. "auto": the fastest that can be used.
+        "fft", "simd", "tensor_cores": the same outputs, faster. "auto": the fastest of
+        these that can be used.
     min_low_hz : float
         Least lower cut-off frequency, in Hz.
     min_band_hz : float
@@ -130,25 +156,73 @@ class MSSincNet(nn.Module):
         ValueError
             If ``padding`` is "valid" and the clips are shorter than a kernel.
         """
+        half = torch.is_autocast_enabled(wavs.device.type)
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = normalize_clips(wavs).to(self.banks[0].low_hz_.dtype)
             maps = [
-                self._one_scale(wavs, bank, norm)
+                self._one_scale(wavs, bank, norm, half)
                 for bank, norm in zip(self.banks, self.norms, strict=True)
             ]
             return torch.stack(maps, dim=1)
 
-    def _one_scale(self, wavs, bank, norm):
+    def clip_maps(self, wav, clip_samples, hop_samples):
+        """Maps of all clips of a song.
+
+        In evaluation by the compiled loops, the song is filtered once for all of them.
+
+        Arguments
+        ---------
+        wav : torch.Tensor [time]
+            A song of a clip at least, at ``sample_rate``.
+        clip_samples : int
+            Samples of a clip.
+        hop_samples : int
+            Samples from the start of one clip to the next.
+
+        Returns
+        -------
+        torch.Tensor [clips, scales, n_filters, n_frames]
+            What the front-end makes of each clip.
+
+        Example
+        -------
+        >>> frontend = MSSincNet(n_filters=8).eval()
+        >>> frontend.clip_maps(torch.randn(64000), 48000, 8000).shape
+        torch.Size([3, 3, 8, 1024])
+        """
+        piece = piece_size(clip_samples, hop_samples, max(self.kernel_sizes.tolist()))
+        if (
+            self.backend not in ("auto", "simd")
+            or self.training
+            or needs_gradient(self, wav)
+            or piece is None
+            or not simd_blocks.suits(wav, self.banks[0].low_hz_)
+        ):
+            return self(wav.unfold(0, clip_samples, hop_samples))
+        with torch.autocast(wav.device.type, enabled=False):
+            song = cut_song(wav, clip_samples, hop_samples, piece)
+            scales = scale_to_unit_variance(song.clip_variances)
+            banks = [
+                (*fold_norm(bank.filters(), norm), self._zeros_at_the_edges(bank))
+                for bank, norm in zip(self.banks, self.norms, strict=True)
+            ]
+            return maps_of_clips(song, scales, banks, self.n_frames)
+
+    def _one_scale(self, wavs, bank, norm, half):
         """Filters → batch norm → ReLU → pooling, by the definition or a fast path."""
-        padding = bank.kernel_size // 2 if self.padding == "same" else 0
+        padding = self._zeros_at_the_edges(bank)
         if wavs.shape[1] + 2 * padding < bank.kernel_size:
             raise ValueError(
                 f"with padding='valid' a clip needs at least {bank.kernel_size} "
                 f"samples, the longest kernel; got {wavs.shape[1]}"
             )
         return filtered_maps(
-            wavs, bank.filters(), norm, self.n_frames, padding, self.backend
+            wavs, bank.filters(), norm, self.n_frames, padding, self.backend, half
         )
+
+    def _zeros_at_the_edges(self, bank):
+        """How many there are on either side of a clip, for one of the banks."""
+        return bank.kernel_size // 2 if self.padding == "same" else 0
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Refuses weights of other kernel lengths, which would fit by their shapes."""

@@ -16,7 +16,7 @@ from gtzan_prepare import find_genres, prepare_gtzan
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.clips import PassSampler
+from ms_sincresnet.data.clips import PassSampler, clip_loader_options
 from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
@@ -73,6 +73,7 @@ def main(arguments):
         n_genres=hparams["n_genres"],
         clip_samples=hparams["clip_samples"],
         seed=hparams["seed"],
+        cache=hparams["cache"],
     )
     sampler = PassSampler(
         len(datasets["train"]), hparams["clips_per_track"], hparams["seed"]
@@ -91,7 +92,9 @@ def main(arguments):
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs={**hparams["train_loader"], "sampler": sampler},
+        train_loader_kwargs=clip_loader_options(
+            datasets["train"], sampler, **hparams["train_loader"]
+        ),
         valid_loader_kwargs=hparams["song_loader"],
     )
 

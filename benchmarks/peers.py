@@ -1,0 +1,191 @@
+"""The pipeline as a PyTorch user would write it, and with the convolutions of peers.
+
+All have the filters, batch norms and weights of a system of ours; asteroid-filterbanks'
+filters alone are its own.
+"""
+
+import copy
+from collections import OrderedDict
+from importlib.util import find_spec
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+
+class TorchConv(nn.Module):
+    """A filterbank applied by PyTorch's ``conv1d``.
+
+    Arguments
+    ---------
+    bank : SincFilterbank
+        The filterbank.
+    """
+
+    def __init__(self, bank):
+        super().__init__()
+        self.bank = copy.deepcopy(bank)
+
+    def forward(self, wavs):
+        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+        return F.conv1d(wavs, self.bank.filters()[:, None], padding="same")
+
+
+class JuliusConv(TorchConv):
+    """The same by julius' ``fft_conv1d``, which works in blocks."""
+
+    def forward(self, wavs):
+        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+        from julius import fft_conv1d
+
+        filters = self.bank.filters()[:, None]
+        return fft_conv1d(wavs, filters, padding=self.bank.kernel_size // 2)
+
+
+class TorchaudioConv(TorchConv):
+    """The same by torchaudio's ``fftconvolve``, one transform a clip."""
+
+    def forward(self, wavs):
+        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+        from torchaudio.functional import fftconvolve
+
+        # A convolution, not a correlation; the filters are symmetric.
+        return fftconvolve(wavs, self.bank.filters()[None], mode="same")
+
+
+class SpeechBrainConv(nn.Module):
+    """SpeechBrain's ``SincConv`` with the same cut-offs, zeros beyond the edges.
+
+    Arguments
+    ---------
+    bank : SincFilterbank
+        The filterbank whose sizes and parameters it gets.
+    """
+
+    def __init__(self, bank):
+        super().__init__()
+        from speechbrain.nnet.CNN import SincConv
+
+        self.conv = SincConv(
+            bank.n_filters,
+            bank.kernel_size,
+            in_channels=1,
+            padding_mode="constant",
+            sample_rate=bank.sample_rate,
+            min_low_hz=bank.min_low_hz,
+            min_band_hz=bank.min_band_hz,
+        )
+        self.conv.load_state_dict(bank.state_dict())
+
+    def forward(self, wavs):
+        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+        return self.conv(wavs[:, 0]).mT
+
+
+class AsteroidConv(nn.Module):
+    """asteroid-filterbanks' ``ParamSincFB``: half as many bands, each even and odd.
+
+    Arguments
+    ---------
+    bank : SincFilterbank
+        The filterbank whose sizes it gets; an even number of filters.
+    """
+
+    def __init__(self, bank):
+        super().__init__()
+        from asteroid_filterbanks import Encoder, ParamSincFB
+
+        filterbank = ParamSincFB(
+            bank.n_filters,
+            bank.kernel_size,
+            stride=1,
+            sample_rate=bank.sample_rate,
+            min_low_hz=bank.min_low_hz,
+            min_band_hz=bank.min_band_hz,
+        )
+        self.encoder = Encoder(filterbank, padding=bank.kernel_size // 2)
+
+    def forward(self, wavs):
+        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+        return self.encoder(wavs)
+
+
+CONVOLUTIONS = {
+    "plain": TorchConv,
+    "SpeechBrain's SincConv": SpeechBrainConv,
+    "asteroid-filterbanks' ParamSincFB": AsteroidConv,
+    "julius' fft_conv1d": JuliusConv,
+    "torchaudio's fftconvolve": TorchaudioConv,
+}
+
+_PACKAGES = {AsteroidConv: "asteroid_filterbanks", JuliusConv: "julius"}
+
+
+def is_installed(name):
+    """Whether what a convolution needs is installed.
+
+    Arguments
+    ---------
+    name : str
+        One of ``CONVOLUTIONS``.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
+    package = _PACKAGES.get(CONVOLUTIONS[name])
+    return package is None or find_spec(package) is not None
+
+
+class Frontend(nn.Module):
+    """Layer norm of the clip; then convolution, batch norm, ReLU, pooling, by scale.
+
+    Arguments
+    ---------
+    name : str
+        One of ``CONVOLUTIONS``.
+    like : MSSincNet
+        The front-end of ours whose filters and batch norms it has.
+    """
+
+    def __init__(self, name, like):
+        super().__init__()
+        self.n_frames = like.n_frames
+        self.convs = nn.ModuleList(CONVOLUTIONS[name](bank) for bank in like.banks)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(b.n_filters) for b in like.banks)
+        self.norms.load_state_dict(like.norms.state_dict())
+
+    def forward(self, wavs):
+        """Maps [batch, scales, n_filters, n_frames] of clips [batch, time]."""
+        wavs = F.layer_norm(wavs, wavs.shape[1:], eps=1e-8)[:, None]
+        maps = [
+            F.adaptive_avg_pool1d(F.relu(norm(conv(wavs))), self.n_frames)
+            for conv, norm in zip(self.convs, self.norms, strict=True)
+        ]
+        return torch.stack(maps, dim=1)
+
+
+class PlainSystem(nn.Module):
+    """The plain front-end, torchvision's ResNet-18, the SPP and two linear layers.
+
+    Arguments
+    ---------
+    like : MSSincResNet
+        The system of ours whose weights it has.
+    """
+
+    def __init__(self, like):
+        super().__init__()
+        self.frontend = Frontend("plain", like.frontend)
+        resnet = torchvision.models.resnet18()
+        del resnet.avgpool, resnet.fc
+        self.trunk = nn.Sequential(OrderedDict(resnet.named_children()))
+        self.trunk.load_state_dict(like.embedding.trunk.state_dict())
+        self.pooling = copy.deepcopy(like.embedding.pooling)
+        self.classifier = copy.deepcopy(like.classifier)
+
+    def forward(self, wavs):
+        """Log-posteriors [batch, n_genres] of clips [batch, time]."""
+        return self.classifier(self.pooling(self.trunk(self.frontend(wavs))))

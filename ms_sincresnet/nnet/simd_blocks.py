@@ -1,0 +1,335 @@
+"""Waveform × filters → affine → ReLU → pooled map by compiled loops.
+
+The fast path of ``filtering`` on a CPU, where the package was installed with a C
+compiler at hand. As in ``fft_blocks``, blocks are filtered by FFT and pooled while in
+cache; ``simd_blocks.c`` does all of it in one go, for 32 filters at a time.
+
+The filters of a group of 32 are the real and the imaginary parts of 16 complex ones:
+their outputs, of a real waveform, are the parts of the complex output.
+"""
+
+import ctypes
+import math
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from ms_sincresnet.nnet.operators import filter_and_pool_operator
+
+LANES = 16  # floats of a vector
+SIDE = 64
+FFT_SIZE = SIDE**2
+WORK = 2 * LANES * SIDE * (SIDE + 1)  # floats of a block of 32 filters' outputs
+SPLITS = 8  # sums of gradients that are made side by side
+
+
+def _load_library():
+    """The compiled loops, or None where there was no compiler for them."""
+    for suffix in EXTENSION_SUFFIXES:
+        file = Path(__file__).with_name(f"_simd_blocks{suffix}")
+        if file.is_file():
+            return ctypes.CDLL(str(file))
+    return None
+
+
+LIBRARY = _load_library()
+
+
+class Windows(ctypes.Structure):
+    """``windows_t`` of the C file: the samples that each frame averages.
+
+    Arguments
+    ---------
+    n_outputs : int
+        Samples of output, N.
+    n_frames : int
+        Frames, F: from sample ⌊i N / F⌋ to ⌈(i + 1) N / F⌉ − 1, as in
+        ``adaptive_avg_pool1d``.
+    """
+
+    _fields_ = [
+        ("n_outputs", ctypes.c_int32),
+        ("n_frames", ctypes.c_int32),
+        ("starts", ctypes.c_void_p),
+        ("ends", ctypes.c_void_p),
+    ]
+
+    def __init__(self, n_outputs, n_frames):
+        edges = torch.arange(n_frames + 1) * n_outputs
+        self.tensors = [
+            edges.div(n_frames, rounding_mode="floor")[:-1].int(),
+            -(-edges).div(n_frames, rounding_mode="floor")[1:].int(),
+        ]
+        super().__init__(n_outputs, n_frames, *(t.data_ptr() for t in self.tensors))
+
+
+def suits(wavs, filters):
+    """Whether this path can be used.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor [batch, time]
+        Waveforms.
+    filters : torch.Tensor [n_filters, kernel_size]
+        Filters.
+
+    Returns
+    -------
+    bool
+        For float32 on the CPU, if the loops were compiled.
+
+    Example
+    -------
+    >>> suits(torch.zeros(2, 480).double(), torch.zeros(3, 5).double())
+    False
+    """
+    return (
+        LIBRARY is not None
+        and wavs.device.type == "cpu"
+        and wavs.dtype == filters.dtype == torch.float32
+        and filters.shape[1] <= FFT_SIZE // 2
+    )
+
+
+def column_by_column(values):
+    """Puts 4096 values in the order in which the compiled loops take them.
+
+    Arguments
+    ---------
+    values : torch.Tensor [..., 4096]
+        Values by frequency; or in the loops' order, for that by frequency.
+
+    Returns
+    -------
+    torch.Tensor [..., 4096]
+        Value 64·row + column at 64·column + row.
+
+    Example
+    -------
+    >>> column_by_column(torch.arange(4096))[:3]
+    tensor([  0,  64, 128])
+    """
+    return values.unflatten(-1, (SIDE, SIDE)).mT.flatten(-2)
+
+
+def in_lanes(values):
+    """Groups of 32 filters, two a lane; the last one is filled up with zeros.
+
+    Arguments
+    ---------
+    values : torch.Tensor [n_filters, ...]
+        What belongs to the filters.
+
+    Returns
+    -------
+    torch.Tensor [groups, ..., 2, 16]
+        The same, contiguous.
+
+    Example
+    -------
+    >>> in_lanes(torch.zeros(40, 7)).shape
+    torch.Size([2, 7, 2, 16])
+    """
+    missing = -len(values) % (2 * LANES)
+    values = torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
+    return values.unflatten(0, (-1, 2, LANES)).movedim((1, 2), (-2, -1)).contiguous()
+
+
+def responses_of(filters):
+    """Frequency responses of groups of 32 filters, for correlation.
+
+    Arguments
+    ---------
+    filters : torch.Tensor [n_filters, kernel_size]
+        Filters.
+
+    Returns
+    -------
+    torch.Tensor [groups, 4096, 2, 16]
+        Their responses over 4096, which the inverse transform leaves to be divided by.
+
+    Example
+    -------
+    >>> responses_of(torch.zeros(40, 7)).shape
+    torch.Size([2, 4096, 2, 16])
+    """
+    pairs = torch.view_as_complex(in_lanes(filters).movedim(-2, -1).contiguous())
+    responses = column_by_column(torch.fft.ifft(pairs.mT, FFT_SIZE))
+    return torch.view_as_real(responses.mT).movedim(-1, -2).contiguous()
+
+
+def spectra_of(blocks):
+    """Spectra of blocks of a waveform.
+
+    Arguments
+    ---------
+    blocks : torch.Tensor [..., at most 4096]
+        The blocks.
+
+    Returns
+    -------
+    torch.Tensor [..., 4096]
+        Complex spectra.
+
+    Example
+    -------
+    >>> spectra_of(torch.zeros(2, 16, 4000)).shape
+    torch.Size([2, 16, 4096])
+    """
+    return column_by_column(torch.fft.fft(blocks, FFT_SIZE)).contiguous()
+
+
+def roots_of_unity():
+    """e^(2πi k / 4096).
+
+    Returns
+    -------
+    torch.Tensor [4096]
+        The roots.
+
+    Example
+    -------
+    >>> roots_of_unity()[1024].imag.item()
+    1.0
+    """
+    angles = torch.arange(FFT_SIZE, dtype=torch.float64) * (2 * math.pi / FFT_SIZE)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+def pointer(tensor):
+    """Where a tensor's values lie, as long as the tensor is kept.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor or None
+        A contiguous tensor.
+
+    Returns
+    -------
+    ctypes.c_void_p
+        The address of its first value; of None, the null pointer.
+
+    Example
+    -------
+    >>> pointer(None).value is None
+    True
+    """
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def side_by_side(task, *arguments):
+    """Runs a task that waits for compiled loops, in as many threads as PyTorch has.
+
+    Arguments
+    ---------
+    task : callable
+        The task.
+    *arguments : iterables
+        Its arguments, as for ``map``.
+
+    Returns
+    -------
+    list
+        What it returned.
+
+    Example
+    -------
+    >>> side_by_side(pow, [2, 3], [2, 2])
+    [4, 9]
+    """
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(task, *arguments))
+
+
+def _forward(wavs, filters, offsets, n_frames, padding, keep_masks):
+    """Maps, and of each activation whether it is positive, if that is to be kept."""
+    batch, (n_filters, kernel_size) = len(wavs), filters.shape
+    windows = Windows(wavs.shape[1] + 2 * padding - kernel_size + 1, n_frames)
+    hop = _hop(kernel_size)
+    spectra = spectra_of(_blocks(wavs, padding, windows.n_outputs, kernel_size))
+    responses, lanes, roots = responses_of(filters), in_lanes(offsets), roots_of_unity()
+    maps = wavs.new_empty(batch, n_filters, n_frames)
+    masks = _new_masks(wavs, filters, n_frames, padding, keep_masks)
+
+    def task(clip, group):
+        first = 2 * LANES * group
+        work, sums = torch.empty(WORK), torch.empty(n_frames, 2, LANES)
+        LIBRARY.filter_and_pool(
+            *map(pointer, (spectra[clip], responses[group], lanes[group], roots)),
+            *(ctypes.byref(windows), hop, min(2 * LANES, n_filters - first)),
+            *map(pointer, (work, sums, maps[clip, first:])),
+            pointer(masks[clip, group] if keep_masks else None),
+        )
+
+    side_by_side(task, *_pairs(range(batch), range(len(lanes))))
+    return maps, masks
+
+
+def _backward(grad_maps, wavs, masks, kernel_size, padding):
+    """Gradients of filters and offsets."""
+    batch, n_filters, n_frames = grad_maps.shape
+    windows = Windows(wavs.shape[1] + 2 * padding - kernel_size + 1, n_frames)
+    hop = _hop(kernel_size)
+    spectra = spectra_of(_blocks(wavs, padding, windows.n_outputs, kernel_size))
+    roots, grad_maps = roots_of_unity(), grad_maps.contiguous()
+    splits, groups = min(SPLITS, batch), masks.shape[1]
+    sums = grad_maps.new_zeros(splits, groups, FFT_SIZE, 2, LANES)
+    offset_sums = grad_maps.new_zeros(splits, groups, 2, LANES)
+
+    def task(split, group):
+        first = 2 * LANES * group
+        work, frames = torch.empty(WORK), torch.empty(n_frames, 2, LANES)
+        for clip in range(split, batch, splits):
+            LIBRARY.filter_and_pool_backward(
+                *(pointer(spectra[clip]), pointer(grad_maps[clip, first:])),
+                *(pointer(masks[clip, group]), pointer(roots), ctypes.byref(windows)),
+                *(hop, min(2 * LANES, n_filters - first)),
+                *map(pointer, (work, frames)),
+                *map(pointer, (sums[split, group], offset_sums[split, group])),
+            )
+
+    side_by_side(task, *_pairs(range(splits), range(groups)))
+    sums = column_by_column(sums.sum(0).movedim(1, -1))  # [groups, 2, 16, 4096]
+    # At time −j is the gradient of tap j.
+    taps = torch.fft.ifft(torch.complex(sums[:, 0], sums[:, 1])).flip(-1).roll(1, -1)
+    grad_filters = torch.stack([taps.real, taps.imag], 1)[..., :kernel_size]
+    grad_offsets = offset_sums.sum(0).flatten()[:n_filters]
+    return grad_filters.flatten(0, 2)[:n_filters].contiguous(), grad_offsets.clone()
+
+
+def _new_masks(wavs, filters, n_frames, padding, keep):
+    """Uninitialised masks, a bit an activation, or none."""
+    if not keep:
+        return wavs.new_empty(0, dtype=torch.int8)
+    n_filters, kernel_size = filters.shape
+    n_outputs = wavs.shape[1] + 2 * padding - kernel_size + 1
+    hop = _hop(kernel_size)
+    groups, n_blocks = -(-n_filters // (2 * LANES)), -(-n_outputs // hop)
+    shape = len(wavs), groups, n_blocks, hop // 8, 2, LANES
+    return wavs.new_empty(shape, dtype=torch.int8)
+
+
+def _hop(kernel_size):
+    """Outputs a block, a multiple of the 8 that a byte of the masks holds."""
+    return (FFT_SIZE - kernel_size + 1) // 8 * 8
+
+
+def _blocks(wavs, padding, n_outputs, kernel_size):
+    """The overlapping stretches of input that the blocks of output need."""
+    hop = _hop(kernel_size)
+    reach = (-(-n_outputs // hop) - 1) * hop + FFT_SIZE
+    padded = F.pad(wavs, (padding, reach - padding - wavs.shape[1]))
+    return padded.unfold(-1, FFT_SIZE, hop)
+
+
+def _pairs(first, second):
+    """All pairs, as two lists."""
+    return zip(*[(a, b) for a in first for b in second], strict=True)
+
+
+filter_and_pool = filter_and_pool_operator(
+    "simd_filter_and_pool", _forward, _backward, _new_masks
+)
