@@ -1,6 +1,8 @@
 """Maps to one embedding a clip, by an ImageNet ResNet."""
 
 import copy
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
@@ -10,6 +12,7 @@ import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet.operators import needs_gradient
@@ -89,6 +92,8 @@ class ResNetEmbedding(nn.Module):
             One embedding a clip: 2560 numbers with "spp", 512 with "avg".
         """
         tracing = torch.compiler.is_compiling()
+        if self.training and needs_gradient(self.trunk, feats) and not tracing:
+            return self._embed(partial(forward_lightly, self.trunk), feats)
         if self.training or needs_gradient(self.trunk, feats) or tracing:
             return self._embed(self.trunk, feats)
         trunk = self._folded_trunk(feats.device.type)
@@ -117,6 +122,68 @@ class ResNetEmbedding(nn.Module):
         if self._folded[0] != source:
             self._folded = source, fold_batch_norms(self.trunk).to(dtype)
         return self._folded[1]
+
+
+def forward_lightly(trunk, feats):
+    """The trunk's forward pass, of which the convolutions' outputs alone are kept.
+
+    Batch norms, ReLUs and the pooling are computed again in the backward pass, block by
+    block, which takes half of the memory and next to no time.
+
+    Arguments
+    ---------
+    trunk : torch.nn.Sequential
+        A ResNet without its last layers, in training.
+    feats : torch.Tensor [batch, channels, frequency, time]
+        Its input.
+
+    Returns
+    -------
+    torch.Tensor
+        Its output.
+
+    Example
+    -------
+    >>> trunk = ResNetEmbedding().trunk
+    >>> forward_lightly(trunk, torch.randn(2, 3, 64, 64)).shape
+    torch.Size([2, 512, 2, 2])
+    """
+    stem, blocks = [], []
+    for child in trunk.children():
+        (blocks.extend if isinstance(child, nn.Sequential) else stem.append)(child)
+    for part in (nn.Sequential(*stem), *blocks):
+        feats = checkpoint(
+            part,
+            feats,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=partial(_keep_convolutions, part),
+        )
+    return feats
+
+
+def _keep_convolutions(part):
+    """The contexts of the forward pass of a part, and of its second one."""
+    first, second = create_selective_checkpoint_contexts(
+        [torch.ops.aten.convolution.default]
+    )
+    return first, _frozen_statistics(part, second)
+
+
+@contextmanager
+def _frozen_statistics(part, context):
+    """Does not count the second forward pass in running statistics."""
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        with context:
+            yield
+    finally:
+        for norm, (momentum, n_batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(n_batches)
 
 
 def fold_batch_norms(trunk):

@@ -70,11 +70,18 @@ def output_moments(wavs, filters, padding=0):
 
 
 def _energy_beyond(end, filters):
-    """Energy of the outputs that see only the last samples of a waveform."""
+    """Energy of the outputs that see only the last samples of a waveform.
+
+    With e_i the last n samples, output t is Σ_i g_i e_(t + i). The energy of all of
+    them is Σ g_i R_ij g_j, where R_ij is the sum of e_(i + t) e_(j + t) over t ≥ 0.
+    """
     n = end.shape[1]
-    fft_size = 1 << (n + filters.shape[1] - 1).bit_length()
-    product = torch.fft.rfft(end, fft_size)[:, None] * (
-        torch.fft.rfft(filters, fft_size).conj()
-    )
-    # Output t of the correlation sees the samples t … t + kernel_size − 1 of the end.
-    return torch.fft.irfft(product, fft_size)[..., :n].square().sum((0, 2))
+    filters = filters[:, :n]
+    # Row i of the view has what is right of the diagonal, from element (i, i) on.
+    products = F.pad(end.mT @ end, (0, n)).flatten()
+    sums = torch.zeros_like(products)
+    along = {"dimension": 0, "size": n, "step": 2 * n + 1}
+    sums.unfold(**along).copy_(products.unfold(**along).flip(0).cumsum(0).flip(0))
+    right = sums.view(n, 2 * n)[:, :n]
+    both = right + right.mT - right.diag().diag()
+    return ((filters @ both) * filters).sum(1)
