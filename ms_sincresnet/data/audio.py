@@ -99,17 +99,51 @@ def normalize_audio(samples, sample_rate, target_rate=SAMPLE_RATE):
     >>> normalize_audio(stereo, 44100).shape
     (16000,)
     """
-    return _normalize_blocks([np.asarray(samples)], sample_rate, target_rate, "audio")
+    samples = [np.asarray(samples)]
+    return np.concatenate(
+        list(_normalize_blocks(samples, sample_rate, target_rate, "audio"))
+    )
+
+
+def read_blocks(path, sample_rate=SAMPLE_RATE):
+    """Decodes a file to mono samples at one rate, a few seconds at a time.
+
+    So an hour of stereo at 48 kHz never lies in memory whole. A file that breaks off or
+    cannot be decoded to its end gives what comes before, with a warning.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A file in any format that soundfile reads, at any rate, of any channel count.
+    sample_rate : int
+        Rate of the result, in Hz.
+
+    Yields
+    ------
+    samples : numpy.ndarray [time]
+        Mono float32 samples at ``sample_rate``.
+
+    Raises
+    ------
+    AudioFileError
+        If the file is missing, a folder, not decodable or empty, or if it holds NaN
+        or infinite samples.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "two channels.flac"
+    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
+    >>> sum(len(block) for block in read_blocks(path))
+    16000
+    """
+    path = Path(path)
+    with _open_audio(path) as file:
+        blocks = _decode_blocks(file, path)
+        yield from _normalize_blocks(blocks, file.samplerate, sample_rate, path)
 
 
 def read_audio(path, sample_rate=SAMPLE_RATE):
-    """Decodes a whole file to mono samples at one rate.
-
-    The file is down-mixed and resampled block by block, so that an hour of stereo at
-    48 kHz never lies in memory at its own rate.
-
-    A file that breaks off or cannot be decoded to its end gives what comes before,
-    with a warning.
+    """Decodes a whole file to mono samples at one rate, as ``read_blocks`` does.
 
     Arguments
     ---------
@@ -136,10 +170,7 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
     >>> read_audio(path).shape
     (16000,)
     """
-    path = Path(path)
-    with _open_audio(path) as file:
-        blocks = _decode_blocks(file, path)
-        return _normalize_blocks(blocks, file.samplerate, sample_rate, path)
+    return np.concatenate(list(read_blocks(path, sample_rate)))
 
 
 class AudioNormalizer:
@@ -523,11 +554,11 @@ def _decode_blocks(file, path):
 
 
 def _normalize_blocks(blocks, sample_rate, target_rate, name):
-    """The one down-mix and resampler: blocks in a row to one mono array."""
+    """The one down-mix and resampler: blocks in a row to mono ones."""
     resampler = soxr.ResampleStream(
         sample_rate, target_rate, num_channels=1, dtype="float32", quality="HQ"
     )
-    n_samples, parts = 0, []
+    n_samples = n_resampled = 0
     for block in blocks:
         mono = _downmix(block)
         if not np.isfinite(mono).all():
@@ -537,14 +568,18 @@ def _normalize_blocks(blocks, sample_rate, target_rate, name):
                 f"{first / sample_rate:.3f} s. Repair the audio, or leave it out."
             )
         n_samples += len(mono)
-        parts.append(resampler.resample_chunk(mono))
-    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    if sum(map(len, parts)) == 0:
+        resampled = resampler.resample_chunk(mono)
+        n_resampled += len(resampled)
+        if len(resampled):
+            yield resampled
+    resampled = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    if n_resampled + len(resampled) == 0:
         raise AudioFileError(
             f"{name}: expected audio, found an empty track ({n_samples} samples at "
             f"{sample_rate} Hz). Replace it, or leave it out."
         )
-    return np.concatenate(parts)
+    if len(resampled):
+        yield resampled
 
 
 def _downmix(block):

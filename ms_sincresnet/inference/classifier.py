@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from ms_sincresnet.data.audio import read_audio
+from ms_sincresnet.data.audio import read_blocks
 from ms_sincresnet.errors import ModelFolderError, UserError
 from ms_sincresnet.inference.model_folder import check_model_folder
 from ms_sincresnet.nnet.voting import vote
@@ -166,14 +166,21 @@ class GenreClassifier(EncoderClassifier):
         AudioFileError
             If the file cannot be used as audio.
         """
+        return torch.cat(list(self._read_blocks(path, savedir)))
+
+    def _read_blocks(self, path, savedir=None):
+        """Yields the waveform, as ``load_audio`` loads it, some seconds at a time."""
         file = _local_path(path, hub_parts=3)
         if file is None:
-            wav = super().load_audio(path, savedir)
+            blocks = [super().load_audio(path, savedir)]
         else:
-            wav = torch.from_numpy(read_audio(file, self.hparams.sample_rate))
-        if not wav.any():
+            blocks = map(torch.from_numpy, read_blocks(file, self.hparams.sample_rate))
+        silent = True
+        for block in blocks:
+            silent = silent and not block.any()
+            yield block.to(self.device)
+        if silent:
             logger.warning("%s is silent: its genre is a guess about silence", path)
-        return wav.to(self.device)
 
     def classify_batch(self, wavs, wav_lens=None):
         """Names the genres of a batch of songs.
@@ -234,13 +241,23 @@ class GenreClassifier(EncoderClassifier):
         AudioFileError
             If the file cannot be used as audio.
         """
-        wav = self.load_audio(path)
+        n_samples = []
+
+        def blocks():
+            for block in self._read_blocks(path):
+                n_samples.append(len(block))
+                yield self.mods.compute_features(block[None])[0]
+
         with torch.no_grad(), self.inference_ctx:
-            embeddings = self.encode_batch(wav)
-            (clips,) = self.mods.classifier.clip_log_posteriors(embeddings)
+            clips = torch.cat(
+                [
+                    self.mods.classifier.clip_log_posteriors(embeddings[None])[0]
+                    for embeddings in self.mods.embedding_model.embed_blocks(blocks())
+                ]
+            )
         index, shares = vote(clips, self.hparams.voting)
         sample_rate = self.hparams.sample_rate
-        duration = len(wav) / sample_rate
+        duration = sum(n_samples) / sample_rate
         posteriors, winners = clips.exp().max(1)
         timeline = []
         for clip, (posterior, winner) in enumerate(

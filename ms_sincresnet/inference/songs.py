@@ -191,21 +191,48 @@ class SongEmbedding(StrictlyLoaded):
                 f"length in wav_lens is {wav_lens.min().item():g}"
             )
         songs = [
-            self._one_song(wav[:n]) for wav, n in zip(wavs, n_samples, strict=True)
+            torch.cat(list(self.embed_blocks([wav[:n]])))
+            for wav, n in zip(wavs, n_samples, strict=True)
         ]
         return nn.utils.rnn.pad_sequence(songs, True, float("nan"))
 
-    def _one_song(self, wav):
-        """Embeddings [clips, embedding_size] of one waveform [time]."""
-        wav = repeat_to_length(wav, self.clip_samples)
-        n_clips = (len(wav) - self.clip_samples) // self.hop_samples + 1
-        embeddings = []
-        for first in range(0, n_clips, self.batch_size):
-            last = min(first + self.batch_size, n_clips) - 1
-            end = last * self.hop_samples + self.clip_samples
-            stretch = wav[first * self.hop_samples : end]
-            embeddings.append(self.embedding(self._maps(stretch))[:, 0])
-        return torch.cat(embeddings)
+    def embed_blocks(self, blocks):
+        """Embeds a song that comes in blocks, of which no more are held than needed.
+
+        Arguments
+        ---------
+        blocks : iterable of torch.Tensor [time]
+            The song, block by block; a sample at least.
+
+        Yields
+        ------
+        torch.Tensor [clips, embedding_size]
+            Embeddings of the next clips, at most ``batch_size``.
+
+        Example
+        -------
+        >>> from ms_sincresnet import MSSincResNet
+        >>> embed = SongEmbedding(MSSincResNet(n_filters=8)).eval()
+        >>> blocks = [torch.randn(30000), torch.randn(34000)]
+        >>> [embeddings.shape for embeddings in embed.embed_blocks(blocks)]
+        [torch.Size([3, 2560])]
+        """
+        stretch, done = None, False
+        hops = self.batch_size * self.hop_samples
+        full = hops - self.hop_samples + self.clip_samples
+        for block in blocks:
+            stretch = block if stretch is None else torch.cat([stretch, block])
+            while len(stretch) >= full:
+                yield self._embed_stretch(stretch[:full])
+                stretch, done = stretch[hops:], True
+        if not done:
+            stretch = repeat_to_length(stretch, self.clip_samples)
+        if len(stretch) >= self.clip_samples:
+            yield self._embed_stretch(stretch)
+
+    def _embed_stretch(self, stretch):
+        """Embeddings of the clips of a stretch of a song."""
+        return self.embedding(self._maps(stretch))[:, 0]
 
     def _maps(self, stretch):
         """What the front-end makes of the clips of a stretch of a song."""

@@ -1,7 +1,6 @@
 """Maps to one embedding a clip, by an ImageNet ResNet."""
 
 import copy
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -94,11 +93,40 @@ class ResNetEmbedding(nn.Module):
         tracing = torch.compiler.is_compiling()
         if self.training and needs_gradient(self.trunk, feats) and not tracing:
             return self._embed(partial(forward_lightly, self.trunk), feats)
-        if self.training or needs_gradient(self.trunk, feats) or tracing:
+        if (
+            needs_gradient(self.trunk, feats)
+            or tracing
+            or not can_be_folded(self.trunk)
+        ):
             return self._embed(self.trunk, feats)
         trunk = self._folded_trunk(feats.device.type)
         at_a_time = CLIPS_AT_A_TIME if feats.device.type == "cpu" else len(feats)
         return torch.cat([self._embed(trunk, few) for few in feats.split(at_a_time)])
+
+    def train(self, mode=True):
+        """As in ``Module``; ``p.data`` may have changed unseen, so all is folded again.
+
+        Arguments
+        ---------
+        mode : bool
+            Training, or evaluation.
+
+        Returns
+        -------
+        ResNetEmbedding
+            Itself.
+        """
+        self._folded = (None, None)
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        """Folds again what is moved or cast: new values may lie where old ones did."""
+        self._folded = (None, None)
+        return super()._apply(*args, **kwargs)
+
+    def __getstate__(self):
+        """Copies and files are without the folded trunk."""
+        return self.__dict__ | {"_folded": (None, None)}
 
     def _embed(self, trunk, feats):
         """Embeds maps by the trunk or a folded copy of it."""
@@ -167,23 +195,53 @@ def _keep_convolutions(part):
     first, second = create_selective_checkpoint_contexts(
         [torch.ops.aten.convolution.default]
     )
-    return first, _frozen_statistics(part, second)
+    return first, _FrozenStatistics(part, second)
 
 
-@contextmanager
-def _frozen_statistics(part, context):
+class _FrozenStatistics:
     """Does not count the second forward pass in running statistics."""
-    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        with context:
-            yield
-    finally:
-        for norm, (momentum, n_batches) in zip(norms, before, strict=True):
+
+    def __init__(self, part, context):
+        self.context = context
+        self.norms = [norm for norm in part.modules() if isinstance(norm, _BatchNorm)]
+
+    def __enter__(self):
+        self.before = [
+            (norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms
+        ]
+        for norm in self.norms:
+            norm.momentum = 0.0
+        self.context.__enter__()
+
+    def __exit__(self, *error):
+        self.context.__exit__(*error)
+        for norm, (momentum, n_batches) in zip(self.norms, self.before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(n_batches)
+
+
+def can_be_folded(trunk):
+    """Whether folding would go unnoticed.
+
+    Arguments
+    ---------
+    trunk : torch.nn.Module
+        A network.
+
+    Returns
+    -------
+    bool
+        Whether all of it is in evaluation and no hook looks on.
+
+    Example
+    -------
+    >>> can_be_folded(nn.BatchNorm2d(8)), can_be_folded(nn.BatchNorm2d(8).eval())
+    (False, True)
+    """
+    return not any(
+        module.training or module._forward_hooks or module._forward_pre_hooks
+        for module in trunk.modules()
+    )
 
 
 def fold_batch_norms(trunk):

@@ -218,7 +218,7 @@ def _new_masks(wavs, filters, n_frames, padding, keep):
     n_filters, kernel_size = filters.shape
     n_samples = wavs.shape[1] + 2 * padding - kernel_size + 1
     plan = plan_blocks(n_samples, n_frames, kernel_size)
-    shape = len(wavs), len(_groups(n_filters)), plan.n_blocks, plan.hop
+    shape = wavs.shape[0], len(_groups(n_filters)), plan.n_blocks, plan.hop
     return wavs.new_empty(shape, dtype=torch.uint8)
 
 

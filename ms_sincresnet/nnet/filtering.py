@@ -156,6 +156,11 @@ def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=Fals
     torch.Tensor [batch, n_filters, n_frames]
         The maps.
 
+    Raises
+    ------
+    ValueError
+        If the backend cannot be used for these waveforms.
+
     Example
     -------
     >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
@@ -163,6 +168,7 @@ def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=Fals
     >>> fast_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
+    _refuse_unsuited(backend, wavs, filters)
     if norm.training:
         mean, variance = output_moments(wavs, filters, padding)
         n_outputs = wavs.shape[1] + 2 * padding - filters.shape[1] + 1
@@ -170,12 +176,33 @@ def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=Fals
         filters, offsets = fold_norm(filters, norm, mean, variance)
     else:
         filters, offsets = fold_norm(filters, norm)
-    arguments = wavs, filters, offsets, n_frames, padding
+    arguments = (wavs, filters, offsets, n_frames, padding)
     if backend == "tensor_cores":
-        return tensor_cores.filter_and_pool(*arguments, half)
+        arguments += (half,)
+    return OPERATORS[backend].filter_and_pool(*arguments)
+
+
+def _refuse_unsuited(backend, wavs, filters):
+    """Refuses what a backend would fail at, or compute wrongly."""
     if backend == "simd":
-        return simd_blocks.filter_and_pool(*arguments)
-    return fft_blocks.filter_and_pool(*arguments)
+        suits = simd_blocks.suits(wavs, filters)
+        needs = (
+            f"float32 on the CPU, kernels of at most {simd_blocks.FFT_SIZE // 2} taps "
+            "and an installation that found a C compiler"
+        )
+    elif backend == "tensor_cores":
+        suits = wavs.device.type != "cpu" and wavs.dtype == torch.float32
+        needs = "float32 on an NVIDIA GPU"
+    else:
+        suits = wavs.dtype in (torch.float32, torch.float64)
+        needs = "float32 or float64"
+    if not suits:
+        loops = "" if simd_blocks.LIBRARY else ", and no compiled loops"
+        raise ValueError(
+            f"backend={backend!r} needs {needs}; got {wavs.dtype} on "
+            f"{wavs.device.type}, {filters.shape[1]} taps{loops}. "
+            "backend='auto' takes what can be used"
+        )
 
 
 def fold_norm(filters, norm, mean=None, variance=None):

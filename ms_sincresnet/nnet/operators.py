@@ -54,7 +54,7 @@ def filter_and_pool_operator(name, forward, backward, new_masks):
     @operator.register_fake
     def _fake(wavs, filters, offsets, n_frames, padding, keep_masks):
         """Shapes, for tracing."""
-        maps = wavs.new_empty(len(wavs), len(filters), n_frames)
+        maps = wavs.new_empty(wavs.shape[0], len(filters), n_frames)
         return maps, new_masks(wavs, filters, n_frames, padding, keep_masks)
 
     @gradient.register_fake

@@ -66,7 +66,7 @@ def piece_size(clip_samples, hop_samples, kernel_size):
     >>> piece_size(48000, 8000, kernel_size=1001)
     2000
     """
-    if clip_samples % hop_samples:
+    if clip_samples % hop_samples or kernel_size > simd_blocks.FFT_SIZE // 2:
         return None
     longest = simd_blocks.FFT_SIZE - kernel_size + 1
     parts = -(-hop_samples // longest)

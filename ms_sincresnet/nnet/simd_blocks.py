@@ -48,6 +48,12 @@ class Windows(ctypes.Structure):
     n_frames : int
         Frames, F: from sample ⌊i N / F⌋ to ⌈(i + 1) N / F⌉ − 1, as in
         ``adaptive_avg_pool1d``.
+
+    Example
+    -------
+    >>> starts, ends = Windows(n_outputs=5, n_frames=2).tensors
+    >>> starts.tolist(), ends.tolist()
+    ([0, 2], [3, 5])
     """
 
     _fields_ = [
@@ -308,7 +314,7 @@ def _new_masks(wavs, filters, n_frames, padding, keep):
     n_outputs = wavs.shape[1] + 2 * padding - kernel_size + 1
     hop = _hop(kernel_size)
     groups, n_blocks = -(-n_filters // (2 * LANES)), -(-n_outputs // hop)
-    shape = len(wavs), groups, n_blocks, hop // 8, 2, LANES
+    shape = wavs.shape[0], groups, n_blocks, hop // 8, 2, LANES
     return wavs.new_empty(shape, dtype=torch.int8)
 
 

@@ -351,7 +351,7 @@ _backward_operator = _operator("ms_sincresnet::filter_and_pool_backward", _backw
 @_forward_operator.register_fake
 def _(wavs, filters, offsets, n_frames, padding, half, keep_mask):
     """What ``_forward`` returns, without values."""
-    rows = (len(wavs), len(filters))
+    rows = (wavs.shape[0], len(filters))
     n_samples = wavs.shape[1] + 2 * padding - filters.shape[1] + 1
     mask_bytes = (n_samples + 7) // 8 if keep_mask else 0
     mask = offsets.new_empty(*rows, mask_bytes, dtype=torch.uint8)
