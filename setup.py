@@ -1,14 +1,19 @@
-"""Builds the compiled loops; all else of the package stands in pyproject.toml."""
+"""Compiles the front-end's loops; all else of the package stands in pyproject.toml."""
 
 from setuptools import Extension, setup
+
+# For each kind of processor: floats of its vectors, and what the compiler calls it.
+KINDS = {"avx512": (16, ["-mavx512f"]), "avx2": (8, ["-mavx2", "-mfma"])}
 
 setup(
     ext_modules=[
         Extension(
-            "ms_sincresnet.nnet._simd_blocks",
+            f"ms_sincresnet.nnet._simd_blocks_{kind}",
             ["ms_sincresnet/nnet/simd_blocks.c"],
-            extra_compile_args=["-O3", "-Wno-psabi"],
+            define_macros=[("LANES", str(lanes))],
+            extra_compile_args=["-O3", "-Wno-psabi", *flags],
             optional=True,  # without a compiler, PyTorch's own operators do
         )
+        for kind, (lanes, flags) in KINDS.items()
     ]
 )

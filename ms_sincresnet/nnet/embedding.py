@@ -156,7 +156,7 @@ def forward_lightly(trunk, feats):
     """The trunk's forward pass, of which the convolutions' outputs alone are kept.
 
     Batch norms, ReLUs and the pooling are computed again in the backward pass, block by
-    block, which takes half of the memory and next to no time.
+    block: a third less is kept, for next to no time.
 
     Arguments
     ---------

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet import simd_blocks
-from ms_sincresnet.nnet.simd_blocks import LANES, WORK, in_lanes, pointer
+from ms_sincresnet.nnet.simd_blocks import GROUP, LANES, WORK, in_lanes, pointer
 
 
 class Pieces(NamedTuple):
@@ -160,13 +160,13 @@ def maps_of_clips(song, scales, banks, n_frames):
     tasks = []
     for nth, bank in enumerate(banks):
         loop = _loop_over(song, scales, bank, maps[:, nth])
-        tasks += [(loop, group) for group in range(-(-n_filters // (2 * LANES)))]
+        tasks += [(loop, group) for group in range(-(-n_filters // GROUP))]
     simd_blocks.side_by_side(lambda task: task[0](task[1]), tasks)
     return maps
 
 
 def _loop_over(song, scales, bank, maps):
-    """The function that makes the maps of a group of 32 filters of a bank."""
+    """The function that makes the maps of a group of filters of a bank."""
     filters, offsets, padding = bank
     (n_clips, n_filters, n_frames), kernel_size = maps.shape, filters.shape[1]
     (n_pieces, samples), reach = song.centred.shape, kernel_size - 1
@@ -186,14 +186,14 @@ def _loop_over(song, scales, bank, maps):
     n_active = -(-song.span // song.hop)
 
     def loop(group):
-        first = 2 * LANES * group
+        first = GROUP * group
         buffers = torch.empty(4, WORK)
         sums = torch.empty(n_active, n_frames, 2, LANES)
         simd_blocks.LIBRARY.filter_song(
             *map(pointer, (spectra, responses[group], lanes[group], totals[group])),
             *map(pointer, (fading[group], roots)),
             *(ctypes.byref(windows), ctypes.byref(layout)),
-            *(min(2 * LANES, n_filters - first), ctypes.c_int64(maps.stride(0))),
+            *(min(GROUP, n_filters - first), ctypes.c_int64(maps.stride(0))),
             *map(pointer, (buffers, sums, maps[0, first:])),
         )
         return statistics  # kept until here

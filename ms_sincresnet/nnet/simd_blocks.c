@@ -1,10 +1,10 @@
 /* Filters, adds, rectifies and averages blocks of a waveform: the inner loops of
  * simd_blocks.py.
  *
- * A vector holds the same sample of 16 filters' outputs, so that every step, from the
- * transform to the average, is one operation on vectors. Two real filters are the real
- * and the imaginary part of a complex one: 32 filters a transform, whose 512 KiB stay
- * in a core's cache.
+ * A vector holds the same sample of 8 or 16 filters' outputs, so that every step, from
+ * the transform to the average, is one operation on vectors. Two real filters are the
+ * real and the imaginary part of a complex one: up to 32 filters a transform, whose
+ * 512 KiB stay in a core's cache.
  *
  * A transform of 4096 points is done in place, in two passes over a matrix of 64 × 64
  * (and a column to spare, as a pitch of a power of two would fill few sets of the
@@ -17,13 +17,10 @@
 #define N 4096
 #define SIDE 64
 #define PITCH (SIDE + 1)
-#define LANES 16
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
+#ifndef LANES
+#define LANES 16 /* floats of a vector of the processor that this is compiled for */
 #endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -93,7 +90,7 @@ INLINE void inverse_transform(cvec *work, const complex_t *roots)
 
 INLINE cvec *at_time(cvec *work, int t) { return work + t % SIDE * PITCH + t / SIDE; }
 
-/* A block of 32 filters' outputs: spectrum × responses (+ offsets), transformed. Both
+/* A block of a group of filters' outputs: spectrum × responses (+ offsets), transformed. Both
  * are given column by column. */
 INLINE void filter_block(const complex_t *spectrum, const cvec *responses,
                          const cvec *offsets, const complex_t *roots, cvec *work)
@@ -158,9 +155,9 @@ INLINE void write_maps(const cvec *sums, float scale, const windows_t *w, int n_
     }
 }
 
-/* Maps of a clip for up to 32 filters, and, if `masks` is not null, a bit for each
+/* Maps of a clip for a group of filters, and, if `masks` is not null, a bit for each
  * activation, [block][time / 8][lane]. A block gives `hop` outputs, a multiple of 8. */
-CLONES void filter_and_pool(
+void filter_and_pool(
     const complex_t *spectra, const cvec *responses, const cvec *offsets,
     const complex_t *roots, const windows_t *windows, int hop, int n_filters,
     cvec *work, cvec *sums, float *maps, bytes *masks)
@@ -185,7 +182,7 @@ CLONES void filter_and_pool(
 
 /* Adds, over the blocks of a clip, conj(spectrum) × the transform of the masked
  * gradient to `grads` [4096], column by column, and its sum to `grad_offsets`. */
-CLONES void filter_and_pool_backward(
+void filter_and_pool_backward(
     const complex_t *spectra, const float *grad_maps, const bytes *masks,
     const complex_t *roots, const windows_t *windows, int hop, int n_filters,
     cvec *work, cvec *frame_grads, cvec *grads, cvec *grad_offsets)
@@ -245,11 +242,11 @@ INLINE void add_reach(cvec *to, cvec *from, cvec *other, const cvec *fading,
     }
 }
 
-/* Maps of a song's clips for up to 32 filters: `total` is the sum over the taps of
+/* Maps of a song's clips for a group of filters: `total` is the sum over the taps of
  * each, `fading` how a constant of 1 fades out where it ends. Each piece of the song,
  * without its mean and delayed by the reach, is filtered once; while it is in cache,
  * every clip that has it takes its share of it, with its own mean and scale. */
-CLONES void filter_song(
+void filter_song(
     const complex_t *spectra, const cvec *responses, const cvec *offsets,
     const cvec *total, const cvec *fading, const complex_t *roots,
     const windows_t *windows, const song_t *song, int n_filters, int64_t floats_a_clip, cvec *buffers, cvec *sums,

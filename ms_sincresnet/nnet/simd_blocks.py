@@ -2,10 +2,9 @@
 
 The fast path of ``filtering`` on a CPU, where the package was installed with a C
 compiler at hand. As in ``fft_blocks``, blocks are filtered by FFT and pooled while in
-cache; ``simd_blocks.c`` does all of it in one go, for 32 filters at a time.
-
-The filters of a group of 32 are the real and the imaginary parts of 16 complex ones:
-their outputs, of a real waveform, are the parts of the complex output.
+cache; ``simd_blocks.c`` does all of it in one go, for a group of filters at a time,
+two in each lane of the processor's vectors: they are the real and the imaginary part
+of a complex filter, and their outputs, of a real waveform, those of its output.
 """
 
 import ctypes
@@ -19,23 +18,25 @@ from torch.nn import functional as F
 
 from ms_sincresnet.nnet.operators import filter_and_pool_operator
 
-LANES = 16  # floats of a vector
+LANES_OF = {"avx512": 16, "avx2": 8}  # floats of a vector, as in setup.py
 SIDE = 64
 FFT_SIZE = SIDE**2
-WORK = 2 * LANES * SIDE * (SIDE + 1)  # floats of a block of 32 filters' outputs
 SPLITS = 8  # sums of gradients that are made side by side
 
 
 def _load_library():
-    """The compiled loops, or None where there was no compiler for them."""
+    """The loops compiled for this processor, and its lanes; None and 1 without them."""
+    kind = torch.backends.cpu.get_cpu_capability().lower()
     for suffix in EXTENSION_SUFFIXES:
-        file = Path(__file__).with_name(f"_simd_blocks{suffix}")
-        if file.is_file():
-            return ctypes.CDLL(str(file))
-    return None
+        file = Path(__file__).with_name(f"_simd_blocks_{kind}{suffix}")
+        if kind in LANES_OF and file.is_file():
+            return ctypes.CDLL(str(file)), LANES_OF[kind]
+    return None, 1
 
 
-LIBRARY = _load_library()
+LIBRARY, LANES = _load_library()
+GROUP = 2 * LANES  # filters at a time
+WORK = GROUP * SIDE * (SIDE + 1)  # floats of a block of their outputs
 
 
 class Windows(ctypes.Structure):
@@ -122,7 +123,7 @@ def column_by_column(values):
 
 
 def in_lanes(values):
-    """Groups of 32 filters, two a lane; the last one is filled up with zeros.
+    """Groups of filters, two a lane; the last group is filled up with zeros.
 
     Arguments
     ---------
@@ -131,21 +132,21 @@ def in_lanes(values):
 
     Returns
     -------
-    torch.Tensor [groups, ..., 2, 16]
+    torch.Tensor [groups, ..., 2, lanes]
         The same, contiguous.
 
     Example
     -------
-    >>> in_lanes(torch.zeros(40, 7)).shape
-    torch.Size([2, 7, 2, 16])
+    >>> in_lanes(torch.zeros(GROUP + 1, 7)).shape == (2, 7, 2, LANES)
+    True
     """
-    missing = -len(values) % (2 * LANES)
+    missing = -len(values) % GROUP
     values = torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
     return values.unflatten(0, (-1, 2, LANES)).movedim((1, 2), (-2, -1)).contiguous()
 
 
 def responses_of(filters):
-    """Frequency responses of groups of 32 filters, for correlation.
+    """Frequency responses of groups of filters, for correlation.
 
     Arguments
     ---------
@@ -154,13 +155,13 @@ def responses_of(filters):
 
     Returns
     -------
-    torch.Tensor [groups, 4096, 2, 16]
+    torch.Tensor [groups, 4096, 2, lanes]
         Their responses over 4096, which the inverse transform leaves to be divided by.
 
     Example
     -------
-    >>> responses_of(torch.zeros(40, 7)).shape
-    torch.Size([2, 4096, 2, 16])
+    >>> responses_of(torch.zeros(GROUP + 1, 7)).shape == (2, 4096, 2, LANES)
+    True
     """
     pairs = torch.view_as_complex(in_lanes(filters).movedim(-2, -1).contiguous())
     responses = column_by_column(torch.fft.ifft(pairs.mT, FFT_SIZE))
@@ -261,11 +262,11 @@ def _forward(wavs, filters, offsets, n_frames, padding, keep_masks):
     masks = _new_masks(wavs, filters, n_frames, padding, keep_masks)
 
     def task(clip, group):
-        first = 2 * LANES * group
+        first = GROUP * group
         work, sums = torch.empty(WORK), torch.empty(n_frames, 2, LANES)
         LIBRARY.filter_and_pool(
             *map(pointer, (spectra[clip], responses[group], lanes[group], roots)),
-            *(ctypes.byref(windows), hop, min(2 * LANES, n_filters - first)),
+            *(ctypes.byref(windows), hop, min(GROUP, n_filters - first)),
             *map(pointer, (work, sums, maps[clip, first:])),
             pointer(masks[clip, group] if keep_masks else None),
         )
@@ -286,19 +287,19 @@ def _backward(grad_maps, wavs, masks, kernel_size, padding):
     offset_sums = grad_maps.new_zeros(splits, groups, 2, LANES)
 
     def task(split, group):
-        first = 2 * LANES * group
+        first = GROUP * group
         work, frames = torch.empty(WORK), torch.empty(n_frames, 2, LANES)
         for clip in range(split, batch, splits):
             LIBRARY.filter_and_pool_backward(
                 *(pointer(spectra[clip]), pointer(grad_maps[clip, first:])),
                 *(pointer(masks[clip, group]), pointer(roots), ctypes.byref(windows)),
-                *(hop, min(2 * LANES, n_filters - first)),
+                *(hop, min(GROUP, n_filters - first)),
                 *map(pointer, (work, frames)),
                 *map(pointer, (sums[split, group], offset_sums[split, group])),
             )
 
     side_by_side(task, *_pairs(range(splits), range(groups)))
-    sums = column_by_column(sums.sum(0).movedim(1, -1))  # [groups, 2, 16, 4096]
+    sums = column_by_column(sums.sum(0).movedim(1, -1))  # [groups, 2, lanes, 4096]
     # At time −j is the gradient of tap j.
     taps = torch.fft.ifft(torch.complex(sums[:, 0], sums[:, 1])).flip(-1).roll(1, -1)
     grad_filters = torch.stack([taps.real, taps.imag], 1)[..., :kernel_size]
@@ -313,7 +314,7 @@ def _new_masks(wavs, filters, n_frames, padding, keep):
     n_filters, kernel_size = filters.shape
     n_outputs = wavs.shape[1] + 2 * padding - kernel_size + 1
     hop = _hop(kernel_size)
-    groups, n_blocks = -(-n_filters // (2 * LANES)), -(-n_outputs // hop)
+    groups, n_blocks = -(-n_filters // GROUP), -(-n_outputs // hop)
     shape = wavs.shape[0], groups, n_blocks, hop // 8, 2, LANES
     return wavs.new_empty(shape, dtype=torch.int8)
 
