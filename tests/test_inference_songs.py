@@ -1,10 +1,12 @@
 """The modules inside a model folder: whole songs in, voted log-posteriors out."""
 
+import copy
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from speechbrain.inference.classifiers import EncoderClassifier
 from torch import nn
 
 from ms_sincresnet.errors import AudioFileError, WeightsError
@@ -14,6 +16,13 @@ from ms_sincresnet.inference.songs import (
     StrictlyLoaded,
     Unchanged,
     Waveforms,
+)
+from ms_sincresnet.nnet import frontend as frontend_file
+from ms_sincresnet.nnet import simd_blocks
+from ms_sincresnet.nnet.overlapping_clips import cut_song
+
+needs_compiler = pytest.mark.skipif(
+    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
 )
 
 
@@ -188,3 +197,59 @@ def test_the_tone_model_is_cut_and_voted_on_as_it_is_trained(tone_model):
             alone = tone_model(song[:, start : start + 48000])[0]
             torch.testing.assert_close(clip, alone, rtol=0, atol=1e-4)
     assert math.isclose(clips.exp().sum(), 3, abs_tol=1e-5)
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Notes in a list how many samples of a song are filtered once for its clips."""
+    taken = []
+
+    def spy(wav, *arguments):
+        taken.append(len(wav))
+        return cut_song(wav, *arguments)
+
+    monkeypatch.setattr(frontend_file, "cut_song", spy)
+    return taken
+
+
+def expect_near(found, expected):
+    """Compares to rounding."""
+    assert found.shape == expected.shape
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@needs_compiler
+def test_embeddings_do_not_depend_on_how_clips_are_batched(tone_model, ways):
+    song = torch.randn(1, 80000, generator=torch.Generator().manual_seed(1)) + 2
+    frontend, embedding = copy.deepcopy(tone_model.frontend), tone_model.embedding
+    frontend.backend = "fft"
+    clips = song[0].unfold(0, 48000, 8000)
+    expected = torch.cat([embedding(frontend(clip[None])) for clip in clips])[:, 0]
+    assert len(expected) == 5
+    for batch_size, lengths in [
+        (1, 5 * [48000]),
+        (2, [56000, 56000, 48000]),
+        (3, [64000, 56000]),
+        (5, [80000]),
+        (32, [80000]),
+    ]:
+        ways.clear()
+        found = SongEmbedding(tone_model, batch_size=batch_size)(song)
+        assert ways == lengths
+        expect_near(found[0], expected)
+
+
+def test_hops_that_are_no_part_of_a_clip_will_do(tone_model, ways):
+    song = torch.randn(1, 70000, generator=torch.Generator().manual_seed(1))
+    found = SongEmbedding(tone_model, hop_samples=7000, batch_size=3)(song)
+    assert ways == []
+    clips = song[0].unfold(0, 48000, 7000)
+    expect_near(found[0], tone_model.embedding(tone_model.frontend(clips))[:, 0])
+
+
+@needs_compiler
+def test_the_stock_classifier_filters_a_song_once(model_folder, ways):
+    stock = EncoderClassifier.from_hparams(str(model_folder), savedir=None)
+    assert torch.is_grad_enabled()
+    stock.classify_batch(torch.randn(2, 64000))
+    assert ways == [64000, 64000]

@@ -1,6 +1,7 @@
 """Maps to embeddings: torchvision's ResNet, its weights, and files that are not."""
 
 import copy
+from functools import partial
 from urllib.error import URLError
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.embedding import ResNetEmbedding
+from ms_sincresnet.nnet.embedding import ResNetEmbedding, fold_batch_norms
 
 
 def maps(n_filters=160, n_frames=1024, batch=2):
@@ -215,3 +219,296 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch, failure):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         ResNetEmbedding(**arguments)
+
+
+def trained_embedding(arch="resnet18"):
+    """An embedding with statistics and affine parts as after training."""
+    torch.manual_seed(0)
+    embedding = ResNetEmbedding(arch).eval()
+    for norm in batch_norms(embedding):
+        nn.init.normal_(norm.running_mean, std=0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.normal_(norm.weight, 1, 0.3)
+        nn.init.normal_(norm.bias, std=0.1)
+    return embedding
+
+
+def batch_norms(embedding):
+    """Its batch norms."""
+    return [m for m in embedding.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def by_the_trunk_itself(embedding, feats):
+    """What the trunk makes of maps, without shortcuts."""
+    return embedding.pooling(embedding.trunk(feats))[:, None]
+
+
+def expect_folded(embedding, feats, tolerance=1e-5):
+    """Checks that embeddings are the trunk's, but by another way."""
+    with torch.no_grad():
+        found, expected = embedding(feats), by_the_trunk_itself(embedding, feats)
+    assert found.dtype == expected.dtype
+    assert not found.equal(expected)
+    error = (found - expected).abs().max() / expected.abs().max()
+    assert error < tolerance
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_the_folded_trunk_is_the_trunk(arch):
+    expect_folded(trained_embedding(arch), maps(32, 64, batch=5))
+
+
+def test_folding_leaves_no_batch_norm_and_the_trunk_as_it_was():
+    embedding = trained_embedding()
+    before = copy.deepcopy(embedding.trunk.state_dict())
+    folded = fold_batch_norms(embedding.trunk)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert len(batch_norms(embedding)) == 20
+    assert all(parameter.requires_grad for parameter in embedding.parameters())
+    for name, value in embedding.trunk.state_dict().items():
+        assert value.equal(before[name])
+
+
+def an_optimizer_steps(embedding):
+    """Weights change in place."""
+    for parameter in embedding.parameters():
+        parameter.grad = torch.sign(parameter.detach())
+    torch.optim.SGD(embedding.parameters(), lr=0.01).step()
+
+
+def one_weight_changes(embedding):
+    """A single one, deep in the trunk."""
+    with torch.no_grad():
+        embedding.trunk.layer3[1].conv2.weight *= 3
+
+
+def statistics_change(embedding):
+    """As a forward pass in training does to them."""
+    batch_norms(embedding)[4].running_mean.lerp_(torch.ones(64), 0.5)
+
+
+def others_are_loaded(embedding):
+    """A state dict is copied into the weights."""
+    embedding.load_state_dict(ResNetEmbedding().state_dict())
+
+
+def others_are_assigned(embedding):
+    """A state dict takes the weights' place."""
+    embedding.load_state_dict(ResNetEmbedding().state_dict(), assign=True)
+
+
+def weights_are_rounded(embedding):
+    """There and back, maybe to the same memory."""
+    embedding.half().float()
+
+
+def weights_change_unseen_in_training(embedding):
+    """As some libraries do, so that versions do not tell."""
+    embedding.train()
+    for parameter in embedding.parameters():
+        parameter.data.mul_(1.1)
+    embedding.eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        an_optimizer_steps,
+        one_weight_changes,
+        statistics_change,
+        others_are_loaded,
+        others_are_assigned,
+        weights_are_rounded,
+        weights_change_unseen_in_training,
+    ],
+)
+def test_the_trunk_is_folded_again_when_it_changes(change):
+    embedding, feats = trained_embedding(), maps(32, 64)
+    with torch.no_grad():
+        before = embedding(feats)
+        folded = embedding._folded[1]
+        assert embedding(feats).equal(before)
+        assert embedding._folded[1] is folded  # kept as long as nothing changes
+    change(embedding)
+    expect_folded(embedding, feats)
+    assert embedding._folded[1] is not folded
+    with torch.no_grad():
+        assert not embedding(feats).equal(before)
+
+
+def test_a_trunk_of_other_precision_is_folded_in_it():
+    embedding, feats = trained_embedding(), maps(32, 64)
+    with torch.no_grad():
+        single = embedding(feats)
+        expect_folded(embedding.double(), feats.double(), tolerance=1e-13)
+        assert embedding.float()(feats).equal(single)
+
+
+def test_under_autocast_the_folded_trunk_is_near_the_trunk():
+    embedding, feats = trained_embedding(), maps(32, 64)
+    with torch.no_grad():
+        exact = embedding(feats)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, unfolded = embedding(feats), by_the_trunk_itself(embedding, feats)
+        assert embedding(feats).equal(exact)
+    assert found.dtype == unfolded.dtype
+    error, allowed = (found - exact).norm(), (unfolded - exact).norm()
+    assert 0 < error < 2 * allowed
+
+
+def test_copies_and_files_hold_the_trunk_once(tmp_path):
+    embedding, feats = trained_embedding(), maps(32, 64)
+    torch.save(embedding, tmp_path / "before.pt")
+    names = list(embedding.state_dict())
+    with torch.no_grad():
+        expected = embedding(feats)
+        assert list(embedding.state_dict()) == names
+        torch.save(embedding, tmp_path / "after.pt")
+        sizes = [(tmp_path / name).stat().st_size for name in ("before.pt", "after.pt")]
+        assert sizes[1] < 1.01 * sizes[0]
+        loaded = torch.load(tmp_path / "after.pt", weights_only=False)
+        for twin in (loaded, copy.deepcopy(embedding), copy.copy(embedding)):
+            assert twin(feats).equal(expected)
+            one_weight_changes(twin)
+            expect_folded(twin, feats)
+
+
+def test_inference_mode_folds_as_well():
+    feats = maps(32, 64)
+    with torch.inference_mode():
+        embedding = trained_embedding()
+        expected = embedding(feats)
+    with torch.no_grad():
+        assert embedding(feats).equal(expected)
+        assert trained_embedding()(feats).equal(expected)
+
+
+def test_what_needs_a_gradient_in_evaluation_gets_it():
+    embedding, feats = trained_embedding(), maps(32, 64)
+    expected = by_the_trunk_itself(embedding, feats)
+    found = embedding(feats)
+    assert found.equal(expected)
+    assert found.requires_grad
+    frozen, feats = embedding.requires_grad_(False), feats.requires_grad_()
+    assert torch.autograd.grad(frozen(feats).sum(), feats)[0].abs().max() > 0
+
+
+def test_hooks_see_what_the_trunk_makes():
+    embedding, feats = trained_embedding(), maps(32, 64)
+    seen = []
+    with torch.no_grad():
+        embedding(feats)  # folds
+        embedding.trunk.layer1[0].bn2.register_forward_hook(
+            lambda *args: seen.append(args[2])
+        )
+        expected = by_the_trunk_itself(embedding, feats)
+        assert embedding(feats).equal(expected)
+    assert len(seen) == 2
+    assert seen[0].equal(seen[1])
+
+
+def test_batch_norms_in_training_take_the_batch_statistics():
+    embedding, feats = trained_embedding(), maps(32, 64)
+    with torch.no_grad():
+        before = embedding(feats)
+        for norm in batch_norms(embedding):
+            norm.train()
+        found = embedding(feats)
+        assert found.equal(by_the_trunk_itself(embedding, feats))
+    assert not found.equal(before)
+    assert all(norm.num_batches_tracked == 2 for norm in batch_norms(embedding))
+
+
+def with_frozen_batch_norms(embedding):
+    """As in finetuning on few songs."""
+    for norm in batch_norms(embedding)[:12]:
+        norm.eval()
+
+
+def with_cumulative_statistics(embedding):
+    """Running statistics are means of all batches."""
+    for norm in batch_norms(embedding):
+        norm.momentum = None
+
+
+def with_a_frozen_stem(embedding):
+    """The first layers do not learn."""
+    embedding.trunk.conv1.requires_grad_(False)
+    embedding.trunk.layer1.requires_grad_(False)
+
+
+def as_it_is(embedding):
+    """All of it learns."""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "autocast"),
+    [
+        (as_it_is, False),
+        (as_it_is, True),
+        (with_frozen_batch_norms, False),
+        (with_cumulative_statistics, False),
+        (with_a_frozen_stem, True),
+    ],
+)
+def test_in_training_the_light_pass_is_the_plain_one_to_the_bit(prepare, autocast):
+    plain = trained_embedding().train()
+    prepare(plain)
+    light = copy.deepcopy(plain)
+    for seed in range(2):  # gradients add up
+        feats = maps(32, 64) + seed
+        results = []
+        for embedding in (plain, light):
+            leaf = feats.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                if embedding is light:
+                    found = embedding(leaf)
+                else:
+                    last = leaf.contiguous(memory_format=torch.channels_last)
+                    found = by_the_trunk_itself(embedding, last)
+            found.square().mean().backward()
+            results.append((found, leaf.grad))
+        for expected, found in zip(*results, strict=True):
+            assert found.equal(expected)
+    for (name, expected), found in zip(
+        plain.named_parameters(), light.parameters(), strict=True
+    ):
+        assert (found.grad is None) == (expected.grad is None), name
+        assert found.grad is None or found.grad.equal(expected.grad), name
+    for name, expected in plain.named_buffers():
+        assert light.get_buffer(name).equal(expected), name
+    for expected, found in zip(batch_norms(plain), batch_norms(light), strict=True):
+        assert found.momentum == expected.momentum
+
+
+class Memory(TorchDispatchMode):
+    """Knows the memory of all tensors that are made while it is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        for output in tree_leaves(outputs):
+            if isinstance(output, torch.Tensor):
+                storage = output.untyped_storage()
+                self.sizes[StorageWeakRef(storage)] = storage.nbytes()
+        return outputs
+
+    def still_in_use(self):
+        """Bytes."""
+        return sum(n for storage, n in self.sizes.items() if not storage.expired())
+
+
+def test_training_keeps_a_third_less_than_the_trunk_itself():
+    embedding, kept = trained_embedding().train(), []
+    feats = maps(32, 128).contiguous(memory_format=torch.channels_last)
+    for embed in (embedding, partial(by_the_trunk_itself, embedding)):
+        with Memory() as memory:
+            output = embed(feats)
+        kept.append(memory.still_in_use())
+        del output
+        assert memory.still_in_use() < 1000  # counters of the batch norms
+    assert kept[0] < 0.65 * kept[1]

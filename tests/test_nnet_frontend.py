@@ -7,9 +7,15 @@ import pytest
 import torch
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.filtering import reference_maps
+from ms_sincresnet.nnet import frontend as frontend_file
+from ms_sincresnet.nnet import simd_blocks
+from ms_sincresnet.nnet.filtering import filtered_maps, reference_maps
 from ms_sincresnet.nnet.frontend import MSSincNet, normalize_clips
+from ms_sincresnet.nnet.overlapping_clips import cut_song
 
+needs_compiler = pytest.mark.skipif(
+    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+)
 KERNEL_SIZES = (251, 501, 1001)
 SAMPLE_RATE = 16000
 
@@ -246,3 +252,134 @@ def test_weights_of_other_kernel_lengths_are_refused(kernel_sizes, strict):
         assert str(list(lengths)) in str(error.value)
     for name, value in frontend.state_dict().items():
         assert value.equal(before[name])
+
+
+CLIP, HOP = 4800, 800  # samples
+
+
+def song_frontend(**options):
+    """A front-end in evaluation for which a song can be filtered once."""
+    options = {"n_filters": 4, "kernel_sizes": (51, 201), "n_frames": 16} | options
+    torch.manual_seed(0)
+    return MSSincNet(**options).eval()
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Notes in a list for each call of ``clip_maps`` how the song is filtered."""
+    taken = []
+
+    def once(*arguments):
+        taken.append("once")
+        return cut_song(*arguments)
+
+    def clip_by_clip(*arguments):
+        taken.append("clip by clip")
+        return filtered_maps(*arguments)
+
+    monkeypatch.setattr(frontend_file, "cut_song", once)
+    monkeypatch.setattr(frontend_file, "filtered_maps", clip_by_clip)
+    return taken
+
+
+@needs_compiler
+@pytest.mark.parametrize("backend", ["auto", "simd"])
+def test_a_song_is_filtered_once_where_no_gradient_is_needed(backend, ways):
+    frontend, (song,) = song_frontend(backend=backend), music(2 * CLIP, batch=1)
+    with torch.no_grad():
+        expected = frontend.clip_maps(song, CLIP, HOP)
+    with torch.inference_mode():
+        assert frontend.clip_maps(song, CLIP, HOP).equal(expected)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert frontend.clip_maps(song, CLIP, HOP).equal(expected)
+    # As SpeechBrain's EncoderClassifier runs: frozen, but with gradients enabled.
+    maps = frontend.requires_grad_(False).clip_maps(song, CLIP, HOP)
+    assert maps.equal(expected)
+    assert not maps.requires_grad
+    assert ways == 4 * ["once"]
+    with torch.no_grad():
+        clips = frontend(song.unfold(0, CLIP, HOP))
+    torch.testing.assert_close(maps, clips, rtol=0, atol=1e-5 * clips.max().item())
+
+
+def in_training(frontend, song):
+    """Batch statistics are those of the clips."""
+    return frontend.train().requires_grad_(False), song
+
+
+def by_the_definition(frontend, song):
+    """The definition is asked for."""
+    frontend.backend = "reference"
+    return frontend.requires_grad_(False), song
+
+
+def by_ffts(frontend, song):
+    """Another fast path is asked for."""
+    frontend.backend = "fft"
+    return frontend.requires_grad_(False), song
+
+
+def with_parameters_to_learn(frontend, song):
+    """The filters may need a gradient."""
+    return frontend, song
+
+
+def with_one_parameter_to_learn(frontend, song):
+    """A batch norm may need a gradient."""
+    frontend.requires_grad_(False).norms[1].bias.requires_grad_()
+    return frontend, song
+
+
+def with_a_song_to_learn(frontend, song):
+    """The waveform may need a gradient."""
+    return frontend.requires_grad_(False), song.requires_grad_()
+
+
+def in_double_precision(frontend, song):
+    """The compiled loops have single precision."""
+    return frontend.double().requires_grad_(False), song.double()
+
+
+def from_samples_of_double_precision(frontend, song):
+    """The compiled loops have single precision."""
+    return frontend.requires_grad_(False), song.double()
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        in_training,
+        by_the_definition,
+        by_ffts,
+        with_parameters_to_learn,
+        with_one_parameter_to_learn,
+        with_a_song_to_learn,
+        in_double_precision,
+        from_samples_of_double_precision,
+    ],
+)
+def test_else_a_songs_clips_are_filtered_one_by_one(prepare, ways):
+    frontend, song = prepare(song_frontend(), music(2 * CLIP, batch=1)[0])
+    same = copy.deepcopy(frontend)
+    maps = frontend.clip_maps(song, CLIP, HOP)
+    assert ways == 2 * ["clip by clip"]
+    expected = same(song.unfold(0, CLIP, HOP))
+    assert maps.equal(expected)
+    for name, value in frontend.named_buffers():
+        assert value.equal(same.get_buffer(name))
+    learned = [p for p in (*frontend.parameters(), song) if p.requires_grad]
+    assert maps.requires_grad == bool(learned)
+    if learned:
+        grads = torch.autograd.grad(maps.sum(), learned, allow_unused=True)
+        assert any(grad is not None for grad in grads)
+
+
+def test_without_compiled_loops_a_songs_clips_are_filtered_one_by_one(
+    ways, monkeypatch
+):
+    monkeypatch.setattr(simd_blocks, "LIBRARY", None)
+    frontend, (song,) = song_frontend(), music(2 * CLIP, batch=1)
+    with torch.no_grad():
+        maps = frontend.clip_maps(song, CLIP, HOP)
+        assert ways == 2 * ["clip by clip"]
+        assert maps.equal(frontend(song.unfold(0, CLIP, HOP)))
