@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,7 @@ def test_an_error_does_not_wait_for_the_tracks_in_line(data, tmp_path, monkeypat
 
     def fail(path, cached_path):
         tried.append(path)
+        time.sleep(0.005)  # as decoding does, so that the main thread has its turn
         raise OSError("no space left on device")
 
     for nth in range(200):

@@ -232,6 +232,10 @@ def test_auto_is_the_reference_for_clips_shorter_than_a_filter(arguments):
     assert filtered_maps(wavs, *arguments).equal(reference_maps(wavs, *arguments))
 
 
+def test_auto_is_the_reference_for_no_clips_at_all(arguments):
+    assert filtered_maps(torch.zeros(0, 4000), *arguments).shape == (0, N_FILTERS, 64)
+
+
 def test_auto_is_the_reference_where_the_waveform_needs_a_gradient(arguments):
     wavs = music(4000)
     found, expected = (wavs.clone().requires_grad_() for _ in range(2))

@@ -189,3 +189,14 @@ def test_lanes_are_filled_up_with_zeros(n_filters):
     in_order = lanes.movedim(1, -1).flatten(0, 2)
     assert in_order[:n_filters].equal(values)
     assert in_order[n_filters:].eq(0).all()
+
+
+@needs_compiler
+def test_a_loud_filter_is_not_heard_in_the_one_beside_it():
+    filters = torch.randn(simd_blocks.GROUP, 251)
+    filters[simd_blocks.LANES] *= 3000
+    wavs, offsets = torch.randn(1, 9000), torch.zeros(simd_blocks.GROUP)
+    expected = F.conv1d(wavs.double()[:, None], filters.double()[:, None]).relu()
+    expected = F.adaptive_avg_pool1d(expected, 64)
+    errors = (simd_blocks.filter_and_pool(wavs, filters, offsets, 64) - expected).abs()
+    assert (errors.amax(2) < 1e-6 * expected.amax(2)).all()

@@ -79,6 +79,7 @@ def fastest_backend(wavs, filters, norm):
     if (
         wavs.requires_grad
         or wavs.shape[1] < filters.shape[1]
+        or wavs.shape[0] == 0  # FFTs take no empty batch
         or wavs.dtype not in (torch.float32, torch.float64)  # FFTs take no other
         # Statistics of several processes are the batch norm's own business.
         or not isinstance(norm, torch.nn.BatchNorm1d)

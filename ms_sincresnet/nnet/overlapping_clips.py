@@ -157,12 +157,14 @@ def maps_of_clips(song, scales, banks, n_frames):
     """
     n_clips, n_filters = len(song.clip_means), len(banks[0][0])
     maps = song.centred.new_empty(n_clips, len(banks), n_filters, n_frames)
+    gains = [simd_blocks.gains_of(filters, offsets) for filters, offsets, _ in banks]
     tasks = []
-    for nth, bank in enumerate(banks):
+    for nth, (filters, offsets, padding) in enumerate(banks):
+        bank = filters / gains[nth][:, None], offsets / gains[nth], padding
         loop = _loop_over(song, scales, bank, maps[:, nth])
         tasks += [(loop, group) for group in range(-(-n_filters // GROUP))]
     simd_blocks.side_by_side(lambda task: task[0](task[1]), tasks)
-    return maps
+    return maps.mul_(torch.stack(gains)[..., None])
 
 
 def _loop_over(song, scales, bank, maps):

@@ -145,6 +145,33 @@ def in_lanes(values):
     return values.unflatten(0, (-1, 2, LANES)).movedim((1, 2), (-2, -1)).contiguous()
 
 
+def gains_of(filters, offsets):
+    """Powers of two by which filters and offsets are divided, and maps multiplied.
+
+    Two filters share a transform; if one were far louder, its rounding would be heard
+    in the other.
+
+    Arguments
+    ---------
+    filters : torch.Tensor [n_filters, kernel_size]
+        Filters.
+    offsets : torch.Tensor [n_filters]
+        What is added to their outputs.
+
+    Returns
+    -------
+    torch.Tensor [n_filters]
+        The gains.
+
+    Example
+    -------
+    >>> gains_of(torch.tensor([[3.0, 300.0], [0.0, 0.0]]), torch.zeros(2))
+    tensor([256.,   1.])
+    """
+    peaks = torch.maximum(filters.abs().amax(1), offsets.abs())
+    return torch.where(peaks > 0, peaks, 1).log2().floor().exp2()
+
+
 def responses_of(filters):
     """Frequency responses of groups of filters, for correlation.
 
@@ -257,7 +284,9 @@ def _forward(wavs, filters, offsets, n_frames, padding, keep_masks):
     windows = Windows(wavs.shape[1] + 2 * padding - kernel_size + 1, n_frames)
     hop = _hop(kernel_size)
     spectra = spectra_of(_blocks(wavs, padding, windows.n_outputs, kernel_size))
-    responses, lanes, roots = responses_of(filters), in_lanes(offsets), roots_of_unity()
+    gains = gains_of(filters, offsets)
+    responses = responses_of(filters / gains[:, None])
+    lanes, roots = in_lanes(offsets / gains), roots_of_unity()
     maps = wavs.new_empty(batch, n_filters, n_frames)
     masks = _new_masks(wavs, filters, n_frames, padding, keep_masks)
 
@@ -272,7 +301,7 @@ def _forward(wavs, filters, offsets, n_frames, padding, keep_masks):
         )
 
     side_by_side(task, *_pairs(range(batch), range(len(lanes))))
-    return maps, masks
+    return maps.mul_(gains[:, None]), masks
 
 
 def _backward(grad_maps, wavs, masks, kernel_size, padding):
