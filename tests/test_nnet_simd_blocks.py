@@ -200,3 +200,13 @@ def test_a_loud_filter_is_not_heard_in_the_one_beside_it():
     expected = F.adaptive_avg_pool1d(expected, 64)
     errors = (simd_blocks.filter_and_pool(wavs, filters, offsets, 64) - expected).abs()
     assert (errors.amax(2) < 1e-6 * expected.amax(2)).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("spoilt", ["filters", "wavs"])
+def test_nan_is_not_hidden(spoilt):
+    arguments = {"wavs": torch.randn(1, 600), "filters": torch.randn(1, 7)}
+    arguments[spoilt][0, 3] = torch.nan
+    assert (
+        filter_and_pool(**arguments, offsets=torch.zeros(1), n_frames=8).isnan().all()
+    )

@@ -38,7 +38,7 @@ INLINE cvec times(cvec a, complex_t w)
 {
     return (cvec){a.re * w.re - a.im * w.im, a.re * w.im + a.im * w.re};
 }
-INLINE vec rectify(vec a) { return (vec)((ivec)a & (a > 0)); }
+INLINE vec rectify(vec a) { return (vec)((ivec)a & ~(a <= 0)); } /* NaN stays NaN */
 
 /* Inverse transforms of 4 and 8 points. */
 INLINE void dft4(cvec *a, cvec *b, cvec *c, cvec *d)
@@ -90,8 +90,8 @@ INLINE void inverse_transform(cvec *work, const complex_t *roots)
 
 INLINE cvec *at_time(cvec *work, int t) { return work + t % SIDE * PITCH + t / SIDE; }
 
-/* A block of a group of filters' outputs: spectrum × responses (+ offsets), transformed. Both
- * are given column by column. */
+/* A block of outputs of a group of filters: spectrum × responses (+ offsets), inverted.
+ * Both are given column by column. */
 INLINE void filter_block(const complex_t *spectrum, const cvec *responses,
                          const cvec *offsets, const complex_t *roots, cvec *work)
 {
@@ -201,8 +201,9 @@ void filter_and_pool_backward(
             while (past < n_frames && starts[past] <= t) past++;
             cvec grad = frame_grads[first];
             for (int f = first + 1; f < past; f++) grad = add(grad, frame_grads[f]);
-            ivec re = __builtin_convertvector(masks[u / 8 * 2], ivec) & (1 << u % 8);
-            ivec im = __builtin_convertvector(masks[u / 8 * 2 + 1], ivec) & (1 << u % 8);
+            int bit = 1 << u % 8;
+            ivec re = __builtin_convertvector(masks[u / 8 * 2], ivec) & bit;
+            ivec im = __builtin_convertvector(masks[u / 8 * 2 + 1], ivec) & bit;
             /* Parts swapped: a forward transform. */
             work[u / SIDE * PITCH + u % SIDE] = (cvec){
                 (vec)((ivec)grad.im & (im != 0)), (vec)((ivec)grad.re & (re != 0))};
@@ -249,8 +250,8 @@ INLINE void add_reach(cvec *to, cvec *from, cvec *other, const cvec *fading,
 void filter_song(
     const complex_t *spectra, const cvec *responses, const cvec *offsets,
     const cvec *total, const cvec *fading, const complex_t *roots,
-    const windows_t *windows, const song_t *song, int n_filters, int64_t floats_a_clip, cvec *buffers, cvec *sums,
-    float *maps)
+    const windows_t *windows, const song_t *song, int n_filters, int64_t floats_a_clip,
+    cvec *buffers, cvec *sums, float *maps)
 {
     const int n_active = (song->span + song->hop - 1) / song->hop, reach = song->reach;
     cvec *work = buffers, *edge = work + SIDE * PITCH;
