@@ -156,7 +156,8 @@ def forward_lightly(trunk, feats):
     """The trunk's forward pass, of which the convolutions' outputs alone are kept.
 
     Batch norms, ReLUs and the pooling are computed again in the backward pass, block by
-    block: a third less is kept, for next to no time.
+    block: a third less is kept, for next to no time. There is one backward pass for
+    each forward pass; ``retain_graph`` and second derivatives are for evaluation mode.
 
     Arguments
     ---------
