@@ -252,3 +252,6 @@ def test_auto_is_the_reference_where_processes_share_statistics(arguments):
     arguments = (filters, shared.eval().requires_grad_(False), *rest)
     wavs = music(4000)
     assert filtered_maps(wavs, *arguments).equal(reference_maps(wavs, *arguments))
+    for backend in ("fft", "simd"):
+        with pytest.raises(ValueError, match="needs a BatchNorm1d; got a SyncBatchN"):
+            filtered_maps(wavs, *arguments, backend=backend)

@@ -169,7 +169,7 @@ def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=Fals
     >>> fast_maps(wavs, filters, norm, n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])
     """
-    _refuse_unsuited(backend, wavs, filters)
+    _refuse_unsuited(backend, wavs, filters, norm)
     if norm.training:
         mean, variance = output_moments(wavs, filters, padding)
         n_outputs = wavs.shape[1] + 2 * padding - filters.shape[1] + 1
@@ -183,8 +183,13 @@ def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=Fals
     return OPERATORS[backend].filter_and_pool(*arguments)
 
 
-def _refuse_unsuited(backend, wavs, filters):
+def _refuse_unsuited(backend, wavs, filters, norm):
     """Refuses what a backend would fail at, or compute wrongly."""
+    if not isinstance(norm, torch.nn.BatchNorm1d):
+        raise ValueError(
+            f"backend={backend!r} needs a BatchNorm1d; got a {type(norm).__name__}, "
+            "whose statistics it cannot share. backend='auto' takes what can be used"
+        )
     if backend == "simd":
         suits = simd_blocks.suits(wavs, filters)
         needs = (
