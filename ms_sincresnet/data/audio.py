@@ -106,7 +106,7 @@ def normalize_audio(samples, sample_rate, target_rate=SAMPLE_RATE):
 
 
 def read_blocks(path, sample_rate=SAMPLE_RATE):
-    """Decodes a file to mono samples at one rate, a few seconds at a time.
+    """Decodes a file to mono samples at one rate, block by block.
 
     So an hour of stereo at 48 kHz never lies in memory whole. A file that breaks off or
     cannot be decoded to its end gives what comes before, with a warning.
