@@ -7,9 +7,11 @@ import torch
 from speechbrain.nnet.CNN import SincConv
 
 from ms_sincresnet.nnet.filterbank import (
+    INITS,
+    SCALES,
     SincFilterbank,
     half_hamming_window,
-    mel_cutoffs,
+    initial_edges,
     sinc_filters,
 )
 
@@ -27,6 +29,11 @@ def learned_bank(kernel_size):
         bank.low_hz_.uniform_(-7800, 7800, generator=generator)
         bank.band_hz_.uniform_(-3000, 3000, generator=generator)
     return bank
+
+
+def edges(init, n_filters, sample_rate):
+    """Initial edges with the defaults of 50 Hz."""
+    return initial_edges(init, n_filters, sample_rate, min_low_hz=50, min_band_hz=50)
 
 
 def numpy_cutoffs(bank):
@@ -131,9 +138,121 @@ def test_cutoffs_start_evenly_spaced_in_mel_from_30_hz(sample_rate):
 
 
 def test_the_top_of_the_mel_scale_leaves_room_for_what_is_added():
-    edges_hz = mel_cutoffs(5, 16000, min_low_hz=20.0, min_band_hz=10.0)
+    edges_hz = initial_edges("mel", 5, 16000, min_low_hz=20.0, min_band_hz=10.0)
     assert edges_hz[0].item() == pytest.approx(30)
     assert edges_hz[-1].item() == pytest.approx(7970)
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100])
+@pytest.mark.parametrize("n_filters", [8, 80, 160])
+def test_the_mel_edges_are_sincnets_to_the_bit(n_filters, sample_rate):
+    ends_hz = torch.tensor([30, sample_rate / 2 - 100], dtype=torch.float64)
+    ends = (2595 * torch.log10(1 + ends_hz / 700)).tolist()
+    mel = torch.linspace(*ends, n_filters + 1, dtype=torch.float64)
+    expected = 700 * (10 ** (mel / 2595) - 1)
+    assert torch.equal(edges("mel", n_filters, sample_rate), expected)
+
+
+def test_scales_at_1_khz_and_back():
+    hz = torch.linspace(30, 24000, 999, dtype=torch.float64)
+    published = {"mel": 1000, "linear": 1000, "bark": 8.5, "erb": 15.6}
+    for name, (to_scale, to_hz) in SCALES.items():
+        value = to_scale(torch.tensor(1000.0)).item()
+        assert value == pytest.approx(published[name], rel=0.004)
+        torch.testing.assert_close(to_hz(to_scale(hz)), hz, rtol=1e-12, atol=0)
+
+
+def test_bark_is_zwickers_to_a_twentieth():
+    """The critical bands of Zwicker's table, in the range Traunmüller says it of."""
+    hz = [200, 300, 400, 510, 630, 770, 920, 1080, 1270, 1480, 1720, 2000, 2320, 2700]
+    hz += [3150, 3700, 4400, 5300, 6400]
+    to_bark, _ = SCALES["bark"]
+    bark = to_bark(torch.tensor(hz, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(bark, np.arange(2, 21), rtol=0, atol=0.05)
+
+
+def test_bands_in_erb_are_as_many_erbs_wide_everywhere():
+    """ERB = 24.7 (4.37 f + 1), f in kHz; 21.4 is rounded from 21.33."""
+    edges_hz = edges("erb", 160, 16000).numpy()
+    centre_hz = (edges_hz[1:] + edges_hz[:-1]) / 2
+    erbs = np.diff(edges_hz) / (24.7 * (4.37 * centre_hz / 1000 + 1))
+    np.testing.assert_allclose(erbs, erbs[0], rtol=1e-3)
+
+
+def test_linear_edges_are_evenly_spaced_in_hz():
+    edges_hz = edges("linear", 4, 16000)
+    assert edges_hz.tolist() == pytest.approx([30, 1997.5, 3965, 5932.5, 7900])
+
+
+@pytest.mark.parametrize(
+    ("sample_rate", "octaves_hz"),
+    [
+        (8000, [200, 400, 800, 1600]),
+        (16000, [200, 400, 800, 1600, 3200]),  # Jiang et al.
+        (22050, [200, 400, 800, 1600, 3200, 6400]),
+        (44100, [200, 400, 800, 1600, 3200, 6400, 12800]),
+        (48000, [200, 400, 800, 1600, 3200, 6400, 12800]),
+    ],
+)
+def test_octave_bands_are_cut_into_equal_parts(sample_rate, octaves_hz):
+    octaves_hz = [30, *octaves_hz, sample_rate / 2 - 100]
+    n_octaves = len(octaves_hz) - 1
+    assert edges("octave", n_octaves, sample_rate).tolist() == octaves_hz
+    thirds_hz = edges("octave", 3 * n_octaves, sample_rate)
+    np.testing.assert_allclose(thirds_hz[::3], octaves_hz)
+    widths_hz = thirds_hz.diff().reshape(-1, 3)
+    np.testing.assert_allclose(widths_hz, np.diff(octaves_hz)[:, None].repeat(3, 1) / 3)
+
+
+@pytest.mark.parametrize("n_filters", [8, 80, 160])
+def test_every_octave_band_has_as_many_filters(n_filters):
+    edges_hz = edges("octave", n_filters, 16000).numpy()
+    centres_hz = (edges_hz[1:] + edges_hz[:-1]) / 2
+    counts, _ = np.histogram(centres_hz, [0, 200, 400, 800, 1600, 3200, 8000])
+    assert counts.sum() == n_filters
+    assert counts.max() - counts.min() <= 1
+
+
+def test_nase_bands_are_mpeg_7s_where_its_resolution_fits():
+    """Half octaves about 1 kHz, 16 from 62.5 Hz to 16 kHz, and one on either side."""
+    half_octaves_hz = [1000 * 2 ** (m / 2) for m in range(-8, 9)]
+    expected = [30, *half_octaves_hz, 23900]
+    assert edges("nase", 18, 48000).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_nase_bands_reach_the_end_where_that_is_below_16_khz():
+    edges_hz = edges("nase", 160, 16000).numpy()
+    assert edges_hz[[0, 1, -1]] == pytest.approx([30, 62.5, 7900], rel=1e-12)
+    ratio = (7900 / 62.5) ** (1 / 159)
+    np.testing.assert_allclose(edges_hz[2:] / edges_hz[1:-1], ratio, rtol=1e-12)
+
+
+def test_two_nase_bands_meet_in_the_middle_of_mpeg_7s():
+    assert edges("nase", 2, 48000).tolist() == pytest.approx([30, 1000, 23900])
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("init", INITS)
+def test_any_number_of_bands_fits_any_sample_rate(init, sample_rate):
+    for n_filters in (1, 2, 3, 5, 6, 7, 80, 160, 257):
+        edges_hz = edges(init, n_filters, sample_rate).numpy()
+        assert edges_hz.shape == (n_filters + 1,)
+        assert (np.diff(edges_hz) > 0).all()
+        assert edges_hz[[0, -1]] == pytest.approx([30, sample_rate / 2 - 100])
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 48000])
+@pytest.mark.parametrize("init", INITS)
+def test_every_initial_bank_filters(init, sample_rate):
+    for n_filters in (1, 2, 160):
+        bank = SincFilterbank(n_filters, sample_rate=sample_rate, init=init)
+        low_hz, high_hz = (hz.detach().numpy() for hz in bank.cutoffs())
+        assert low_hz[0] == pytest.approx(80)
+        assert high_hz[-1] == pytest.approx(sample_rate / 2)
+        assert high_hz.max() <= sample_rate / 2
+        assert (high_hz - low_hz > 50).all()
+        assert (np.diff(low_hz) > 0).all() and (np.diff(high_hz) > 0).all()
+        assert bank.filters().isfinite().all()
 
 
 @pytest.mark.parametrize("make_bank", [SincFilterbank, learned_bank])
@@ -178,7 +297,10 @@ def test_attributes_tell_the_sizes():
         ({"kernel_size": 1}, "kernel_size must be odd and at least 3.* got 1"),
         ({"n_filters": 0}, "n_filters .* got 0"),
         ({"n_filters": 2.5}, r"n_filters .* got 2\.5"),
-        ({"init": "mels"}, "init must be one of mel.* got 'mels'"),
+        (
+            {"init": "mels"},
+            "one of mel, linear, bark, erb, octave, nase; got 'mels'",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -1,5 +1,8 @@
 """Cut-off frequencies to band-pass FIR filters, and where the cut-offs start."""
 
+import math
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -80,18 +83,82 @@ def sinc_filters(low_hz, high_hz, kernel_size, sample_rate):
     return taps * half_hamming_window(kernel_size, taps.device)
 
 
-def mel_cutoffs(n_filters, sample_rate, min_low_hz, min_band_hz):
-    """SincNet's initial cut-offs: neighbouring bands, evenly spaced in mel.
+# Of frequency in Hz, and back. Traunmüller's Bark has an inverse in closed form and is
+# within 0.05 of Zwicker's table from 200 to 6400 Hz; his corrections below 2 and above
+# 20.1 Bark would put kinks into it.
+SCALES = {
+    "mel": (
+        lambda hz: 2595 * torch.log10(1 + hz / 700),
+        lambda mel: 700 * (10 ** (mel / 2595) - 1),
+    ),
+    "linear": (lambda hz: hz, lambda hz: hz),
+    "bark": (
+        lambda hz: 26.81 * hz / (1960 + hz) - 0.53,
+        lambda bark: 1960 * (bark + 0.53) / (26.28 - bark),
+    ),
+    "erb": (
+        lambda hz: 21.4 * torch.log10(1 + 0.00437 * hz),
+        lambda erb: (10 ** (erb / 21.4) - 1) / 0.00437,
+    ),
+}
+INITS = (*SCALES, "octave", "nase")
 
-    The mel scale (2595 log₁₀(1 + f/700)) from 30 Hz to f_s/2 less ``min_low_hz`` and
-    ``min_band_hz``, which the filterbank adds to what it has learned.
+
+def _octave_edges(n_bands, low_hz, high_hz):
+    """Octave bands from 200 Hz up, and one below, cut into equal parts in Hz."""
+    n_octaves = round(math.log2(high_hz / 200))
+    octaves_hz = [low_hz, *(200.0 * 2**octave for octave in range(n_octaves)), high_hz]
+    octaves = np.linspace(0, len(octaves_hz) - 1, n_bands + 1)
+    return np.interp(octaves, np.arange(len(octaves_hz)), octaves_hz)
+
+
+def _nase_edges(n_bands, low_hz, high_hz):
+    """Equal parts of an octave between MPEG-7's outer edges, one band beyond each."""
+    inner_hz = [hz for hz in (62.5, 16000.0) if hz < high_hz]
+    outer = min(1, n_bands / 3)  # of one or two bands, none can lie outside
+    bands = [0, outer, n_bands - outer][: len(inner_hz) + 1] + [n_bands]
+    log_hz = np.log2([low_hz, *inner_hz, high_hz])
+    return 2 ** np.interp(np.arange(n_bands + 1), bands, log_hz)
+
+
+def initial_edges(init, n_filters, sample_rate, min_low_hz, min_band_hz):
+    """Where the cut-offs start: neighbouring bands from 30 Hz up.
+
+    They end at f_s/2 less ``min_low_hz`` and ``min_band_hz``. The filterbank adds both:
+    a filter starts ``min_low_hz`` above its band and is ``min_band_hz`` wider. Four
+    scales are cut into equal parts:
+
+    - "mel", SincNet's: 2595 log₁₀(1 + f/700).
+    - "linear": Hz.
+    - "bark": 26.81 f / (1960 + f) − 0.53. H. Traunmüller, "Analytical expressions for
+      the tonotopic sensory scale", JASA 88, 1990.
+    - "erb": 21.4 log₁₀(1 + 0.00437 f). B. Glasberg, B. Moore, "Derivation of auditory
+      filter shapes from notched-noise data", Hearing Research 47, 1990.
+
+    Two are the bands of features for music, of which these have a few and we as many as
+    there are filters:
+
+    - "octave": D.-N. Jiang et al., "Music type classification by spectral contrast
+      feature", ICME 2002, has six bands at 16 kHz, with edges at 200, 400, 800, 1600
+      and 3200 Hz. Ours: each is cut into K/6 bands of one width in Hz, since the
+      feature weighs all bins of a band alike; some lie across an edge unless K/6 is
+      whole. At any sample rate the last octave is, as theirs, stretched or cut by at
+      most half an octave to end where the filters do.
+    - "nase": H.-G. Kim, N. Moreau, T. Sikora, "Audio classification based on MPEG-7
+      spectral basis representations", IEEE TCSVT 14, 2004: MPEG-7's bands of r octaves
+      from 62.5 Hz to 16 kHz, edges at 1 kHz · 2^(r m), and one band on either side.
+      Ours: r is what makes K bands, not a power of two, and 1 kHz need not be an edge.
+      Where the filters end below 16 kHz, so do the bands of r octaves, with none above.
+      One or two filters share the whole range.
 
     Arguments
     ---------
+    init : str
+        One of those above.
     n_filters : int
-        Number of bands.
+        Number of bands, K.
     sample_rate : int
-        Sample rate, in Hz.
+        Sample rate, f_s, in Hz.
     min_low_hz : float
         Least lower cut-off frequency, in Hz.
     min_band_hz : float
@@ -102,20 +169,29 @@ def mel_cutoffs(n_filters, sample_rate, min_low_hz, min_band_hz):
     torch.Tensor [n_filters + 1]
         The edges of the bands, in Hz and float64.
 
+    Raises
+    ------
+    ValueError
+        If ``init`` is unknown.
+
     Example
     -------
-    >>> edges_hz = mel_cutoffs(160, 16000, min_low_hz=50.0, min_band_hz=50.0)
+    >>> edges_hz = initial_edges("mel", 160, 16000, min_low_hz=50.0, min_band_hz=50.0)
     >>> [round(hz, 1) for hz in edges_hz[[0, 1, -1]].tolist()]
     [30.0, 41.3, 7900.0]
+    >>> initial_edges("octave", 6, 16000, min_low_hz=50.0, min_band_hz=50.0).tolist()
+    [30.0, 200.0, 400.0, 800.0, 1600.0, 3200.0, 7900.0]
     """
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(INITS)}; got {init!r}")
     low_hz, high_hz = 30.0, sample_rate / 2 - (min_low_hz + min_band_hz)
-    ends = torch.tensor([low_hz, high_hz], dtype=torch.float64)
-    low_mel, high_mel = (2595 * torch.log10(1 + ends / 700)).tolist()
-    mel = torch.linspace(low_mel, high_mel, n_filters + 1, dtype=torch.float64)
-    return 700 * (10 ** (mel / 2595) - 1)
-
-
-INITS = {"mel": mel_cutoffs}
+    if init == "octave":
+        return torch.from_numpy(_octave_edges(n_filters, low_hz, high_hz))
+    if init == "nase":
+        return torch.from_numpy(_nase_edges(n_filters, low_hz, high_hz))
+    to_scale, to_hz = SCALES[init]
+    ends = to_scale(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()
+    return to_hz(torch.linspace(*ends, n_filters + 1, dtype=torch.float64))
 
 
 class SincFilterbank(nn.Module):
@@ -135,7 +211,9 @@ class SincFilterbank(nn.Module):
     sample_rate : int
         Sample rate of the waveform, in Hz.
     init : str
-        Scale on which the cut-offs start evenly spaced: "mel".
+        Where the cut-offs start: evenly spaced in "mel", "linear" (Hz), "bark" or
+        "erb"; or as the bands of octave-based spectral contrast, "octave", or of
+        MPEG-7's normalised audio spectrum envelope, "nase". See ``initial_edges``.
     min_low_hz : float
         Least lower cut-off frequency, in Hz.
     min_band_hz : float
@@ -173,14 +251,12 @@ class SincFilterbank(nn.Module):
                 "kernel_size must be odd and at least 3, so that the filter has a "
                 f"centre; got {kernel_size!r}"
             )
-        if init not in INITS:
-            raise ValueError(f"init must be one of {', '.join(INITS)}; got {init!r}")
         self.n_filters = n_filters
         self.kernel_size = kernel_size
         self.sample_rate = sample_rate
         self.min_low_hz = min_low_hz
         self.min_band_hz = min_band_hz
-        edges_hz = INITS[init](n_filters, sample_rate, min_low_hz, min_band_hz)
+        edges_hz = initial_edges(init, n_filters, sample_rate, min_low_hz, min_band_hz)
         self.low_hz_ = nn.Parameter(edges_hz[:-1, None].float())
         self.band_hz_ = nn.Parameter(edges_hz.diff()[:, None].float())
 
