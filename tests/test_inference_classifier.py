@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import FetchFrom, FetchSource
 
-from ms_sincresnet import GenreClassifier
+from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import AudioFileError, ModelFolderError
 from ms_sincresnet.inference.model_folder import save_model_folder
 
@@ -456,3 +457,182 @@ def test_bf16_is_used_and_names_the_same_genre(model_folder, classifier, song):
 def test_options_of_the_run_reach_the_model(classifier):
     assert classifier.device == "cpu"
     assert {tensor.device.type for tensor in classifier.mods.parameters()} == {"cpu"}
+
+
+@pytest.fixture(scope="module")
+def other_model(genres):
+    """A random model of another architecture that is sure of what it names."""
+    torch.manual_seed(1)
+    model = MSSincResNet(len(genres), 8, pooling="avg", hidden_size=None).eval()
+    model.classifier.layers.weight.data *= 10
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def other_genres(genres):
+    """Names of the genres, in the order of the other model's outputs."""
+    return sorted(genres)
+
+
+@pytest.fixture(scope="module")
+def other_folder(other_model, other_genres, tmp_path_factory):
+    """The other model's folder."""
+    folder = tmp_path_factory.mktemp("fusion") / "model"
+    save_model_folder(folder, other_model, other_genres)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fused(model_folder, other_folder):
+    """Both models, fused."""
+    return GenreClassifier.from_hparams([model_folder, other_folder], run_opts=CPU)
+
+
+@pytest.fixture
+def songs(tmp_path, write_song):
+    """Songs of many lengths: paths of files."""
+    parts = [
+        [("metal", 1.3)],
+        [("jazz", 6.2), ("rock", 4.1), ("metal", 13.0)],
+        [("blues", 4.0)],
+    ]
+    return [
+        write_song(tmp_path / f"song {number}.wav", *song)
+        for number, song in enumerate(parts)
+    ]
+
+
+def test_fused_posteriors_are_the_mean_of_the_models(
+    tone_model, other_model, genres, other_genres, fused, songs
+):
+    for path in songs:
+        tone = clip_posteriors(path, tone_model)[0]
+        other = clip_posteriors(path, other_model)[0]
+        assert (tone.mean(0) - other.mean(0)).abs().max() > 0.1
+        other = other[:, [other_genres.index(genre) for genre in genres]]
+        clips = (tone + other) / 2
+        expected = dict(zip(genres, clips.mean(0).tolist(), strict=True))
+        named = max(expected, key=expected.get)
+
+        song = fused.predict_song(path)
+        assert song.genre == named
+        assert song.posteriors == pytest.approx(expected, abs=1e-4)
+        assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
+        found = [clip.posterior for clip in song.clips]
+        assert found == pytest.approx(clips.amax(1).tolist(), abs=1e-4)
+        assert [clip.genre for clip in song.clips] == [
+            genres[index] for index in clips.argmax(1)
+        ]
+
+        log_posteriors, score, index, genre = fused.classify_file(path)
+        assert log_posteriors.exp()[0].tolist() == pytest.approx(
+            list(expected.values()), abs=1e-4
+        )
+        assert score.tolist() == [log_posteriors.max().item()]
+        assert index.tolist() == [genres.index(named)]
+        assert genre == [named]
+
+
+def test_a_file_in_blocks_is_fused_as_its_waveform_is(
+    model_folder, other_folder, fused, songs
+):
+    sources = (model_folder, str(other_folder))
+    small = GenreClassifier.from_hparams(
+        sources, run_opts=CPU, overrides={"batch_size": 2}
+    )
+    assert small.mods.embedding_model.batch_size == 2
+    for path in songs:
+        expected = fused.classify_batch(fused.load_audio(path)[None])[0][0].exp()
+        found = torch.tensor(list(small.predict_song(path).posteriors.values()))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_songs_in_a_batch_are_fused_as_they_are_alone(fused, songs):
+    wavs = [fused.load_audio(path) for path in songs]
+    padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    wav_lens = torch.tensor([len(wav) / padded.shape[1] for wav in wavs])
+    log_posteriors, _, _, named = fused.classify_batch(padded, wav_lens)
+    for path, together, genre in zip(songs, log_posteriors, named, strict=True):
+        alone, _, _, genre_alone = fused.classify_file(path)
+        torch.testing.assert_close(together, alone[0], rtol=0, atol=1e-5)
+        assert [genre] == genre_alone
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_model_fused_with_itself_is_the_model(model_folder, songs, times):
+    fused = GenreClassifier.from_hparams([model_folder] * times, run_opts=CPU)
+    alone = GenreClassifier.from_hparams(
+        model_folder, run_opts=CPU, overrides={"voting": "mean"}
+    )
+    for path in songs:
+        expected, found = alone.predict_song(path), fused.predict_song(path)
+        assert found.genre == expected.genre
+        assert found.shares == pytest.approx(expected.shares, abs=1e-6)
+        assert found.posteriors == pytest.approx(expected.posteriors, abs=1e-6)
+        assert [clip[:3] for clip in found.clips] == [c[:3] for c in expected.clips]
+        torch.testing.assert_close(
+            fused.classify_file(path)[0], alone.classify_file(path)[0]
+        )
+
+
+@pytest.mark.parametrize("freeze_params", [True, False])
+def test_fused_models_are_frozen_as_one_is(model_folder, other_folder, freeze_params):
+    fused = GenreClassifier.from_hparams(
+        [model_folder, other_folder], run_opts=CPU, freeze_params=freeze_params
+    )
+    parameters = list(fused.mods.parameters())
+    assert len(parameters) > 120  # two ResNets of 60 and more
+    assert {tensor.requires_grad for tensor in parameters} == {not freeze_params}
+    assert {module.training for module in fused.mods.modules()} == {not freeze_params}
+    assert {tensor.device.type for tensor in parameters} == {"cpu"}
+
+
+def test_fused_models_of_reduced_precision(model_folder, other_folder, fused, song):
+    reduced = GenreClassifier.from_hparams(
+        [model_folder, other_folder],
+        run_opts={"device": "cpu", "precision": "bf16"},
+    )
+    seen = []
+    layer = reduced.mods.classifier.classifier.classifiers[1].layers
+    layer.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    found, expected = reduced.predict_song(song), fused.predict_song(song)
+    assert seen == [torch.bfloat16]
+    assert found.posteriors == pytest.approx(expected.posteriors, abs=0.05)
+
+
+def test_models_that_cannot_be_fused(tmp_path, model_folder, hub):
+    other = tmp_path / "other"
+    shutil.copytree(model_folder, other)
+    hyperparams = (other / "hyperparams.yaml").read_text()
+    (other / "hyperparams.yaml").write_text(
+        hyperparams.replace("hop_samples: 8000", "hop_samples: 4000")
+    )
+    differ = (
+        f"{other}: cannot be fused with {model_folder}: models must agree in "
+        "hop_samples; found 4000 here and 8000 there"
+    )
+    for sources, told in [
+        ([model_folder, other], differ),
+        ([], "expected one model folder or more; got []"),
+        ([model_folder, "results/nowhere"], "results/nowhere: no such model folder"),
+        ([model_folder, [model_folder]], "cannot be loaded"),
+    ]:
+        with pytest.raises(ModelFolderError) as error:
+            GenreClassifier.from_hparams(sources, run_opts=CPU)
+        assert told in str(error.value)
+    assert hub.requests == []
+
+
+def test_repositories_that_are_fused_do_not_mix_in_savedir(
+    tmp_path, model_folder, other_folder, song, monkeypatch
+):
+    folders = {"user/first": model_folder, "user/second": other_folder}
+    monkeypatch.setattr(
+        huggingface_hub,
+        "hf_hub_download",
+        lambda repo_id, filename, **options: str(folders[repo_id] / filename),
+    )
+    expected = GenreClassifier.from_hparams([*folders.values()], run_opts=CPU)
+    for savedir in (tmp_path / "savedir", None):
+        fused = GenreClassifier.from_hparams([*folders], savedir=savedir, run_opts=CPU)
+        assert fused.predict_song(song) == expected.predict_song(song)

@@ -4,12 +4,15 @@ import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.utils.fetching import FetchSource
 
 from ms_sincresnet.data.audio import read_blocks
 from ms_sincresnet.errors import ModelFolderError, UserError
+from ms_sincresnet.inference.fusion import fuse
 from ms_sincresnet.inference.model_folder import check_model_folder
 from ms_sincresnet.nnet.voting import vote
 
@@ -67,7 +70,8 @@ class GenreClassifier(EncoderClassifier):
 
     SpeechBrain's ``EncoderClassifier`` with its arguments, methods and results, which
     also takes ``pathlib.Path``, reads local audio without links or copies, refuses a
-    model folder that is missing or incomplete, and shows how a song's clips voted.
+    model folder that is missing or incomplete, shows how a song's clips voted, and
+    fuses several models by the sum rule.
 
     Example
     -------
@@ -93,17 +97,24 @@ class GenreClassifier(EncoderClassifier):
 
     @classmethod
     def from_hparams(cls, source, **kwargs):
-        """Loads a model folder, or a repository of the Hub.
+        """Loads a model folder, or a repository of the Hub, or several as one model.
+
+        Several models are fused by the sum rule: the posteriors of a clip are the mean
+        of the models', those of a song the mean of its clips', and the song's largest
+        wins, whatever voting the models were saved with. They may be of any system, but
+        must agree in sample rate, clips and names of the genres.
 
         Load what you trust: ``hyperparams.yaml`` can name any code to be run.
 
         Arguments
         ---------
-        source : str or pathlib.Path
-            A model folder, or the name ``user/repository`` on the Hub.
+        source : str, pathlib.Path or list of them
+            A model folder, or the name ``user/repository`` on the Hub; a list or tuple
+            of such, to be fused.
         **kwargs : dict
             As in SpeechBrain's ``from_hparams``: ``run_opts={"device": "cuda"}`` …
             A folder is read where it lies; ``savedir`` is for what is downloaded.
+            They apply to each model that is fused.
 
         Returns
         -------
@@ -113,10 +124,31 @@ class GenreClassifier(EncoderClassifier):
         Raises
         ------
         ModelFolderError
-            If a folder is named that is not there, lacks a part or cannot be loaded.
+            If a folder is named that is not there, lacks a part or cannot be loaded,
+            if the list is empty, or if models do not agree.
         WeightsError
             If weights do not fit the model.
         """
+        # SpeechBrain's FetchSource is a tuple, and one source.
+        if isinstance(source, FetchSource) or not isinstance(source, list | tuple):
+            return cls._from_source(source, **kwargs)
+        if not source:
+            raise ModelFolderError(
+                "there is no model to fuse: expected one model folder or more; got "
+                f"{source}"
+            )
+        savedir = kwargs.pop("savedir", None)
+        models = []
+        for each in source:
+            # SpeechBrain would take another model's files that it finds in savedir.
+            own = savedir and Path(savedir, quote(str(each), safe=""))
+            models.append(cls._from_source(each, savedir=own, **kwargs))
+        names = {"run_opts", "freeze_params"}.intersection(kwargs)
+        return cls(*fuse(source, models), **{name: kwargs[name] for name in names})
+
+    @classmethod
+    def _from_source(cls, source, **kwargs):
+        """Loads one model folder, or a repository of the Hub."""
         folder = _local_path(source, hub_parts=2)
         if folder is not None:
             check_model_folder(folder)
