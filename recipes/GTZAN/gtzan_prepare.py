@@ -7,16 +7,20 @@ Any data set that has a folder of tracks for each genre can be prepared with it.
 """
 
 import logging
+from functools import partial
 from pathlib import Path
+
+import pandas as pd
 
 from ms_sincresnet.data.folds import split_fold
 from ms_sincresnet.data.manifest import (
+    PARTS,
     audio_files,
     find_tracks,
     genre_folders,
     prepare_manifests,
 )
-from ms_sincresnet.errors import DataFolderError
+from ms_sincresnet.errors import DataFolderError, HparamError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ GENRES = (
 )
 LAYOUTS = ("Data/genres_original", "genres_original", "genres", ".")
 KNOWN_BAD = "jazz.00054"
+PROTOCOLS = ("random", "filtered")
+LISTS_FOLDER = Path(__file__).parent / "filtered"
 
 HOW_TO_GET = """\
 GTZAN's first home is gone. Today its tracks can be had from
@@ -52,19 +58,28 @@ def prepare_gtzan(
     manifest_folder,
     cache_folder,
     *,
+    protocol="random",
     fold=0,
     n_folds=10,
     valid_fraction=0.1,
     seed=1234,
     n_jobs=None,
 ):
-    """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for one fold of GTZAN.
+    """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for one split of GTZAN.
 
     Genre folders are looked for in ``Data/genres_original``, ``genres_original``,
     ``genres`` and in the data folder itself. Tracks are decoded once, to 16 kHz mono.
     Those that cannot be decoded (``jazz.00054.wav`` in the common copies) are left out,
-    named in a warning and in ``report.json``. Tracks of identical audio, of which GTZAN
-    has 14 pairs, stay on one side of the split; the report names them.
+    named in a warning and in ``report.json``.
+
+    The protocol decides what is tested:
+
+    - "random" deals all tracks into stratified folds. Tracks of identical audio, of
+      which GTZAN has 14 pairs, stay on one side of the split; the report names them.
+    - "filtered" is the one split of C. Kereliuk, B. L. Sturm, J. Larsen, "Deep Learning
+      and Music Adversaries", IEEE Transactions on Multimedia 17(11), 2015: 443 tracks
+      to train, 197 to validate, 290 to test, without GTZAN's repeated and distorted
+      tracks, and no artist in two parts. All other tracks are passed over.
 
     A second call does nothing. A call with other options, or after a change of the
     data, writes the manifests anew.
@@ -77,8 +92,11 @@ def prepare_gtzan(
         Where manifests and ``report.json`` go.
     cache_folder : str or pathlib.Path
         Where the 16 kHz copies go: ``$data_root`` in the manifests.
+    protocol : str
+        "random" or "filtered". The latter leaves no choice: ``n_folds``,
+        ``valid_fraction`` and ``seed`` change nothing.
     fold : int
-        The fold to test, from 0 to ``n_folds - 1``.
+        The fold to test, from 0 to ``n_folds - 1``. 0 for "filtered".
     n_folds : int
         Stratified folds, from 2 up to the size of the smallest genre.
     valid_fraction : float
@@ -91,9 +109,10 @@ def prepare_gtzan(
     Raises
     ------
     DataFolderError
-        If there is no data, or if a genre has no track that can be used.
+        If there is no data, if a genre has no track that can be used, or if "filtered"
+        lacks a whole part or all training tracks of a genre.
     HparamError
-        If ``fold``, ``n_folds`` or ``valid_fraction`` cannot be used.
+        If ``protocol``, ``fold``, ``n_folds`` or ``valid_fraction`` cannot be used.
 
     Example
     -------
@@ -114,26 +133,34 @@ def prepare_gtzan(
     rock.00001,1.0,$data_root/rock/rock.00001.wav,rock
     <BLANKLINE>
     """
+    _check_protocol(protocol, fold)
     root = find_genres(data_folder)
     tracks = find_tracks(root)
     _warn_of_other_genres(tracks, root)
-    split = {
-        "fold": fold,
-        "n_folds": n_folds,
-        "valid_fraction": valid_fraction,
-        "seed": seed,
-    }
+    options = {"data_folder": str(Path(data_folder).absolute()), "protocol": protocol}
+    if protocol == "filtered":
+        genres = set(tracks.genre) & set(GENRES)
+        tracks = _find_listed(tracks, root)
+        assign_parts = partial(_assign_listed, genres=genres, root=root)
+    else:
+        split = {
+            "fold": fold,
+            "n_folds": n_folds,
+            "valid_fraction": valid_fraction,
+            "seed": seed,
+        }
+        options |= split
 
-    def assign_parts(tracks):
-        """Splits tracks; identical ones go together once their audio is known."""
-        return split_fold(tracks.genre, groups=tracks.get("sha256"), **split)
+        def assign_parts(tracks):
+            """Splits tracks; identical ones go together once their audio is known."""
+            return split_fold(tracks.genre, groups=tracks.get("sha256"), **split)
 
     report = prepare_manifests(
         tracks,
         manifest_folder,
         cache_folder,
         assign_parts=assign_parts,
-        options={"data_folder": str(Path(data_folder).absolute()), **split},
+        options=options,
         n_jobs=n_jobs,
     )
     if KNOWN_BAD in [track["ID"] for track in report["left_out"]]:
@@ -185,6 +212,84 @@ def find_genres(data_folder):
         "or in genres, genres_original or Data/genres_original below it; found none.\n"
         f"{HOW_TO_GET}"
     )
+
+
+def filtered_parts():
+    """Part of each track of the filtered split.
+
+    Returns
+    -------
+    parts : dict
+        "train", "valid" or "test" by ID, in order of the lists.
+
+    Example
+    -------
+    >>> parts = filtered_parts()
+    >>> len(parts), parts["blues.00012"]
+    (930, 'test')
+    """
+    return {
+        track_id: part
+        for part in PARTS
+        for track_id in (LISTS_FOLDER / f"{part}.txt").read_text().split()
+    }
+
+
+def _check_protocol(protocol, fold):
+    """Raises if there is no such protocol, or if a fold is asked of a fixed split."""
+    if protocol not in PROTOCOLS:
+        raise HparamError(
+            f"protocol: expected one of {', '.join(PROTOCOLS)}; got {protocol!r}"
+        )
+    if protocol == "filtered" and fold != 0:
+        raise HparamError(
+            "fold: the protocol 'filtered' is one split without folds, so expected 0; "
+            f"got {fold!r}. Leave fold out, or set protocol to random."
+        )
+
+
+def _find_listed(tracks, root):
+    """The tracks that the filtered split uses; says how many are not there."""
+    parts = pd.Series(filtered_parts())
+    listed = tracks[tracks.ID.isin(parts.index)].reset_index(drop=True)
+    if listed.empty:
+        raise DataFolderError(
+            f"{root}: the protocol 'filtered' needs files with GTZAN's own names, such "
+            f"as blues/blues.00029.wav; found none, but {tracks.path.iloc[0]}. Rename "
+            "the files, or set protocol to random."
+        )
+    logger.info(
+        "%s: %d tracks are not of the filtered split and are passed over",
+        root,
+        len(tracks) - len(listed),
+    )
+    found = parts[listed.ID].value_counts()
+    if len(listed) < len(parts):
+        logger.warning(
+            "%s: of the filtered split found %s; the first that is missing: %s",
+            root,
+            ", ".join(
+                f"{found.get(part, 0)} of {size} {part}"
+                for part, size in parts.value_counts(sort=False).items()
+            ),
+            parts.index.difference(listed.ID)[0],
+        )
+    return listed
+
+
+def _assign_listed(tracks, genres, root):
+    """Parts of the filtered split; raises if a part has no track, or train no genre."""
+    parts = tracks.ID.map(filtered_parts())
+    lacking = [part for part in ("valid", "test") if part not in parts.values]
+    trained = set(tracks.genre[parts == "train"])
+    lacking += [f"{genre} in train" for genre in sorted(genres - trained)]
+    if lacking:
+        raise DataFolderError(
+            f"{root}: the protocol 'filtered' needs tracks in valid and test, and of "
+            f"each genre in train; found none that can be used for {', '.join(lacking)}"
+            ". Give the whole of GTZAN, or set protocol to random."
+        )
+    return parts
 
 
 def _warn_of_other_genres(tracks, root):
