@@ -183,6 +183,62 @@ def test_blocks_decode_to_what_the_whole_file_decodes_to(tmp_path, suffix):
     np.testing.assert_allclose(samples[:n], expected[:n], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize(
+    ("excerpt", "start_s", "end_s"),
+    [
+        ((0, 1), 0, 1),
+        ((1.5, 2), 1.5, 3.5),
+        ((3, 2), 2, 4),  # its last two seconds
+        ((9, 0.5), 3.5, 4),
+        ((0, 9), 0, 4),  # all there is
+        ((9, 9), 0, 4),
+    ],
+)
+def test_an_excerpt_is_cut_from_the_whole(tmp_path, rate, excerpt, start_s, end_s):
+    path = tmp_path / "track.flac"
+    soundfile.write(path, noise(4 * rate, 2), rate)
+    expected = read_audio(path)[round(16000 * start_s) : round(16000 * end_s)]
+    np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
+
+
+def test_an_excerpt_of_an_mp3_is_cut_to_the_sample(tmp_path):
+    path = tmp_path / "track.mp3"
+    soundfile.write(path, noise(4 * 44100, 2), 44100)
+    whole = read_audio(path)
+    excerpt = read_audio(path, excerpt=(1.5, 1))
+    np.testing.assert_array_equal(excerpt, whole[24000:40000])
+    end = read_audio(path, excerpt=(60, 1))
+    np.testing.assert_array_equal(end, whole[-16000:])
+
+
+def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(40 * SAMPLE_RATE), SAMPLE_RATE)
+    n_read, read = [], soundfile.SoundFile.read
+
+    def note(file, *args, **options):
+        block = read(file, *args, **options)
+        n_read.append(len(block))
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", note)
+    assert len(read_audio(path, excerpt=(2, 3))) == 3 * SAMPLE_RATE
+    assert sum(n_read) < 8 * SAMPLE_RATE
+
+
+def test_an_excerpt_is_cached_and_hashed_as_what_it_is(tmp_path):
+    pcm = (noise(SAMPLE_RATE) * 32767).astype(np.int16)
+    pcm[12000:] = 0
+    soundfile.write(tmp_path / "a.wav", pcm, SAMPLE_RATE)
+    soundfile.write(tmp_path / "b.wav", pcm[4000:8000], SAMPLE_RATE)
+    part = cache_audio(tmp_path / "a.wav", tmp_path / "c.wav", excerpt=(0.25, 0.25))
+    assert part == cache_audio(tmp_path / "b.wav", tmp_path / "d.wav")
+    assert (tmp_path / "c.wav").read_bytes() == (tmp_path / "d.wav").read_bytes()
+    still = cache_audio(tmp_path / "a.wav", tmp_path / "e.wav", excerpt=(0.75, 0.25))
+    assert (still.n_samples, still.silent) == (4000, True)
+
+
 def test_headerless_samples_are_refused(tmp_path):
     (tmp_path / "track.raw").write_bytes(bytes(2000))
     with pytest.raises(AudioFileError, match="not readable as audio"):

@@ -88,7 +88,7 @@ def test_a_tenth_of_the_training_part_validates():
 def test_any_share_is_kept_to_the_track_in_each_class(fraction):
     labels = np.repeat(["jazz", "rock"], 200)
     parts = split_fold(labels, 0, 4, valid_fraction=fraction, seed=0)
-    assert (count_table(labels, parts)[:, 2] == np.floor(150 * fraction + 0.5)).all()
+    assert (np.abs(count_table(labels, parts)[:, 2] - 150 * fraction) <= 0.5).all()
 
 
 def test_ten_folds_test_every_track_once_and_divide_no_group(groups):

@@ -85,9 +85,9 @@ def decoded(monkeypatch):
     """Names of the files that are decoded from here on."""
     names, cache_audio = [], manifest.cache_audio
 
-    def note(path, cached_path):
+    def note(path, cached_path, **options):
         names.append(path.name)
-        return cache_audio(path, cached_path)
+        return cache_audio(path, cached_path, **options)
 
     monkeypatch.setattr(manifest, "cache_audio", note)
     return names
@@ -184,11 +184,11 @@ def test_an_index_that_cannot_be_read_costs_time_only(data, tmp_path, decoded):
 def test_what_was_decoded_before_an_error_is_kept(data, tmp_path, monkeypatch):
     done, cache_audio = [], manifest.cache_audio
 
-    def break_off(path, cached_path):
+    def break_off(path, cached_path, **options):
         if len(done) == 4:
             raise OSError("no space left on device")
         done.append(path.name)
-        return cache_audio(path, cached_path)
+        return cache_audio(path, cached_path, **options)
 
     monkeypatch.setattr(manifest, "cache_audio", break_off)
     with pytest.raises(OSError, match="no space"):
@@ -202,7 +202,7 @@ def test_what_was_decoded_before_an_error_is_kept(data, tmp_path, monkeypatch):
 def test_an_error_does_not_wait_for_the_tracks_in_line(data, tmp_path, monkeypatch):
     tried = []
 
-    def fail(path, cached_path):
+    def fail(path, cached_path, **options):
         tried.append(path)
         time.sleep(0.005)  # as decoding does, so that the main thread has its turn
         raise OSError("no space left on device")
@@ -465,6 +465,92 @@ def test_hashes_reach_the_split_and_counts_the_report(data, tmp_path, caplog):
     assert "7 tracks of 2 genres: 5 train, 0 valid, 2 test; 0 left out; 1 group" in line
 
 
+def test_excerpts_lie_beside_whole_tracks_and_each_other(data, tmp_path, decoded):
+    tracks = find_tracks(data)
+    excerpts = [None, (0, 0.1), [0.05, 0.1], (0.05, 0.05)]
+    for excerpt in 2 * excerpts:
+        cached, _ = cache_tracks(tracks, tmp_path / "cache", excerpt=excerpt)
+        first, length = (round(16000 * s) for s in excerpt or (0, 0.2))
+        assert (cached.n_samples == length).all()
+        for track in cached.itertuples():
+            source, _ = soundfile.read(track.path, dtype="int16")
+            copy, _ = soundfile.read(tmp_path / "cache" / track.cached, dtype="int16")
+            np.testing.assert_array_equal(copy, source[first : first + length])
+    assert len(decoded) == 6 * len(excerpts)
+
+
+def test_manifests_of_excerpts_are_made_once_and_remade_for_others(
+    data, tmp_path, decoded
+):
+    prepare(data, tmp_path, excerpt=(0, 0.1))
+    before = states(tmp_path)
+    prepare(data, tmp_path, excerpt=(0, 0.1))
+    assert states(tmp_path) == before
+    prepare(data, tmp_path)
+    rows = read_manifests(tmp_path).values()
+    assert {row["duration"] for row in rows} == {"0.2"}
+    prepare(data, tmp_path, excerpt=[0.0, 0.1])
+    rows = read_manifests(tmp_path).values()
+    assert {row["duration"] for row in rows} == {"0.1"}
+    assert len(decoded) == 12
+
+
+@pytest.mark.parametrize(
+    "excerpt",
+    [
+        30,
+        [30],
+        "30",
+        ["30", "60"],
+        [0, 0],
+        [-1, 30],
+        [0, np.inf],
+        [np.nan, 1],
+        [0, 1e-5],
+    ],
+)
+def test_an_excerpt_that_is_none_is_refused(data, tmp_path, excerpt):
+    with pytest.raises(HparamError, match=r"^excerpt: .*\[30, 60\]; got "):
+        prepare(data, tmp_path, excerpt=excerpt)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_a_script_leaves_out_is_named_beside_what_cannot_be_decoded(
+    data, tmp_path, caplog
+):
+    (data / "rock" / "text.wav").write_text("no audio")
+    lost = {"ID": "rock.lost", "path": data / "rock" / "lost.wav", "reason": "lost"}
+    report = prepare(data, tmp_path, left_out=[lost])
+    assert report["left_out"][0] == {**lost, "path": str(lost["path"])}
+    assert [track["ID"] for track in report["left_out"]] == ["rock.lost", "rock.text"]
+    assert "left out rock.lost: lost" in caplog.messages
+    before = states(tmp_path)
+    assert prepare(data, tmp_path, left_out=[lost]) == report
+    assert states(tmp_path) == before
+    assert len(prepare(data, tmp_path)["left_out"]) == 1
+
+
+def test_a_script_adds_to_the_report_what_its_own_columns_say(data, tmp_path):
+    def describe(tracks):
+        tested = tracks[tracks.part == "test"]
+        return {"tested": tested.artist.tolist(), "n_hashes": tracks.sha256.nunique()}
+
+    def prepare_with(artist):
+        return prepare_manifests(
+            find_tracks(data).assign(artist=artist),
+            tmp_path / "manifests",
+            tmp_path / "cache",
+            assign_parts=assign_in_turn,
+            options={},
+            describe=describe,
+        )
+
+    report = prepare_with("somebody")
+    assert (report["tested"], report["n_hashes"]) == (["somebody"] * 2, 6)
+    assert json.loads((tmp_path / "manifests" / "report.json").read_text()) == report
+    assert prepare_with("another")["tested"] == ["another"] * 2
+
+
 def test_wrong_options_are_told_before_anything_is_decoded(data, tmp_path, decoded):
     def refuse(tracks):
         raise HparamError("fold: expected a whole number from 0 to 9, got 10")
@@ -495,11 +581,11 @@ from ms_sincresnet.data.manifest import find_tracks, prepare_manifests
 
 def die_at(n, function):
     calls = []
-    def wrapped(*args):
+    def wrapped(*args, **options):
         calls.append(args)
         if len(calls) == n:
             os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args)
+        return function(*args, **options)
     return wrapped
 
 if {killed_in!r} == "decoding":

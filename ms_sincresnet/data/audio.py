@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,8 +142,11 @@ def read_blocks(path, sample_rate=SAMPLE_RATE):
         yield from _normalize_blocks(blocks, file.samplerate, sample_rate, path)
 
 
-def read_audio(path, sample_rate=SAMPLE_RATE):
-    """Decodes a whole file to mono samples at one rate, as ``read_blocks`` does.
+def read_audio(path, sample_rate=SAMPLE_RATE, *, excerpt=None):
+    """Decodes a file, or an excerpt, to mono samples as ``read_blocks`` does.
+
+    Nothing after an excerpt is decoded. What precedes it is, as seeking in an mp3 is
+    not exact.
 
     Arguments
     ---------
@@ -151,6 +154,9 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
         A file in any format that soundfile reads, at any rate, of any channel count.
     sample_rate : int
         Rate of the result, in Hz.
+    excerpt : (float, float), optional
+        Start and duration, in s. A file that ends before the excerpt does gives its
+        last ``duration`` seconds, or all of it if it is no longer than that.
 
     Returns
     -------
@@ -169,8 +175,22 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
     >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
     >>> read_audio(path).shape
     (16000,)
+    >>> read_audio(path, excerpt=(0.25, 0.5)).shape
+    (8000,)
     """
-    return np.concatenate(list(read_blocks(path, sample_rate)))
+    if excerpt is None:
+        return np.concatenate(list(read_blocks(path, sample_rate)))
+    start_s, duration_s = excerpt
+    length = round(duration_s * sample_rate)
+    end = round(start_s * sample_rate) + length
+    blocks, n_samples = [], 0
+    with closing(read_blocks(path, sample_rate)) as decoding:
+        for block in decoding:
+            blocks.append(block)
+            n_samples += len(block)
+            if n_samples >= end:
+                break
+    return np.concatenate(blocks)[:end][-length:]
 
 
 class AudioNormalizer:
@@ -220,7 +240,7 @@ class AudioNormalizer:
         return torch.from_numpy(samples).to(audio.device)
 
 
-def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE):
+def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE, *, excerpt=None):
     """Writes the mono 16-bit wav copy of a file that training reads clips from.
 
     The level is kept, unless resampling or a float file went beyond full scale: then
@@ -235,6 +255,8 @@ def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE):
         Where the copy goes. Its folder is made; the file appears whole or not at all.
     sample_rate : int
         Rate of the copy, in Hz.
+    excerpt : (float, float), optional
+        Start and duration of what is copied, in s, see ``read_audio``.
 
     Returns
     -------
@@ -253,7 +275,7 @@ def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE):
     >>> cache_audio(folder / "track.au", folder / "cache" / "track.wav").n_samples
     16000
     """
-    samples = read_audio(path, sample_rate)
+    samples = read_audio(path, sample_rate, excerpt=excerpt)
     samples /= max(1.0, np.abs(samples).max())
     # Times 32768, as libsndfile reads: a 16-bit file at this rate comes back as it was.
     pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")

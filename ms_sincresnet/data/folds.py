@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ms_sincresnet.data.validation import draw_valid
 from ms_sincresnet.errors import HparamError
 
 
@@ -98,68 +99,10 @@ def split_fold(labels, fold, n_folds, valid_fraction, seed, groups=None):
     _check_whole("fold", fold, least=0, most=n_folds - 1)
     folds = stratified_folds(labels, n_folds, seed, groups)
     rest = np.flatnonzero(folds != fold)
-    in_valid = _draw_fraction(labels[rest], valid_fraction, seed, groups[rest])
+    in_valid = draw_valid(labels[rest], valid_fraction, seed, groups[rest])
     parts = np.where(folds == fold, "test", "train")
     parts[rest[in_valid]] = "valid"
     return parts
-
-
-def _draw_fraction(labels, fraction, seed, groups):
-    """Draws groups at random until each class has given its share of items.
-
-    (Folds would do for one over a whole number only.)
-    """
-    wanted = _count_wanted(labels, fraction)
-    drawn = np.zeros(len(labels), dtype=bool)
-    generator = np.random.default_rng(seed)
-    for group in generator.permutation(np.unique(groups)):
-        members = groups == group
-        classes, counts = np.unique(labels[members], return_counts=True)
-        if all(wanted[c] >= n for c, n in zip(classes, counts, strict=True)):
-            drawn |= members
-            for c, n in zip(classes, counts, strict=True):
-                wanted[c] -= n
-    for genre in wanted:
-        if not drawn[labels == genre].any():
-            raise HparamError(
-                f"valid_fraction: the tracks of {str(genre)!r} outside the test fold "
-                f"are too much alike to validate with {fraction} of them: identical "
-                "tracks stay together. Add tracks of this genre."
-            )
-    return drawn
-
-
-def _count_wanted(labels, fraction):
-    """How many items of each class make the fraction; raises where none or all do."""
-    if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
-        raise HparamError(
-            "valid_fraction: expected a number between 0 and 1, the share of the "
-            f"training part that validates, for example 0.1; got {fraction!r}"
-        )
-    wanted = {}
-    for genre, count in zip(*np.unique(labels, return_counts=True), strict=True):
-        wanted[genre] = int(fraction * count + 0.5)
-        if not 0 < wanted[genre] < count:
-            raise HparamError(_share_advice(str(genre), count, fraction, wanted[genre]))
-    return wanted
-
-
-def _share_advice(genre, count, fraction, wanted):
-    """The message for a class of which validation would get none, or all."""
-    found = (
-        f"valid_fraction: {genre!r} has {count} track(s) outside the test fold, and "
-        f"{fraction} of them round to {wanted}: nothing is left to "
-        f"{'validate' if wanted == 0 else 'train'} with."
-    )
-    if count < 2:
-        return f"{found} Add tracks of this genre."
-    # Rounded up to a number worth typing: one track at the least.
-    usable = 1 / count if wanted == 0 else (count - 1) / count
-    rounded = np.ceil(usable * 100) / 100 if wanted == 0 else int(usable * 100) / 100
-    return (
-        f"{found} Set it to {rounded:g} or {'more' if wanted == 0 else 'less'}, "
-        "or add tracks of this genre."
-    )
 
 
 def _as_groups(groups, n_items):

@@ -9,6 +9,7 @@ before and still holds is not done again.
 import hashlib
 import json
 import logging
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from ms_sincresnet.data.audio import (
     atomic_path,
     cache_audio,
 )
-from ms_sincresnet.errors import AudioFileError, DataFolderError
+from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
 
 logger = logging.getLogger(__name__)
 
@@ -154,11 +155,12 @@ def find_tracks(root):
     return tracks.reset_index(drop=True)
 
 
-def cache_tracks(tracks, cache_folder, *, n_jobs=None):
+def cache_tracks(tracks, cache_folder, *, excerpt=None, n_jobs=None):
     """Decodes tracks into the cache, in parallel, those only that are not there yet.
 
     A track is there if a file of the same path, size and time of change was decoded
-    before. A cache folder serves one data set.
+    before. A cache folder serves one data set; excerpts lie in it apart from whole
+    tracks, and those of each start and duration apart from others.
 
     Threads do it: decoding and resampling leave Python's lock alone. The 100 tracks of
     GTZAN's mini copy take 1.6 s with two of them, 7 s with two fresh processes.
@@ -169,6 +171,9 @@ def cache_tracks(tracks, cache_folder, *, n_jobs=None):
         ID, genre and path of each track.
     cache_folder : str or pathlib.Path
         Where the 16 kHz wav files go, with an index of what they were made from.
+    excerpt : (float, float), optional
+        Start and duration of what is decoded of each track, in s, see ``read_audio``;
+        whole tracks without it.
     n_jobs : int, optional
         Threads; as many as there are processors without it.
 
@@ -179,6 +184,11 @@ def cache_tracks(tracks, cache_folder, *, n_jobs=None):
         ``cache_folder``), n_samples, sha256 and silent in addition.
     left_out : pandas.DataFrame
         The others, with the column reason in addition.
+
+    Raises
+    ------
+    HparamError
+        If ``excerpt`` is no start and duration.
 
     Example
     -------
@@ -195,12 +205,12 @@ def cache_tracks(tracks, cache_folder, *, n_jobs=None):
     ['blues.2']
     """
     cache_folder = Path(cache_folder)
-    tracks = _with_sources(tracks)
+    tracks = _with_sources(tracks, excerpt)
     index = _read_json(cache_folder / _INDEX_NAME)
     reasons = {}
     missing = tracks[~_is_cached(tracks, index, cache_folder)]
     if len(missing):
-        _fill_cache(missing, cache_folder, index, reasons, n_jobs)
+        _fill_cache(missing, cache_folder, index, reasons, excerpt, n_jobs)
     left_out = tracks[tracks.cached.isin(reasons)]
     cached = tracks[~tracks.cached.isin(reasons)]
     found = [index[name] for name in cached.cached]
@@ -238,7 +248,16 @@ def identical_groups(tracks):
 
 
 def prepare_manifests(
-    tracks, manifest_folder, cache_folder, *, assign_parts, options, n_jobs=None
+    tracks,
+    manifest_folder,
+    cache_folder,
+    *,
+    assign_parts,
+    options,
+    left_out=(),
+    describe=None,
+    excerpt=None,
+    n_jobs=None,
 ):
     """Writes ``train.csv``, ``valid.csv``, ``test.csv`` and the report.
 
@@ -253,7 +272,8 @@ def prepare_manifests(
     Arguments
     ---------
     tracks : pandas.DataFrame
-        ID, genre and path of each track, sorted by ID.
+        ID, genre and path of each track, sorted by ID. Further columns, of such as JSON
+        can hold, are handed on to ``assign_parts`` and ``describe``.
     manifest_folder : str or pathlib.Path
         Where manifests and ``report.json`` go.
     cache_folder : str or pathlib.Path
@@ -265,6 +285,14 @@ def prepare_manifests(
     options : dict
         All that decides what ``assign_parts`` gives; goes into the report. Values must
         be such as JSON can hold.
+    left_out : list of dict
+        ID, path and reason of tracks that the script itself leaves out: they are named
+        as those are that cannot be decoded.
+    describe : callable, optional
+        Gives a dict of more that the report shall hold, from the table of tracks that
+        are in a manifest, with the columns part and sha256 in addition.
+    excerpt : (float, float), optional
+        Start and duration of what is used of each track, in s, see ``cache_tracks``.
     n_jobs : int, optional
         Threads that decode; as many as there are processors without it.
 
@@ -272,12 +300,15 @@ def prepare_manifests(
     -------
     report : dict
         What ``report.json`` holds: fingerprint, options, counts (part, genre), left_out
-        (ID, path, reason), identical (groups of IDs) and silent (IDs).
+        (ID, path, reason), identical (groups of IDs), silent (IDs), and what
+        ``describe`` gave.
 
     Raises
     ------
     DataFolderError
         If no track of a genre can be decoded.
+    HparamError
+        If ``excerpt`` is no start and duration.
 
     Example
     -------
@@ -301,8 +332,9 @@ def prepare_manifests(
     <BLANKLINE>
     """
     manifest_folder, cache_folder = Path(manifest_folder), Path(cache_folder)
-    tracks = _with_sources(tracks)
-    fingerprint = _fingerprint(tracks, cache_folder, options)
+    tracks = _with_sources(tracks, excerpt)
+    known = [{key: _as_text(value) for key, value in row.items()} for row in left_out]
+    fingerprint = _fingerprint(tracks, cache_folder, options, known)
     report_path = manifest_folder / REPORT_NAME
     report = _read_json(report_path)
     if report.get("fingerprint") == fingerprint and _is_complete(
@@ -312,8 +344,10 @@ def prepare_manifests(
         return report
 
     assign_parts(tracks)
-    cached, left_out = cache_tracks(tracks, cache_folder, n_jobs=n_jobs)
-    _check_genres(tracks, cached, left_out)
+    cached, unusable = cache_tracks(
+        tracks, cache_folder, excerpt=excerpt, n_jobs=n_jobs
+    )
+    _check_genres(tracks, cached, unusable)
     parts = pd.Series(assign_parts(cached), index=cached.index)
     report_path.unlink(missing_ok=True)
     for part in PARTS:
@@ -325,12 +359,14 @@ def prepare_manifests(
             part: cached[parts == part].genre.value_counts().sort_index().to_dict()
             for part in PARTS
         },
-        "left_out": [
+        "left_out": known
+        + [
             {"ID": track.ID, "path": _as_text(track.path), "reason": track.reason}
-            for track in left_out.itertuples()
+            for track in unusable.itertuples()
         ],
         "identical": identical_groups(cached),
         "silent": cached.ID[cached.silent].tolist(),
+        **(describe(cached.assign(part=parts)) if describe else {}),
     }
     _write_json(report, report_path)
     _log_report(report, report_path)
@@ -340,13 +376,13 @@ def prepare_manifests(
 _ENTRY_KEYS = ("n_samples", "sha256", "silent")
 
 
-def _fill_cache(missing, cache_folder, index, reasons, n_jobs):
+def _fill_cache(missing, cache_folder, index, reasons, excerpt, n_jobs):
     """Decodes tracks; notes in ``index`` what it made, in ``reasons`` why it failed."""
 
     def decode(track):
         """What goes into the index for a track, or why it cannot be used."""
         try:
-            made = cache_audio(track.path, cache_folder / track.cached)
+            made = cache_audio(track.path, cache_folder / track.cached, excerpt=excerpt)
         except AudioFileError as error:
             return _as_text(str(error))
         return {"source": track.source, **made._asdict()}
@@ -369,19 +405,36 @@ def _fill_cache(missing, cache_folder, index, reasons, n_jobs):
             _write_json(index, cache_folder / _INDEX_NAME)
 
 
-def _with_sources(tracks):
+def _with_sources(tracks, excerpt):
     """Adds where a track is cached, and what tells one state of a file from another."""
     stats = [os.stat(path) for path in tracks.path]
     return tracks.assign(
         # SpeechBrain takes $name in a manifest for something to be replaced.
-        cached=(tracks.genre + "/" + tracks.ID + ".wav").str.replace(
-            "$", "%24", regex=False
-        ),
+        cached=(
+            _excerpt_folder(excerpt) + tracks.genre + "/" + tracks.ID + ".wav"
+        ).str.replace("$", "%24", regex=False),
         source=[
             [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
             for path, stat in zip(tracks.path, stats, strict=True)
         ],
     )
+
+
+def _excerpt_folder(excerpt):
+    """Where in the cache excerpts lie: a folder for each start and duration."""
+    if excerpt is None:
+        return ""
+    try:
+        start_s, duration_s = excerpt
+        usable = 0 <= start_s < math.inf and 1 <= duration_s * SAMPLE_RATE < math.inf
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise HparamError(
+            "excerpt: expected a start from 0 up and a duration above 0, in s, for "
+            f"example [30, 60]; got {excerpt!r}"
+        )
+    return f"excerpt_{float(start_s)}_{float(duration_s)}/"
 
 
 def _is_cached(tracks, index, cache_folder):
@@ -397,10 +450,10 @@ def _is_cached(tracks, index, cache_folder):
     )
 
 
-def _fingerprint(tracks, cache_folder, options):
+def _fingerprint(tracks, cache_folder, options, left_out):
     """Hash of all that decides what manifests and report hold."""
-    listing = tracks[["ID", "genre", "source"]].values.tolist()
-    state = [__version__, listing, os.path.abspath(cache_folder), options]
+    listing = tracks.drop(columns="path").values.tolist()
+    state = [__version__, listing, os.path.abspath(cache_folder), options, left_out]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -411,7 +464,7 @@ def _is_complete(report, tracks, manifest_folder, cache_folder):
     index = _read_json(cache_folder / _INDEX_NAME)
     is_cached = _is_cached(tracks, index, cache_folder)
     left_out = {track["ID"] for track in report["left_out"]}
-    return set(tracks.ID[~is_cached]) == left_out
+    return set(tracks.ID[~is_cached]) == left_out & set(tracks.ID)
 
 
 def _check_genres(tracks, cached, left_out):

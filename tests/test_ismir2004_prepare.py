@@ -1,0 +1,580 @@
+"""ISMIR2004's prepare script, on trees in the archives' layout, naming and size."""
+
+import csv
+import importlib.util
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import ms_sincresnet.data.manifest as manifest
+from ms_sincresnet.errors import DataFolderError, HparamError
+
+PARTS = ["train", "valid", "test"]
+SCRIPT = Path(__file__).parents[1] / "recipes" / "ISMIR2004" / "ismir2004_prepare.py"
+
+# Tracks in each folder of the archives; the development part has no folders.
+COUNTS = {
+    "training": {
+        "classical": 320,
+        "electronic": 115,
+        "jazz": 26,
+        "metal": 29,
+        "pop": 6,
+        "punk": 16,
+        "rock": 95,
+        "world": 122,
+    },
+    "development": {
+        "classical": 320,
+        "electronic": 114,
+        "jazz_blues": 26,
+        "metal_punk": 45,
+        "rock_pop": 102,
+        "world": 122,
+    },
+    "evaluation": {
+        "classical": 319,
+        "electronic": 115,
+        "jazz": 26,
+        "metal": 29,
+        "pop": 5,
+        "punk": 16,
+        "rock": 96,
+        "world": 123,
+    },
+}
+CLASSES = dict.fromkeys(["classical", "electronic", "world"])
+CLASSES |= dict.fromkeys(["jazz", "jazz_blues"], "jazz_blues")
+CLASSES |= dict.fromkeys(["metal", "punk", "metal_punk"], "metal_punk")
+CLASSES |= dict.fromkeys(["pop", "rock", "rock_pop"], "rock_pop")
+FEW = {folder: 4 for folder in COUNTS["training"]}
+
+ALBUMS = ["songs", "music_for_2_(live)", "rock_&_roll", "one,_two", "l'amore"]
+LOST_LETTER = "electronic/artist_of_electronic_0/songs/5-kruhov\ufffd_objazd.mp3"
+ITS_FILE = "electronic/artist_of_electronic_0/songs/05-kruhovy_objazd.mp3"
+LOST_QUOTES = "il_libro_d'intavolatura_(1620)"
+
+
+def load_script():
+    """Imports the recipe's script, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("ismir2004_prepare", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ismir2004 = load_script()
+
+
+def list_part(part, counts):
+    """Lines of a tracklist, and the file on disk that belongs to each."""
+    lines, files = [], []
+    for folder, count in counts.items():
+        for n in range(count):
+            genre, track, number = CLASSES[folder] or folder, f"it's_no_{n}", n % 5 + 1
+            if part == "development":
+                artist, album, track = f"artist_{n // 5}", "album_1", f"track_{number}"
+                path = file = f"{artist}_{album}_{folder}_{track}.mp3"
+            else:
+                artist = f"artist_of_{folder}_{n // 15}"
+                album = ALBUMS[n // 5 % 5]
+                if folder == "classical" and n in (7, 8) and part == "training":
+                    album = LOST_QUOTES
+                path = f"{folder}/{artist}/{album}/{number}-{track}.mp3"
+                file = path.replace("d'intavolatura", "d_intavolatura")
+                if folder == "electronic" and n == 4 and part == "evaluation":
+                    path, file = LOST_LETTER, ITS_FILE
+            line = [genre, artist, album.replace("'", "_"), track, str(number), path]
+            lines.append(line + ["57578"] * (part == "evaluation"))
+            files.append(file)
+    return lines, files
+
+
+def write_list(root, part, lines, prefix="", header=False):
+    """Writes a tracklist as the archives have it, every field in quotes."""
+    path = root / "metadata" / part / "tracklist.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        if header:
+            writer.writerow(["class", "artist", "album", "track", "number", "path"])
+        writer.writerows([*line[:5], prefix + line[5], *line[6:]] for line in lines)
+    return path
+
+
+def write_audio(paths, seed):
+    """Writes 100 samples of noise each: wav files, whatever their suffix."""
+    template, generator = io.BytesIO(), np.random.default_rng(seed)
+    soundfile.write(template, np.zeros(100, np.int16), 16000, format="WAV")
+    header = template.getvalue()[:44]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(header + generator.bytes(200))
+
+
+def write_data(root, counts, audio="audio", prefix="", header=False):
+    """Writes parts of the data set: lists and audio."""
+    for nth, (part, counts_of_part) in enumerate(counts.items()):
+        lines, files = list_part(part, counts_of_part)
+        write_list(root, part, lines, prefix, header)
+        write_audio((root / audio / part / file for file in files), seed=nth)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """The three parts in their full size, and a cache; lists are written anew."""
+    root = tmp_path_factory.mktemp("ismir2004")
+    write_data(root / "data", COUNTS)
+    return root
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four tracks in each folder of the training and of the evaluation part."""
+    write_data(tmp_path / "data", {"training": FEW, "evaluation": FEW})
+    return tmp_path / "data"
+
+
+def prepare(data, folder, **options):
+    """Prepares a data set below a folder; the evaluation part tests."""
+    options = {"test_part": "evaluation", "valid_fraction": 0.25, **options}
+    ismir2004.prepare_ismir2004(data, folder / "manifests", folder / "cache", **options)
+    return read_manifests(folder)
+
+
+def read_manifests(folder):
+    """Rows of each manifest."""
+    folder = folder / "manifests"
+    return {part: pd.read_csv(folder / f"{part}.csv") for part in PARTS}
+
+
+def read_report(folder):
+    """The report as written."""
+    return json.loads((folder / "manifests" / "report.json").read_text())
+
+
+def ids(manifests):
+    """IDs of all manifests."""
+    return [track_id for part in PARTS for track_id in manifests[part].ID]
+
+
+@pytest.mark.parametrize("header", [False, True])
+@pytest.mark.parametrize("prefix", ["", "./", "tracks/"])
+def test_the_archives_give_656_73_and_729_tracks(archives, tmp_path, prefix, header):
+    for part, counts in COUNTS.items():
+        write_list(archives / "data", part, list_part(part, counts)[0], prefix, header)
+    manifests = tmp_path / "manifests"
+    ismir2004.prepare_ismir2004(archives / "data", manifests, archives / "cache")
+    parts = read_manifests(tmp_path)
+    assert [len(parts[part]) for part in PARTS] == [656, 73, 729]
+    training = pd.concat([parts["train"], parts["valid"]])
+    assert training.genre.value_counts().sort_index().to_dict() == {
+        "classical": 320,
+        "electronic": 115,
+        "jazz_blues": 26,
+        "metal_punk": 45,
+        "rock_pop": 101,
+        "world": 122,
+    }
+    assert training.ID.str.startswith("training/").all()
+    tenth = training.genre.value_counts() / 10
+    assert (np.abs(parts["valid"].genre.value_counts() - tenth) <= 0.5).all()
+    assert parts["test"].genre.value_counts().to_dict() == COUNTS["development"]
+    for row in parts["test"].itertuples():
+        assert row.genre in row.ID  # these names tell, as the archive's do not
+    lost_quotes = training[training.ID.str.contains("il_libro_d_intavolatura")]
+    assert len(lost_quotes) == 2
+    report = read_report(tmp_path)
+    assert report["left_out"] == report["identical"] == []
+
+
+def test_the_evaluation_part_has_729_tracks_and_the_one_that_lost_a_letter(
+    archives, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    for part in ["training", "evaluation"]:
+        write_list(archives / "data", part, list_part(part, COUNTS[part])[0])
+    ismir2004.prepare_ismir2004(
+        archives / "data",
+        tmp_path / "manifests",
+        archives / "cache",
+        test_part="evaluation",
+    )
+    test = read_manifests(tmp_path)["test"]
+    assert test.genre.value_counts().sort_index().tolist() == [
+        319,
+        115,
+        26,
+        45,
+        101,
+        123,
+    ]
+    found = test[test.ID.str.contains("kruhov")]
+    assert found.ID.tolist() == [f"evaluation/{ITS_FILE[:-4].replace('/05-', '/5-')}"]
+    assert found.genre.tolist() == ["electronic"]
+    assert read_report(tmp_path)["left_out"] == []
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "on_disk"),
+    [
+        ("./rock/a/b/1-c.mp3", "rock/a/b/1-c.mp3"),
+        ("tracks/rock/a/b/1-c.mp3", "rock/a/b/1-c.wav"),
+        ("audio/training/tracks/rock/a/b/1-c.mp3", "tracks/rock/a/b/01-c.MP3"),
+        ("rock/a/l'été/1-c.mp3", "rock/a/l_ete/1-c.mp3"),
+        ("rock/a/kruhov\u00fd/1-c.mp3", "rock/a/kruhovy\u0301/1-c.mp3"),
+        ("rock/o\u2019hara/b/1-c.mp3", "rock/o_hara/b/1-c.mp3"),
+        ('rock/a/"b"_&_(c)/1-d,e.mp3', "rock/a/_b__&__c_/1-d_e.mp3"),
+        ("rock/A/no.1/1-c.mp3", "rock/a/no.1/1-c.mp3"),
+    ],
+)
+def test_a_list_and_a_disk_agree_in_plain_names(listed, on_disk):
+    assert ismir2004.plain_name(listed) == ismir2004.plain_name(on_disk)
+    assert ismir2004.plain_name(listed).isascii()
+
+
+def test_different_tracks_have_different_plain_names():
+    names = ["rock/a/b/1-c.mp3", "rock/a/b/10-c.mp3", "rock/a/b-1/c.mp3", "1-c.mp3"]
+    assert len(set(map(ismir2004.plain_name, names))) == len(names)
+
+
+@pytest.mark.parametrize(
+    "on_disk",
+    [
+        "5-kruhovy_objazd",
+        "05-kruhov\u00fd_objazd",
+        "5-kruhov_objazd",
+        "5-kruhov___objazd",
+    ],
+)
+def test_a_lost_letter_is_found_whatever_stands_for_it(data, tmp_path, on_disk):
+    path = data / "audio" / "evaluation" / ITS_FILE
+    lines, _ = list_part("evaluation", FEW)
+    lines[4][5] = LOST_LETTER
+    old_path = next((data / "audio/evaluation/electronic").rglob("1-it's_no_0.mp3"))
+    old_path.rename(path.with_name(f"{on_disk}.mp3"))
+    write_list(data, "evaluation", lines)
+    assert len(prepare(data, tmp_path)["test"]) == 32
+    assert read_report(tmp_path)["left_out"] == []
+
+
+def test_a_lost_letter_that_could_be_two_files_is_refused(data, tmp_path):
+    lines, _ = list_part("evaluation", FEW)
+    lines[4][5] = LOST_LETTER
+    write_list(data, "evaluation", lines)
+    album = data / "audio" / "evaluation" / Path(ITS_FILE).parent
+    paths = [album / "5-kruhovy_objazd.mp3", album / "5-kruhova_objazd.mp3"]
+    write_audio(paths, seed=9)
+    with pytest.raises(DataFolderError, match="expected one file for .* two") as error:
+        prepare(data, tmp_path)
+    assert all(str(path) in str(error.value) for path in paths)
+
+
+def test_two_files_of_one_track_are_refused(data, tmp_path):
+    path = next((data / "audio" / "training" / "world").rglob("*.mp3"))
+    write_audio([path.with_suffix(".wav")], seed=9)
+    with pytest.raises(DataFolderError, match="expected one file .*Move one away"):
+        prepare(data, tmp_path)
+
+
+def test_two_lines_of_one_track_are_refused(data, tmp_path):
+    lines, _ = list_part("training", FEW)
+    path = write_list(data, "training", [*lines, lines[0]])
+    with pytest.raises(DataFolderError, match=f"{path}: .*two lines for"):
+        prepare(data, tmp_path)
+
+
+def test_a_listed_track_that_is_not_on_disk_is_named(data, tmp_path, caplog):
+    path = next((data / "audio" / "training" / "rock").rglob("2-it's_no_1.mp3"))
+    content = path.read_bytes()
+    path.unlink()
+    assert len(ids(prepare(data, tmp_path))) == 63
+    (left_out,) = read_report(tmp_path)["left_out"]
+    list_path = data / "metadata" / "training" / "tracklist.csv"
+    assert left_out == {
+        "ID": "training/rock/artist_of_rock_0/songs/2-it_s_no_1",
+        "path": str(path),
+        "reason": f"not on disk, but in {list_path}",
+    }
+    assert f"left out {left_out['ID']}: {left_out['reason']}" in caplog.messages
+    path.write_bytes(content)
+    assert len(ids(prepare(data, tmp_path))) == 64
+    assert read_report(tmp_path)["left_out"] == []
+
+
+def test_a_file_that_is_not_listed_is_named(data, tmp_path, caplog):
+    album = data / "audio" / "training" / "jazz" / "nobody" / "songs"
+    write_audio([album / "1-other.mp3"], seed=9)
+    assert len(ids(prepare(data, tmp_path))) == 64
+    (left_out,) = read_report(tmp_path)["left_out"]
+    assert left_out["path"] == str(album / "1-other.mp3")
+    assert left_out["reason"].startswith("not in ")
+    assert any(
+        "left out training/jazz/nobody/songs/1-other" in m for m in caplog.messages
+    )
+    (album / "2-later.mp3").write_bytes(b"no audio")
+    prepare(data, tmp_path)
+    assert len(read_report(tmp_path)["left_out"]) == 2
+
+
+def test_a_track_that_cannot_be_decoded_is_named(data, tmp_path):
+    path = next((data / "audio" / "evaluation" / "world").rglob("*.mp3"))
+    path.write_bytes(b"no audio")
+    assert len(prepare(data, tmp_path)["test"]) == 31
+    (left_out,) = read_report(tmp_path)["left_out"]
+    assert left_out["path"] == str(path)
+    assert "not readable as audio" in left_out["reason"]
+
+
+def test_a_second_call_does_nothing(data, tmp_path, monkeypatch, caplog):
+    next((data / "audio" / "training" / "rock").rglob("*.mp3")).unlink()
+    next((data / "audio" / "training" / "world").rglob("*.mp3")).write_text("no audio")
+    prepare(data, tmp_path, excerpt=[0, 0.005])
+    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    monkeypatch.delattr(manifest, "cache_audio")
+    caplog.set_level(logging.INFO)
+    prepare(str(data), tmp_path, excerpt=(0, 0.005))
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
+    assert any("nothing changed" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("option", [{"seed": 1}, {"valid_fraction": 0.5}])
+def test_a_changed_option_draws_anew_without_decoding(
+    data, tmp_path, monkeypatch, option
+):
+    before = prepare(data, tmp_path)
+    monkeypatch.delattr(manifest, "cache_audio")
+    changed = prepare(data, tmp_path, **option)
+    assert set(changed["valid"].ID) != set(before["valid"].ID)
+    assert changed["test"].equals(before["test"])
+    assert sorted(ids(changed)) == sorted(ids(before))
+
+
+def test_a_corrected_artist_remakes_the_report(data, tmp_path):
+    prepare(data, tmp_path)
+    lines, _ = list_part("evaluation", FEW)
+    write_list(data, "evaluation", [[line[0], "nobody", *line[2:]] for line in lines])
+    prepare(data, tmp_path)
+    assert read_report(tmp_path)["artists"]["test"]["by_artists_of_train"] == 0
+
+
+@pytest.mark.parametrize(
+    ("base", "audio"),
+    [(".", "audio"), (".", "."), ("ismir04_genre", "audio"), ("ismir04_genre", ".")],
+)
+def test_every_layout_is_accepted(tmp_path, base, audio):
+    counts = {"training": FEW, "development": FEW}
+    write_data(tmp_path / "data" / base, counts, audio)
+    parts = prepare(tmp_path / "data", tmp_path, test_part="development")
+    assert [len(parts[part]) for part in PARTS] == [24, 8, 32]
+
+
+def test_the_folder_called_audio_is_accepted_as_well(data, tmp_path):
+    for path in (data / "metadata").rglob("tracklist.csv"):
+        write_list(data, path.parent.name, list_part(path.parent.name, FEW)[0][1:])
+    prepare(data / "audio", tmp_path)
+    assert len(read_report(tmp_path)["left_out"]) == 2  # so the lists were read
+
+
+def test_without_a_list_the_folders_name_classes_and_artists(data, tmp_path):
+    listed = prepare(data, tmp_path / "listed")
+    report = read_report(tmp_path / "listed")
+    for part in ["training", "evaluation"]:
+        (data / "metadata" / part / "tracklist.csv").unlink()
+    write_audio([data / "audio" / "training" / "stray.mp3"], seed=9)
+    parts = prepare(data, tmp_path / "by folders")
+    assert all(parts[part].equals(listed[part]) for part in PARTS)
+    by_folders = read_report(tmp_path / "by folders")
+    assert by_folders["artists"] == report["artists"]
+    (left_out,) = by_folders["left_out"]
+    assert left_out["ID"] == "training/stray"
+    assert left_out["reason"] == "not in a folder of a genre"
+
+
+def test_a_flat_part_without_a_list_is_refused(tmp_path):
+    write_data(tmp_path, {"training": FEW, "development": FEW})
+    (tmp_path / "metadata" / "development" / "tracklist.csv").unlink()
+    told = "audio/development: .*metadata/development/tracklist.csv.*found neither"
+    with pytest.raises(DataFolderError, match=told):
+        ismir2004.find_ismir2004(tmp_path)
+
+
+def test_tracks_by_artists_that_are_trained_on_are_counted(data, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    lines, _ = list_part("evaluation", FEW)
+    new = [[line[0], f"new_{line[1]}", *line[2:]] for line in lines[:5]]
+    write_list(data, "evaluation", new + lines[5:])
+    prepare(data, tmp_path)
+    assert read_report(tmp_path)["artists"] == {
+        "valid": {"tracks": 8, "by_artists_of_train": 8},
+        "test": {"tracks": 32, "by_artists_of_train": 27},
+    }
+    told = "tracks by artists that are trained on: valid 8 of 8; test 27 of 32"
+    assert told in caplog.messages
+
+
+def test_anonymous_artists_are_told_to_be_unknown(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_data(tmp_path / "data", {"training": FEW, "development": FEW})
+    prepare(tmp_path / "data", tmp_path, test_part="development")
+    artists = read_report(tmp_path)["artists"]
+    assert artists["test"] == {"tracks": 32, "by_artists_of_train": None}
+    assert artists["valid"]["by_artists_of_train"] == 8
+    assert "valid 8 of 8; test unknown, as artists are anonymous" in caplog.messages[-1]
+
+
+def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test(
+    data, tmp_path, caplog
+):
+    song = "artist_of_{0}_0/songs/1-it's_no_0.mp3"
+    world, *copies = (
+        data / "audio" / folder / song.format(Path(folder).name)
+        for folder in ["training/world", "training/classical", "evaluation/jazz"]
+    )
+    for copy in copies:
+        copy.write_bytes(world.read_bytes())
+    parts_of_pair = set()
+    for seed in range(12):
+        parts = prepare(data, tmp_path, seed=seed)
+        (group,) = read_report(tmp_path)["identical"]
+        assert [track_id.split("/")[1] for track_id in group] == [
+            "jazz",
+            "classical",
+            "world",
+        ]
+        (part,) = (part for part in PARTS[:2] if set(group[1:]) <= set(parts[part].ID))
+        parts_of_pair.add(part)
+    assert parts_of_pair == {"train", "valid"}
+    report = read_report(tmp_path)
+    (heard,) = report["heard_in_training"]
+    assert heard == "evaluation/jazz/artist_of_jazz_0/songs/1-it_s_no_0"
+    assert heard in parts["test"].ID.tolist()
+    assert any("1 tested tracks have the audio" in text for text in caplog.messages)
+
+
+def test_placeholders_of_one_audio_are_split_with_a_warning(data, tmp_path, caplog):
+    for path in (data / "audio").rglob("*.mp3"):
+        path.write_bytes(next(data.rglob("1-it's_no_0.mp3")).read_bytes())
+    parts = prepare(data, tmp_path)
+    assert [len(parts[part]) for part in PARTS] == [24, 8, 32]
+    assert any("too much alike" in message for message in caplog.messages)
+    assert len(read_report(tmp_path)["heard_in_training"]) == 32
+
+
+def test_an_excerpt_of_each_song_is_what_is_used(data, tmp_path):
+    path = next((data / "audio" / "training" / "rock").rglob("*.mp3"))
+    song = np.random.default_rng(0).integers(-999, 999, 32000).astype(np.int16)
+    soundfile.write(path, song, 16000, format="WAV")
+    folders = {}
+    for excerpt in [(0.5, 1), (0.25, 1), None]:
+        parts = prepare(data, tmp_path, excerpt=excerpt)
+        rows = pd.concat([parts["train"], parts["valid"]]).sort_values("duration")
+        assert rows.duration.iloc[-1] == (1 if excerpt else 2)
+        assert rows.duration.iloc[0] == 100 / 16000  # shorter than the excerpt
+        folders[excerpt] = tmp_path / rows.wav.iloc[-1].replace("$data_root", "cache")
+    for excerpt, copy in folders.items():  # each is there beside the others
+        first, length = (round(16000 * s) for s in excerpt or (0, 2))
+        expected = song[first : first + length]
+        np.testing.assert_array_equal(soundfile.read(copy, dtype="int16")[0], expected)
+    assert read_report(tmp_path)["options"]["excerpt"] is None
+
+
+def test_an_mp3_in_stereo_is_decoded(data, tmp_path):
+    path = next((data / "audio" / "training" / "rock").rglob("*.mp3"))
+    seconds = np.arange(44100) / 44100
+    tone = np.sin(2 * np.pi * 440 * seconds)[:, None] * [0.5, 0.3]
+    soundfile.write(path, tone, 44100)
+    parts = prepare(data, tmp_path)
+    rows = pd.concat([parts["train"], parts["valid"]]).sort_values("duration")
+    copy = tmp_path / rows.wav.iloc[-1].replace("$data_root", "cache")
+    samples, rate = soundfile.read(copy)
+    assert (rate, samples.ndim) == (16000, 1)
+    peak = np.abs(np.fft.rfft(samples[:16000])).argmax()
+    assert peak == 440
+
+
+def test_another_number_of_tracks_is_told(data, tmp_path, caplog):
+    prepare(data, tmp_path)
+    told = "expected the 729 tracks of the contest's training part, found 32"
+    assert any(told in message for message in caplog.messages)
+
+
+def test_a_part_without_a_class_is_named(data, tmp_path):
+    (data / "audio" / "training" / "world").rename(tmp_path / "world")
+    with pytest.raises(DataFolderError, match=r"training: .*none of \['world'\]"):
+        prepare(data, tmp_path)
+    assert not (tmp_path / "manifests").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "found an empty file"),
+        ('rock,"a,b,c,1,rock/a/b/1-c.mp3\n', "not readable as a list"),
+        ("polka,a,b,c,1,polka/a/b/1-c.mp3\n", "found 'polka,a,b,c,1"),
+        ("class,artist,path\nrock,a,rock/a/b/1-c.mp3\n", "found 'rock,a,rock"),
+        ("rock,a,b,c,1,rock/a/b\n", "found 'rock,a,b,c,1,rock/a/b'"),
+    ],
+)
+def test_a_list_that_is_none_is_named(data, tmp_path, content, told):
+    path = data / "metadata" / "training" / "tracklist.csv"
+    path.write_text(content)
+    with pytest.raises(DataFolderError, match=f"{path}: .*{told}"):
+        prepare(data, tmp_path)
+
+
+@pytest.mark.parametrize("data_folder", [None, ""])
+def test_without_data_the_error_says_how_to_get_it(data_folder):
+    with pytest.raises(DataFolderError, match="^data_folder: .*got none") as error:
+        ismir2004.find_ismir2004(data_folder)
+    for words in [
+        "https://zenodo.org/records/1302992",
+        "CC BY-NC-SA 1.0",
+        "metadata/development/tracklist.csv",
+        "python train.py hparams/ms_sincresnet.yaml --data_folder=",
+    ]:
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing", "no such folder"),
+        ("archive.tar.gz", "found a file: unpack it"),
+        ("empty", "audio/training or training below it; found none"),
+        ("half", "audio/development or development below it; found none"),
+    ],
+)
+def test_a_folder_without_ismir2004_is_named(tmp_path, name, told):
+    (tmp_path / "archive.tar.gz").touch()
+    (tmp_path / "empty").mkdir()
+    write_data(tmp_path / "half", {"training": FEW})
+    with pytest.raises(DataFolderError, match=f"{tmp_path / name}.*{told}") as error:
+        prepare(tmp_path / name, tmp_path, test_part="development")
+    assert "zenodo" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("test_part", "training"),
+        ("excerpt", [30]),
+        ("excerpt", [-1, 30]),
+        ("valid_fraction", 0),
+        ("valid_fraction", 0.01),
+    ],
+)
+def test_an_option_out_of_range_is_named_and_leaves_nothing(
+    data, tmp_path, option, value
+):
+    with pytest.raises(HparamError, match=f"^{option}: "):
+        prepare(data, tmp_path, **{option: value})
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
