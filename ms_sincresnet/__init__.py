@@ -20,6 +20,8 @@ _HOMES = {
     "GenreMLP": "nnet.classifier",
     "vote": "nnet.voting",
     "MSSincResNet": "nnet.systems",
+    "SincNet": "nnet.systems",
+    "MelResNet": "nnet.systems",
     "split_clips": "data.clips",
     "RandomGain": "data.augment",
     "GaussianNoise": "data.augment",

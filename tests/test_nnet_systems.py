@@ -1,15 +1,24 @@
-"""The whole network: shapes at full size, gradients, and nothing left behind."""
+"""The whole systems: shapes at full size, gradients, and nothing left behind."""
 
 import copy
+from functools import partial
+from itertools import pairwise
 
 import pytest
+import soundfile
 import torch
+from speechbrain.inference.classifiers import EncoderClassifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from ms_sincresnet import GenreClassifier, vote
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.systems import MSSincResNet
+from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.nnet.filterbank import SincFilterbank
+from ms_sincresnet.nnet.mel import LogMelSpectrogram
+from ms_sincresnet.nnet.systems import MelResNet, MSSincResNet, SincNet
+from ms_sincresnet.training.brain import GenreBrain
 
 
 def music(n_samples=48000, batch=2):
@@ -24,8 +33,39 @@ def small_model(**options):
     return MSSincResNet(**{"n_filters": 32, "n_frames": 64} | options)
 
 
-def test_shapes_at_full_size():
-    model = MSSincResNet().eval()
+def small_mel_resnet(**options):
+    """The same of log-mel-spectrograms."""
+    torch.manual_seed(0)
+    return MelResNet(**{"n_mels": 32} | options)
+
+
+def small_sincnet(**options):
+    """A SincNet on few short frames."""
+    torch.manual_seed(0)
+    frames = {"frame_samples": 800, "frame_hop": 400, "train_frames": 4}
+    return SincNet(**{"n_filters": 8, "kernel_size": 51} | frames | options)
+
+
+BASELINES = {"MelResNet": small_mel_resnet, "SincNet": small_sincnet}
+DEFINITIONS = {"MSSincResNet": partial(small_model, backend="reference")} | BASELINES
+SYSTEMS = {"MSSincResNet, fast": partial(small_model, backend="auto")} | DEFINITIONS
+
+each_baseline = pytest.mark.parametrize("build", BASELINES.values(), ids=BASELINES)
+each_definition = pytest.mark.parametrize(
+    "build", DEFINITIONS.values(), ids=DEFINITIONS
+)
+each_system = pytest.mark.parametrize("build", SYSTEMS.values(), ids=SYSTEMS)
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (MSSincResNet, [(2, 3, 160, 1024), (2, 512, 5, 32), (2, 1, 2560), (2, 1, 10)]),
+        (MelResNet, [(2, 3, 160, 376), (2, 512, 5, 12), (2, 1, 512), (2, 1, 10)]),
+    ],
+)
+def test_shapes_at_full_size(system, expected):
+    model = system().eval()
     shapes = []
     for module in (
         *(model.frontend, model.embedding.trunk),
@@ -34,14 +74,51 @@ def test_shapes_at_full_size():
         module.register_forward_hook(lambda *args: shapes.append(tuple(args[2].shape)))
     with torch.no_grad():
         log_posteriors = model(music())
-    assert shapes == [
-        (2, 3, 160, 1024),
-        (2, 512, 5, 32),
-        (2, 1, 2560),
-        (2, 1, 10),
-    ]
+    assert shapes == expected
     assert log_posteriors.shape == (2, 10)
     torch.testing.assert_close(log_posteriors.exp().sum(1), torch.ones(2))
+
+
+def n_parameters(model):
+    """How many numbers are learned."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_as_many_parameters_as_resnet_18_and_two_layers_have():
+    def block(inputs, outputs):  # convolutions without biases, each with a batch norm
+        shortcut = 0 if inputs == outputs else inputs * outputs + 2 * outputs
+        return 9 * inputs * outputs + 9 * outputs**2 + 4 * outputs + shortcut
+
+    widths = [64, 64, 128, 256, 512]
+    resnet = 3 * 64 * 49 + 2 * 64
+    for inputs, outputs in pairwise(widths):
+        resnet += block(inputs, outputs) + block(outputs, outputs)
+    mlp = 512 * 512 + 512 + 512 * 10 + 10
+    assert n_parameters(MelResNet()) == resnet + mlp
+    sinc = 3 * (2 * 160 + 2 * 160)  # cut-offs, and a batch norm
+    wider = mlp + (2560 - 512) * 512
+    assert n_parameters(MSSincResNet()) == sinc + resnet + wider
+
+
+@pytest.mark.parametrize(
+    ("options", "n_filters", "kernel_size"),
+    [({}, 80, 251), ({"n_filters": 160, "kernel_size": 1001}, 160, 1001)],
+)
+def test_as_many_parameters_as_sincnet_has(options, n_filters, kernel_size):
+    expected, length, inputs = 2 * n_filters, 3200, n_filters
+    for layer, taps in enumerate([kernel_size, 5, 5]):
+        outputs = 60 if layer else n_filters
+        length = (length - taps + 1) // 3
+        if layer:
+            expected += inputs * outputs * taps + outputs
+        expected += 2 * outputs * length  # layer norm
+        inputs = outputs
+    inputs *= length
+    for _ in range(3):
+        expected += inputs * 2048 + 2 * 2048  # the batch norm has the biases
+        inputs = 2048
+    expected += 2048 * 10 + 10
+    assert n_parameters(SincNet(**options)) == expected
 
 
 def test_the_parts_in_a_row_are_the_network():
@@ -53,12 +130,14 @@ def test_the_parts_in_a_row_are_the_network():
     assert model(music(16000)).equal(expected[:, 0])
 
 
-@pytest.mark.parametrize("backend", ["reference", "auto"])
+@each_system
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_reach_every_cutoff(training, backend):
-    model = small_model(backend=backend).train(training)
+def test_gradients_reach_every_parameter(training, build):
+    model = build().train(training)
     model(music(16000))[:, 3].sum().backward()
-    for bank in model.frontend.banks:
+    banks = [part for part in model.modules() if isinstance(part, SincFilterbank)]
+    assert banks or isinstance(model, MelResNet)
+    for bank in banks:
         assert bank.low_hz_.grad.ne(0).all()
         # The band of the last filter ends at half the sample rate, whatever it is.
         assert bank.band_hz_.grad[:-1].ne(0).all()
@@ -67,10 +146,10 @@ def test_gradients_reach_every_cutoff(training, backend):
         assert parameter.grad.ne(0).any(), name
 
 
-@pytest.mark.parametrize("backend", ["reference", "auto"])
+@each_system
 @pytest.mark.parametrize("training", [True, False])
-def test_silence_gives_finite_numbers(training, backend):
-    model = small_model(backend=backend).train(training)
+def test_silence_gives_finite_numbers(training, build):
+    model = build().train(training)
     log_posteriors = model(torch.zeros(2, 16000))
     assert log_posteriors.isfinite().all()
     log_posteriors[:, 3].sum().backward()
@@ -78,8 +157,9 @@ def test_silence_gives_finite_numbers(training, backend):
         assert values.isfinite().all()
 
 
-def test_everything_that_moves_is_a_parameter_or_a_buffer():
-    model = small_model()
+@each_system
+def test_everything_that_moves_is_a_parameter_or_a_buffer(build):
+    model = build()
     known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     for name, module in model.named_modules():
         attributes = {
@@ -102,10 +182,11 @@ def can_fake_a_gpu():
 
 
 @pytest.mark.skipif(not can_fake_a_gpu(), reason="this PyTorch needs a GPU to fake one")
+@each_system
 @pytest.mark.parametrize("training", [True, False])
-def test_it_computes_on_the_device_that_it_is_moved_to(training):
+def test_it_computes_on_the_device_that_it_is_moved_to(training, build):
     """Shapes and devices of a pass on a GPU, without one."""
-    model = small_model().train(training)
+    model = build().train(training)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     with FakeTensorMode() as mode:
         moved = {name: mode.from_tensor(x).to("cuda") for name, x in state.items()}
@@ -115,8 +196,9 @@ def test_it_computes_on_the_device_that_it_is_moved_to(training):
         assert log_posteriors.device.type == "cuda"
 
 
-def test_double_precision_works():
-    model = small_model(backend="reference").eval()
+@each_definition
+def test_double_precision_works(build):
+    model = build().eval()
     double = copy.deepcopy(model).double()
     log_posteriors = double(music(16000).double())
     assert log_posteriors.dtype == torch.float64
@@ -125,39 +207,75 @@ def test_double_precision_works():
     )
 
 
-def test_the_scale_of_the_samples_does_not_matter():
-    model = small_model().eval()
+@each_system
+def test_the_scale_of_the_samples_does_not_matter(build):
+    model = build().eval()
     with torch.no_grad():
         found, expected = model(32768 * music(16000)), model(music(16000))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("build", "options"),
     [
-        {},
-        {
-            "n_genres": 6,
-            "n_filters": 16,
-            "kernel_sizes": (101, 51, 25),
-            "pooling": "avg",
-            "n_frames": 32,
-            "sample_rate": 8000,
-            "padding": "valid",
-            "backend": "reference",
-            "arch": "resnet34",
-            "hidden_size": None,
-        },
+        (small_model, {}),
+        (
+            small_model,
+            {
+                "n_genres": 6,
+                "n_filters": 16,
+                "kernel_sizes": (101, 51, 25),
+                "pooling": "avg",
+                "n_frames": 32,
+                "sample_rate": 8000,
+                "padding": "valid",
+                "backend": "reference",
+                "arch": "resnet34",
+                "hidden_size": None,
+            },
+        ),
+        (small_mel_resnet, {}),
+        (
+            small_mel_resnet,
+            {
+                "n_genres": 6,
+                "n_mels": 24,
+                "window_samples": 256,
+                "mel_hop": 100,
+                "pooling": "spp",
+                "sample_rate": 8000,
+                "arch": "resnet34",
+                "hidden_size": None,
+            },
+        ),
+        (small_sincnet, {}),
+        (
+            small_sincnet,
+            {
+                "n_genres": 6,
+                "n_filters": 4,
+                "kernel_size": 25,
+                "frame_samples": 400,
+                "frame_hop": 100,
+                "train_frames": 2,
+                "sample_rate": 8000,
+                "init": "erb",
+            },
+        ),
     ],
-    ids=["small", "other"],
+    ids=[
+        *("small", "other"),
+        *("small MelResNet", "other MelResNet"),
+        *("small SincNet", "other SincNet"),
+    ],
 )
-def test_the_config_rebuilds_the_network(options):
-    model = small_model(**options).eval()
+def test_the_config_rebuilds_the_network(build, options):
+    model = build(**options).eval()
     assert {name: model.config[name] for name in options} == {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in options.items()
     }
-    rebuilt = MSSincResNet(**model.config).eval()
+    rebuilt = type(model)(**model.config).eval()
     assert rebuilt.config == model.config
     rebuilt.load_state_dict(model.state_dict())
     assert rebuilt(music(4000)).equal(model(music(4000)))
@@ -178,6 +296,41 @@ def test_the_options_reach_the_parts():
     assert (frontend.padding, frontend.backend) == ("valid", "reference")
     assert len(trunk.layer3) == 6  # two in ResNet-18
     assert frontend(music(1600)).shape == (2, 3, 4, 32)
+
+
+def test_the_options_reach_the_parts_of_the_baselines():
+    mel = small_mel_resnet(sample_rate=8000, mel_hop=100, pooling="spp", n_genres=6)
+    assert mel.frontend(music(1600)).shape == (2, 3, 32, 17)
+    assert mel.frontend.bands.equal(LogMelSpectrogram(32, 512, 100, 8000).bands)
+    assert mel.embedding.embedding_size == 2560
+    assert mel(music(1600)).shape == (2, 6)
+    sincnet = small_sincnet(sample_rate=8000, init="linear", n_genres=6).embedding
+    assert (sincnet.bank.sample_rate, sincnet.bank.kernel_size) == (8000, 51)
+    widths_hz = sincnet.bank.band_hz_
+    torch.testing.assert_close(widths_hz, widths_hz[:1].expand(8, 1))
+    assert sum(map(len, sincnet.clip_maps(music(8000)[0]))) == 1 + (8000 - 800) // 400
+
+
+@each_baseline
+def test_a_model_folder_says_what_the_test_did(build, tmp_path):
+    """As ``GenreBrain`` tests a song, so do both classes that load the folder."""
+    model = build(n_genres=3).eval()
+    soundfile.write(tmp_path / "song.wav", music(30000, batch=1)[0].numpy(), 16000)
+    hparams = {"checkpoint": "last", "voting": "mean", "clip_samples": 8000}
+    brain = GenreBrain({"model": model}, hparams=hparams, run_opts={"device": "cpu"})
+    cut = {"clip_samples": 8000, "hop_samples": 3000, "voting": "mean"}
+    save_model_folder(tmp_path / "model", model, ["jazz", "rock", "blues"], **cut)
+    for kind in (GenreClassifier, EncoderClassifier):
+        loaded = kind.from_hparams(str(tmp_path / "model"), run_opts={"device": "cpu"})
+        path = str(tmp_path / "song.wav")
+        with torch.no_grad():
+            song = loaded.load_audio(path)
+            clips = brain.song_log_posteriors(song, hop_samples=3000, batch_size=3)
+            found, _, index, _ = loaded.classify_file(path)
+        assert len(clips) == 8
+        winner, posteriors = vote(clips, "mean")
+        assert index.item() == winner
+        torch.testing.assert_close(found[0].exp(), posteriors, rtol=0, atol=1e-6)
 
 
 def test_weights_of_other_kernel_lengths_are_refused():

@@ -1,8 +1,9 @@
-"""The GTZAN recipe as its users run it, on a small synthetic copy of the data set."""
+"""The recipes as their users run them, on small synthetic copies of the data sets."""
 
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,19 +20,17 @@ import yaml
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ms_sincresnet import GenreClassifier
-from ms_sincresnet.data.synthetic import make_synthetic_gtzan
+from ms_sincresnet.data.synthetic import make_synthetic_gtzan, render_track
 from ms_sincresnet.errors import exit_on_user_error
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "GTZAN"
 
-# Clips of half a second, small filterbanks: the same code path in a second an epoch.
+# Clips of half a second, small systems: the same code path in a second an epoch.
 SMALL = {
-    "n_filters": 32,
-    "n_frames": 64,
     "clip_samples": 8000,
     "hop_samples": 8000,
-    "valid_hop_samples": 16000,
+    "valid_hop": 16000,
     "clips_per_track": 2,
     "batch_size": 8,
     "n_folds": 4,
@@ -39,8 +38,14 @@ SMALL = {
     "warmup_epochs": 1,
     "lr_step": 1,
     "num_workers": 0,
-    "resnet_weights": "null",
 }
+SMALL_SYSTEMS = {
+    "ms_sincresnet": {"n_filters": 32, "n_frames": 64, "resnet_weights": "null"},
+    "sincresnet": {"n_filters": 32, "n_frames": 64, "resnet_weights": "null"},
+    "mel_resnet": {"n_mels": 32, "resnet_weights": "null"},
+    "sincnet": {"n_filters": 8, "kernel_size": 51, "frame_samples": 800},
+}
+OTHER_SYSTEMS = [name for name in SMALL_SYSTEMS if name != "ms_sincresnet"]
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +55,18 @@ def data_folder(tmp_path_factory):
     return make_synthetic_gtzan(folder, n_tracks=4, duration_s=4.0, seed=3)
 
 
-def command(data_folder, output_folder, *options, **hparams):
+def command(data_folder, output_folder, *options, system="ms_sincresnet", **hparams):
     """The words of a command line: yaml file, overrides, run options."""
     hparams = {
         **SMALL,
+        **SMALL_SYSTEMS[system],
         "data_folder": data_folder,
         "output_folder": output_folder,
         "cache_folder": Path(data_folder).parent / "audio_16k",
         **hparams,
     }
     return [
-        "hparams/ms_sincresnet.yaml",
+        f"hparams/{system}.yaml",
         "--device=cpu",
         *(f"--{name}={value}" for name, value in hparams.items()),
         *options,
@@ -165,6 +171,62 @@ def test_model_folder_names_what_the_test_named(unbroken, data_folder):
     # The cached copies that were tested are rounded to 16 bits.
     assert np.mean(predictions.predicted == named) >= 0.9
     assert named_by_stock == named
+
+
+def test_ismir2004_runs_from_its_file(tmp_path):
+    folders = ["classical", "electronic", "jazz", "metal", "punk", "pop", "world"]
+    for part, tracks in [("training", 4), ("evaluation", 1)]:
+        for folder in folders:
+            for track in range(tracks):
+                samples = render_track(
+                    "jazz", track, duration_s=4.0, sample_rate=16000, seed=len(folder)
+                )
+                path = tmp_path / "audio" / part / folder / "a" / f"{track}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, samples, 16000)
+    hparams = {
+        **SMALL,
+        **SMALL_SYSTEMS["mel_resnet"],
+        "data_folder": tmp_path,
+        "output_folder": tmp_path / "run",
+        "cache_folder": tmp_path / "audio_16k",
+        "test_part": "evaluation",
+        "excerpt": "[1, 2]",
+        "test_hop": 16000,
+        "number_of_epochs": 1,
+    }
+    del hparams["n_folds"]
+    words = [f"--{name}={value}" for name, value in hparams.items()]
+    finished = subprocess.run(
+        [sys.executable, "train.py", "hparams/mel_resnet.yaml", "--device=cpu", *words],
+        cwd=ROOT / "recipes" / "ISMIR2004",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads((tmp_path / "run" / "test_summary.json").read_text())
+    assert (summary["tracks"], summary["clips"]) == (7, 14)  # 2 of 2 s each
+    genres = pd.read_csv(tmp_path / "run" / "confusion_matrix.csv").genre
+    assert list(genres)[2:5] == ["jazz_blues", "metal_punk", "rock_pop"]
+    hyperparams = (tmp_path / "run" / "model" / "hyperparams.yaml").read_text()
+    assert "\nhop_samples: 8000 " in hyperparams
+
+
+@pytest.mark.parametrize("system", OTHER_SYSTEMS)
+def test_every_system_runs_from_its_file(system, data_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(RECIPE)
+    epochs = {"number_of_epochs": 1, "warmup_epochs": 0}
+    train.main(command(data_folder, tmp_path, system=system, **epochs))
+    summary = json.loads((tmp_path / "test_summary.json").read_text())
+    assert (summary["tracks"], summary["epoch"]) == (10, 1)
+    row = pd.read_csv(tmp_path / "test_predictions.csv").iloc[0]
+    song = GenreClassifier.from_hparams(tmp_path / "model").predict_song(
+        data_folder / "genres" / row.genre / f"{row.ID}.wav"
+    )
+    assert len(song.clips) == row.clips
+    posteriors = {genre: row[f"posterior_{genre}"] for genre in song.posteriors}
+    assert song.posteriors == pytest.approx(posteriors, abs=2e-4)
 
 
 def steps_saved(save_folder):
@@ -347,6 +409,13 @@ def test_mistakes_are_named(mistake, data_folder, broken, tmp_path, monkeypatch)
     assert not list(tmp_path.glob("save/CKPT*"))
 
 
+def test_an_option_that_is_given_twice_is_named(data_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(RECIPE)
+    words = command(data_folder, tmp_path, "--fold=0", "--fold=1")
+    assert "--fold: given more than once" in main_as_from_the_shell(words)
+    assert not any(tmp_path.iterdir())
+
+
 def test_mistakes_show_no_traceback(tmp_path):
     status, output = run(["hparams/nowhere.yaml"])
     assert status == 1
@@ -376,22 +445,63 @@ def test_debug_rows_run_the_full_size_network(tmp_path, monkeypatch):
     for n, row in rows.iterrows():
         output_folder = tmp_path / str(n)
         flags = row.test_debug_flags.replace("tests/tmp", str(tmp_path)).split()
-        folders = [
+        own = [
             f"--output_folder={output_folder}",
             f"--cache_folder={tmp_path / 'audio_16k'}",
+            "--num_workers=0",  # those of loaders that debug mode leaves end slowly
         ]
-        train.main([row.Hparam_file, *flags, *folders])
+        train.main([row.Hparam_file, *flags, *own])
         names = row.test_debug_checks.removeprefix("file_exists=[").removesuffix("]")
         for name in names.split(","):
             assert (output_folder / name).is_file(), (row.Hparam_file, name)
+
+
+def sections(path):
+    """The headed parts of a yaml file, "header" first, by what their headings say."""
+    parts = re.split(r"^# \d\. (.*)\n", path.read_text(), flags=re.MULTILINE)
+    return dict(zip(["header", *parts[1::2]], parts[::2], strict=True))
+
+
+FAMILIES = sorted(ROOT.glob("recipes/*/hparams/ms_sincresnet.yaml"))
+DATA_SETS = [path.parts[-3] for path in FAMILIES]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=DATA_SETS)
+def test_every_data_set_has_every_system(family):
+    names = {path.stem for path in family.parent.iterdir()} - {"quickstart"}
+    assert names == set(SMALL_SYSTEMS)
+
+
+@pytest.mark.parametrize("system", OTHER_SYSTEMS)
+@pytest.mark.parametrize("family", FAMILIES, ids=DATA_SETS)
+def test_systems_differ_in_header_model_and_folder_alone(family, system):
+    found, expected = sections(family.with_stem(system)), sections(family)
+    command = f"\n#   python train.py hparams/{system}.yaml --data_folder="
+    assert command in found["header"]
+    assert f"!ref results/{system}/" in found["Run"]
+    found["Run"] = found["Run"].replace(f"/{system}/", f"/{family.stem}/")
+    for part in ("header", "Model"):
+        assert found.pop(part) != expected.pop(part)
+    assert found == expected
+    assert list(found) == ["Run", "Data", "Optimisation", "Logging and checkpoints"]
+
+
+@pytest.mark.parametrize("system", SMALL_SYSTEMS)
+@pytest.mark.parametrize("family", FAMILIES, ids=DATA_SETS)
+def test_data_sets_differ_in_header_run_data_and_genres_alone(family, system):
+    found = sections(family.with_stem(system))
+    expected = sections(RECIPE / "hparams" / f"{system}.yaml")
+    assert list(found) == list(expected)
+    for part in ("Model", "Optimisation", "Logging and checkpoints"):
+        own = re.sub(r"^n_genres: \d+$", "n_genres: 10", found[part], flags=re.M)
+        assert own == expected[part]
 
 
 def test_quickstart_differs_from_the_paper_where_it_says():
     """The sections on the model are the same to the letter, but for two values."""
     model = {}
     for name in ("ms_sincresnet", "quickstart"):
-        text = (RECIPE / "hparams" / f"{name}.yaml").read_text()
-        model[name] = text[text.index("# 3. Model") : text.index("# 4. Optimisation")]
+        model[name] = sections(RECIPE / "hparams" / f"{name}.yaml")["Model"]
     for here, there in [
         (
             "n_filters: 80  # K, of each filterbank: half of 160, also in Table 1",

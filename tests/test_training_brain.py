@@ -30,7 +30,8 @@ def brain():
         "voting": "majority",
         "clip_samples": 4,
         "hop_samples": 2,
-        "valid_hop_samples": 4,
+        "valid_hop": 4,
+        "test_hop": 2,
         "eval_batch_size": 2,
         "augmentation": GaussianNoise(0.5),
         "lr_schedule": WarmupStepScheduler(warmup_epochs=1),
@@ -63,9 +64,11 @@ def test_songs_of_a_batch_are_decided_without_their_padding(brain):
     torch.testing.assert_close(together[1], alone)
 
 
-def test_validation_has_its_own_hop(brain):
-    (clips,) = brain.compute_forward(songs(torch.rand(20)), sb.Stage.VALID)
-    assert len(clips) == 5
+def test_validation_and_test_have_their_own_hops(brain):
+    brain.hparams.test_hop = 8
+    for stage, n_clips in [(sb.Stage.VALID, 5), (sb.Stage.TEST, 3)]:
+        (clips,) = brain.compute_forward(songs(torch.rand(20)), stage)
+        assert len(clips) == n_clips
 
 
 def test_loss_is_the_mean_over_clips_and_scores_are_kept(brain):

@@ -37,6 +37,7 @@ def test_overrides_reach_what_is_built(recipe):
         ("kernel_size: 250", ["recipe.yaml", "must be odd", "250"]),
         ("kernel_size: many", ["recipe.yaml", "must be odd", "'many'"]),
         ("kernel_size: [", ["not valid as overrides"]),
+        ("kernel_size 501", ["'kernel_size 501'", "not valid as overrides"]),
     ],
 )
 def test_mistakes_name_the_hparam(recipe, overrides, parts):
@@ -57,10 +58,25 @@ def test_an_error_of_the_users_keeps_its_kind(recipe):
         load_hparams(recipe, "weights: nowhere.pth")
 
 
-def test_a_file_that_is_not_yaml_is_named(recipe):
-    recipe.write_text("kernel_size: [251\nbank: }")
+@pytest.mark.parametrize("text", ["kernel_size: [251\nbank: }", "", "- 251"])
+def test_a_file_that_is_not_yaml_is_named(recipe, text):
+    recipe.write_text(text)
     with pytest.raises(HparamError, match="recipe.yaml: not valid yaml"):
         load_hparams(recipe)
+
+
+@pytest.mark.parametrize("read", [load_hparams, plain_hparams])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--weights=a.pth", "--kernel_size=501", "--kernel_size=501"],
+        ["--kernel_size", "501", "--weights=a.pth", "--kernel_size=251"],
+    ],
+)
+def test_an_option_that_is_given_twice_is_named(recipe, words, read):
+    _, _, overrides = parse_arguments([str(recipe), *words])
+    with pytest.raises(HparamError, match="--kernel_size: given more than once"):
+        read(recipe, overrides)
 
 
 def test_plain_hparams_build_nothing(recipe):

@@ -29,6 +29,21 @@ def test_accuracies_are_those_counted_by_hand(scores):
     assert scores.clip_accuracy() == pytest.approx(4 / 7)
 
 
+def test_posteriors_are_the_mean_of_the_clips(scores):
+    predictions = scores.predictions(GENRES)
+    assert list(predictions) == [
+        *("ID", "genre", "predicted", "clips", "clips_right"),
+        *GENRES,
+        *("posterior_blues", "posterior_jazz", "posterior_rock"),
+    ]
+    means = predictions.filter(like="posterior_").to_numpy().tolist()
+    assert means == [  # 0.8 for the genre that a clip was taken for, else 0.1
+        pytest.approx([1.7 / 3, 1.0 / 3, 0.3 / 3]),
+        pytest.approx([0.3 / 3, 1.0 / 3, 1.7 / 3]),
+        pytest.approx([0.1, 0.1, 0.8]),
+    ]
+
+
 def test_clips_of_a_track_may_come_one_by_one(scores):
     one_by_one = StageScores()
     for clip in clips_for(0, 0, 1):
@@ -58,6 +73,8 @@ def test_report_files_agree_with_scikit_learn(scores, tmp_path):
         [1, 1, 1], abs=1e-3
     )
     assert predictions.blues[0] == pytest.approx(2 / 3, abs=1e-4)
+    assert list(predictions.clips_right) == [2, 1, 1]
+    assert predictions.clips_right.sum() / 7 == pytest.approx(summary["clip_accuracy"])
     matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col="genre")
     assert matrix.loc["jazz", "rock"] == 1 and matrix.to_numpy().sum() == 3
     assert json.loads((tmp_path / "test_summary.json").read_text()) == {

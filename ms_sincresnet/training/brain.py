@@ -29,7 +29,7 @@ class GenreBrain(sb.Brain):
     to the figures of an unbroken one.
 
     These hparams are read: ``dataset``, ``seed``, ``lr_schedule``,
-    ``augmentation``, ``clip_samples``, ``hop_samples``, ``valid_hop_samples``,
+    ``augmentation``, ``clip_samples``, ``hop_samples``, ``valid_hop``, ``test_hop``,
     ``eval_batch_size``, ``voting``, ``checkpoint``, ``train_logger``,
     ``output_folder``, ``model_folder`` and ``label_encoder``.
 
@@ -109,9 +109,7 @@ class GenreBrain(sb.Brain):
             clips = self.hparams.augmentation(clips)
             return list(self.modules.model(clips)[:, None])
         hop_samples = (
-            self.hparams.hop_samples
-            if stage == sb.Stage.TEST
-            else self.hparams.valid_hop_samples
+            self.hparams.test_hop if stage == sb.Stage.TEST else self.hparams.valid_hop
         )
         songs, lengths = batch.song
         n_samples = (lengths * songs.shape[1]).round().int().tolist()

@@ -108,7 +108,7 @@ def refuse_other_split(save_folder, manifest_folder):
         note.write_text(digest.hexdigest())
     elif note.read_text() != digest.hexdigest():
         raise HparamError(
-            f"{save_folder} holds a run on another split of the data (fold, seed or "
-            "tracks differ): going on with it would train on test tracks. Give another "
-            "output_folder, or delete this one"
+            f"{save_folder} holds a run on another split of the data (protocol, fold, "
+            "seed or tracks differ): going on with it would train on test tracks. Give "
+            "another output_folder, or delete this one"
         )

@@ -76,8 +76,8 @@ def load_hparams(hparams_file, overrides=""):
     Raises
     ------
     HparamError
-        If the file is missing or not yaml, an override is no hparam of it, or
-        something that it builds refuses its arguments.
+        If the file is missing or not yaml, an override is given twice or is no hparam
+        of it, or something that it builds refuses its arguments.
 
     Example
     -------
@@ -148,19 +148,24 @@ def _read(hparams_file, overrides):
 
 
 def _refuse_unknown(hparams_file, text, overrides):
-    """Raises for the first override that the file does not have."""
-    try:
-        known = [key.value for key, _ in yaml.compose(text).value]
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise HparamError(
-            f"{hparams_file}: not valid yaml with a key a line: {error}"
-        ) from error
-    try:
-        given = yaml.safe_load(overrides or "{}")
-    except yaml.YAMLError as error:
-        raise HparamError(f"{overrides!r}: not valid as overrides: {error}") from error
+    """Raises for the first override that is given twice, or that the file lacks."""
+    known = _names(text, f"{hparams_file}: not valid yaml with a key a line")
+    given = _names(overrides or "{}", f"{overrides!r}: not valid as overrides")
     for name in given:
         if name not in known:
             similar = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean --{similar[0]}?" if similar else ""
             raise HparamError(f"--{name}: no such hparam in {hparams_file}{hint}")
+        if given.count(name) > 1:
+            raise HparamError(f"--{name}: given more than once; leave one of them")
+
+
+def _names(text, fault):
+    """The keys of a yaml text that is a mapping."""
+    try:
+        root = yaml.compose(text)
+    except yaml.YAMLError as error:
+        raise HparamError(f"{fault}: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise HparamError(f"{fault}: expected name: value")
+    return [key.value for key, _ in root.value]

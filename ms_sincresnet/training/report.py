@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+from sklearn.metrics import confusion_matrix
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -14,6 +14,7 @@ from speechbrain.utils.checkpoints import (
 )
 
 from ms_sincresnet.nnet.voting import vote
+from ms_sincresnet.plots import plot_confusion_matrix, save_figure
 
 
 @register_checkpoint_hooks
@@ -96,8 +97,9 @@ class StageScores:
         Returns
         -------
         pandas.DataFrame
-            A row a track: ID, genre, predicted, clips (their number), and each genre's
-            share of the votes.
+            A row a track: ID, genre, predicted, clips (their number), clips_right, each
+            genre's share of the votes under its name, and its mean posterior over the
+            clips as ``posterior_<genre>``.
         """
         rows = []
         for track_id, label, clips in self._tracks():
@@ -107,8 +109,12 @@ class StageScores:
                 "genre": genres[label],
                 "predicted": genres[index],
                 "clips": len(clips),
+                "clips_right": int((clips.argmax(1) == label).sum()),
             }
-            rows.append(row | dict(zip(genres, shares.tolist(), strict=True)))
+            row |= dict(zip(genres, shares.tolist(), strict=True))
+            posteriors = clips.exp().mean(0).tolist()
+            names = [f"posterior_{genre}" for genre in genres]
+            rows.append(row | dict(zip(names, posteriors, strict=True)))
         return pd.DataFrame(rows).sort_values("ID", ignore_index=True)
 
     def _tracks(self):
@@ -186,10 +192,9 @@ def write_report(folder, scores, genres, *, dataset, **more):
     counts = confusion_matrix(
         predictions["genre"], predictions["predicted"], labels=genres
     )
-    pd.DataFrame(counts, index=pd.Index(genres, name="genre"), columns=genres).to_csv(
-        folder / "confusion_matrix.csv"
-    )
-    plot_confusion_matrix(folder / "confusion_matrix.png", counts, genres, dataset)
+    matrix = pd.DataFrame(counts, pd.Index(genres, name="genre"), genres)
+    matrix.to_csv(folder / "confusion_matrix.csv")
+    save_figure(plot_confusion_matrix(matrix, dataset), folder / "confusion_matrix.png")
     summary = {
         "dataset": dataset,
         "song_accuracy": scores.song_accuracy(),
@@ -201,37 +206,3 @@ def write_report(folder, scores, genres, *, dataset, **more):
     text = json.dumps(summary, indent=2) + "\n"
     (folder / "test_summary.json").write_text(text, encoding="utf-8")
     return summary
-
-
-def plot_confusion_matrix(path, counts, genres, dataset):
-    """Draws a confusion matrix.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The image to write.
-    counts : numpy.ndarray [n_genres, n_genres]
-        Tracks by genre (rows) and predicted genre (columns).
-    genres : list of str
-        Names of the genres.
-    dataset : str
-        What was tested on.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "confusion_matrix.png"
-    >>> plot_confusion_matrix(path, np.eye(2, dtype=int), ["jazz", "rock"], "two songs")
-    >>> path.stat().st_size > 0
-    True
-    """
-    # Not pyplot, which keeps every figure and may ask for a screen.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axes = figure.subplots()
-    display = ConfusionMatrixDisplay(counts, display_labels=genres)
-    display.plot(ax=axes, cmap="Blues", colorbar=False, xticks_rotation=45)
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
-    axes.set_title(f"{dataset}: {counts.sum()} tracks, {accuracy:.1%} right")
-    figure.savefig(path, dpi=120)

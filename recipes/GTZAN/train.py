@@ -8,25 +8,19 @@ Without the data set, on synthesised music:
     python train.py hparams/quickstart.yaml
 """
 
-import logging
 import sys
 
 import speechbrain as sb
 from gtzan_prepare import find_genres, prepare_gtzan
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
-from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.clips import PassSampler, clip_loader_options
-from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.errors import exit_on_user_error
-from ms_sincresnet.training.checkpoints import refuse_other_split
+from ms_sincresnet.training.experiment import train_and_test
 from ms_sincresnet.training.hparams import (
     load_hparams,
     parse_arguments,
     plain_hparams,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def main(arguments):
@@ -48,8 +42,6 @@ def main(arguments):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-
-    # Data
     if "make_data" in hparams:
         run_on_main(hparams["make_data"])
     run_on_main(
@@ -58,50 +50,14 @@ def main(arguments):
             "data_folder": hparams["data_folder"],
             "manifest_folder": hparams["manifest_folder"],
             "cache_folder": hparams["cache_folder"],
+            "protocol": hparams["protocol"],
             "fold": hparams["fold"],
             "n_folds": hparams["n_folds"],
             "valid_fraction": hparams["valid_fraction"],
             "seed": hparams["seed"],
         },
     )
-    run_on_main(
-        refuse_other_split, [hparams["save_folder"], hparams["manifest_folder"]]
-    )
-    datasets, hparams["label_encoder"] = genre_datasets(
-        hparams["manifest_folder"],
-        hparams["cache_folder"],
-        n_genres=hparams["n_genres"],
-        clip_samples=hparams["clip_samples"],
-        seed=hparams["seed"],
-        cache=hparams["cache"],
-    )
-    sampler = PassSampler(
-        len(datasets["train"]), hparams["clips_per_track"], hparams["seed"]
-    )
-
-    # Training
-    brain = GenreBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-    brain.train_sampler = sampler
-    brain.fit(
-        hparams["epoch_counter"],
-        datasets["train"],
-        datasets["valid"],
-        train_loader_kwargs=clip_loader_options(
-            datasets["train"], sampler, **hparams["train_loader"]
-        ),
-        valid_loader_kwargs=hparams["song_loader"],
-    )
-
-    # Test
-    brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])
-    brain.save_model()
-    logger.info("Model folder: %s", hparams["model_folder"])
+    train_and_test(hparams, run_opts)
 
 
 if __name__ == "__main__":

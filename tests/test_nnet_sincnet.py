@@ -1,0 +1,272 @@
+"""SincNet on frames of a clip: its definition by hand, and each clip filtered once."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from torch.nn import functional as F
+
+from ms_sincresnet.nnet.sincnet import FrameNetwork
+
+FRAME, HOP, TAPS = 800, 80, 51
+
+
+def noise(n_samples, batch=None):
+    """White noise [batch, n_samples], or [n_samples]."""
+    generator = torch.Generator().manual_seed(0)
+    size = (n_samples,) if batch is None else (batch, n_samples)
+    return torch.randn(size, generator=generator)
+
+
+def small_network(**options):
+    """Few filters on short frames."""
+    torch.manual_seed(0)
+    small = {
+        "n_genres": 4,
+        "n_filters": 5,
+        "kernel_size": TAPS,
+        "frame_samples": FRAME,
+        "frame_hop": HOP,
+        "train_frames": 3,
+    }
+    return FrameNetwork(**small | options)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network in evaluation, not to be changed, that has been in training."""
+    network = small_network()
+    with torch.no_grad():
+        for _ in range(3):  # so that no batch norm or layer norm is the identity
+            network(noise(4000, batch=4))
+        for name, parameter in network.named_parameters():
+            if "bank" not in name and parameter.ndim == 1:
+                parameter += 0.1 * torch.randn(parameter.shape)
+        for norm in (network.frame_norm, network.layers[3], network.layers[7]):
+            norm.weight += 0.1 * torch.randn(norm.weight.shape)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def double(network):
+    """The same in float64."""
+    return copy.deepcopy(network).double()
+
+
+def log_posteriors_by_hand(state, maps, training=False):
+    """Log-posteriors of frames from their maps, layer by layer."""
+
+    def layer_norm(x, name):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        mean = x.mean((1, 2), keepdim=True)
+        variance = x.var((1, 2), keepdim=True, correction=0)
+        return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+    def batch_norm(x, name):
+        mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        if training:
+            mean, variance = x.mean(0), x.var(0, correction=0)
+        x = (x - mean) / (variance + 1e-5).sqrt()
+        return x * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+    def leaky(x):
+        return torch.where(x > 0, x, 0.2 * x)
+
+    x = leaky(layer_norm(maps, "frame_norm"))
+    for conv, norm in (("layers.1", "layers.3"), ("layers.5", "layers.7")):
+        x = F.conv1d(x, state[f"{conv}.weight"], state[f"{conv}.bias"])
+        x = x[:, :, : x.shape[2] // 3 * 3].unflatten(2, (-1, 3)).amax(3)
+        x = leaky(layer_norm(x, norm))
+    x = x.reshape(len(x), -1)
+    for linear, norm in ((10, 11), (13, 14), (16, 17)):
+        x = x @ state[f"layers.{linear}.weight"].T
+        x = leaky(batch_norm(x, f"layers.{norm}"))
+    x = x @ state["layers.19.weight"].T + state["layers.19.bias"]
+    return x - x.exp().sum(1, keepdim=True).log()
+
+
+def test_maps_are_maxima_of_three_filtered_samples(double):
+    frames = 0.01 * noise(FRAME, batch=2).double() + 3
+    expected = []
+    for frame in frames.numpy():
+        frame = (frame - frame.mean()) / np.sqrt(frame.var() + 1e-8)
+        for taps in double.bank.filters().detach().numpy():
+            filtered = scipy.signal.correlate(frame, taps, mode="valid")
+            expected.append(filtered[: len(filtered) // 3 * 3].reshape(-1, 3).max(1))
+    found = double.frame_maps(frames).detach().numpy()
+    assert found.shape == (2, 5, (FRAME - TAPS + 1) // 3)
+    np.testing.assert_allclose(found, np.reshape(expected, found.shape), atol=1e-10)
+
+
+CLIPS = {
+    "noise": noise(2000),
+    "on an offset": 0.02 * noise(2000) + 5,
+    "offset that jumps": 0.1 * noise(2000) + (torch.arange(2000) > 900),
+    "near silence": 1e-6 * noise(2000),
+    "near silence in a loud clip": noise(2000) * (torch.arange(2000) < 900) + 1e-3,
+    "silence": torch.zeros(2000),
+}
+
+
+@pytest.mark.parametrize("kind", CLIPS)
+def test_a_clip_is_filtered_once_for_all_its_frames(double, kind):
+    wav = CLIPS[kind].double()
+    found = torch.cat(list(double.clip_maps(wav)))
+    expected = double.frame_maps(wav.unfold(0, FRAME, HOP))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", CLIPS)
+def test_single_precision_is_enough(network, double, kind):
+    frames = CLIPS[kind].unfold(0, FRAME, HOP)
+    expected = double.frame_maps(frames.double()).float()
+    maps = torch.cat(list(network.clip_maps(CLIPS[kind])))
+    for found in (maps, network.frame_maps(frames)):  # in units of a frame's deviation
+        torch.testing.assert_close(found, expected, rtol=0, atol=6e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [49, 51, 53])
+def test_clips_may_end_anywhere_in_a_hop(kernel_size):
+    """By the kernel's length the pooling leaves 0, 1 or 2 of a frame's samples over."""
+    network = small_network(kernel_size=kernel_size).eval()
+    for n_samples in range(FRAME, FRAME + 2 * HOP + 1):
+        wav = noise(n_samples)
+        with torch.no_grad():
+            found = torch.cat(list(network.clip_maps(wav)))
+            expected = network.frame_maps(wav.unfold(0, FRAME, HOP))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_evaluation_is_the_mean_posterior_of_all_frames(double):
+    wavs = noise(2000, batch=2).double()
+    wavs[1] *= torch.linspace(0, 1, 2000)
+    expected = []
+    for wav in wavs:
+        frames = wav.unfold(0, FRAME, HOP)
+        assert len(frames) == 16
+        by_hand = log_posteriors_by_hand(double.state_dict(), double.frame_maps(frames))
+        expected.append(by_hand.exp().mean(0, keepdim=True).log())
+    found = double(wavs)
+    assert found.shape == (2, 1, 4)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-10)
+
+
+def test_training_is_the_mean_over_random_frames(double, monkeypatch):
+    network = copy.deepcopy(double).train()
+    before = copy.deepcopy(network.state_dict())
+    wavs, drawn, maps = noise(2000, batch=4).double(), [], network.frame_maps
+    monkeypatch.setattr(
+        network, "frame_maps", lambda frames: drawn.append(frames) or maps(frames)
+    )
+    found = network(wavs)
+    (frames,) = drawn
+    assert frames.shape == (4 * 3, FRAME)
+    for clip, some in zip(wavs, frames.split(3), strict=True):
+        of_clip = clip.unfold(0, FRAME, HOP)
+        assert all((of_clip == frame).all(1).any() for frame in some)
+    by_hand = log_posteriors_by_hand(before, maps(frames), training=True)
+    expected = by_hand.reshape(4, 3, 4).mean(1, keepdim=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_every_frame_is_drawn_and_the_seed_decides_which(monkeypatch):
+    network, starts = small_network(train_frames=8), []
+    wav = torch.arange(FRAME + 3 * HOP + 5.0).repeat(2, 1)  # a frame tells its start
+
+    def frame_maps(frames):
+        starts.append(frames[:, 0].tolist())
+        return torch.rand(len(frames), 5, (FRAME - TAPS + 1) // 3)
+
+    monkeypatch.setattr(network, "frame_maps", frame_maps)
+    for seed in (1, 1, 2, 3, 4, 5):
+        torch.manual_seed(seed)
+        network(wav)
+    assert starts[0] == starts[1] != starts[2]
+    assert {start for each in starts for start in each} == {0, HOP, 2 * HOP, 3 * HOP}
+
+
+def test_three_seconds_are_281_frames():
+    network = FrameNetwork(n_filters=2).eval()
+    pieces = list(network.clip_maps(noise(48000)))
+    assert sum(map(len, pieces)) == 281  # 2.8 s of starts, every 10 ms
+    assert {piece.shape[1:] for piece in pieces} == {(2, (3200 - 251 + 1) // 3)}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_clips_may_be_of_any_length_from_a_frame_on(training):
+    network = small_network().train(training)
+    for n_samples in (FRAME, 4000, 8000):
+        assert network(noise(n_samples, batch=2)).shape == (2, 1, 4)
+    with pytest.raises(ValueError, match=r"at least the 800 samples .* got 799"):
+        network(noise(FRAME - 1, batch=2))
+
+
+def test_frames_too_short_for_the_layers_are_refused():
+    least = 3 * (3 * (3 * 1 + 4) + 4) + TAPS - 1  # backwards from one sample
+    assert small_network(frame_samples=least).layers[7].normalized_shape == (60, 1)
+    with pytest.raises(ValueError, match=f"frames of {least - 1} .* of 51 taps"):
+        small_network(frame_samples=least - 1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_reach_every_cutoff(training):
+    network = small_network().train(training)
+    network(noise(2000, batch=2))[:, 0, 1].sum().backward()
+    assert network.bank.low_hz_.grad.ne(0).all()
+    # The band of the last filter ends at half the sample rate, whatever it is.
+    assert network.bank.band_hz_.grad[:-1].ne(0).all()
+
+
+def test_evaluation_has_the_gradients_of_the_definition(double):
+    network = copy.deepcopy(double)
+    wav, parameters = noise(2000).double(), [*network.bank.parameters()]
+    found = torch.autograd.grad(network(wav[None])[0, 0, 1], parameters)
+    maps = network.frame_maps(wav.unfold(0, FRAME, HOP))
+    by_hand = log_posteriors_by_hand(network.state_dict(), maps)
+    expected = torch.autograd.grad(by_hand.exp().mean(0).log()[1], parameters)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_autocast_leaves_the_filters_alone(network):
+    wavs = noise(2000, batch=2)
+    frames = wavs[0].unfold(0, FRAME, HOP)
+    with torch.no_grad():
+        expected = network(wavs), network.frame_maps(frames)
+        maps = torch.cat(list(network.clip_maps(wavs[0])))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(wavs), network.frame_maps(frames)
+            assert torch.cat(list(network.clip_maps(wavs[0]))).equal(maps)
+            assert copy.deepcopy(network).train()(wavs).dtype == torch.float32
+    assert found[1].equal(expected[1])
+    assert found[0].dtype == torch.float32
+    assert not found[0].equal(expected[0]), "the layers behind are in bfloat16"
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_clips_of_any_type_are_taken(training):
+    wavs = noise(2000, batch=2)
+    for dtype in (torch.float32, torch.float64):
+        network = small_network().to(dtype).train(training)
+        for clips in (wavs, wavs.double()):
+            assert network(clips).dtype == dtype
+
+
+def test_the_gain_of_a_frame_does_not_matter(network):
+    with torch.no_grad():
+        found, expected = (network(g * noise(2000, batch=2)) for g in (3000, 1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_copies_are_the_same_network(network):
+    wavs = noise(2000, batch=2)
+    with torch.no_grad():
+        expected = network(wavs)
+        for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+            assert other(wavs).equal(expected)
+        other = small_network(train_frames=1).eval()
+        other.load_state_dict(network.state_dict())
+        assert other(wavs).equal(expected)

@@ -1,0 +1,100 @@
+"""The log of a run: text always, TensorBoard's events by the epoch on request."""
+
+import os
+import sys
+
+import pytest
+
+from ms_sincresnet.errors import HparamError
+from ms_sincresnet.training.hparams import load_hparams
+from ms_sincresnet.training.logs import RunLogger
+
+
+def log_epoch(logger, epoch, loss):
+    """What ``GenreBrain`` logs after an epoch."""
+    logger.log_stats(
+        {"data": "three songs", "epoch": epoch, "lr": 0.005},
+        train_stats={"loss": loss, "clip_accuracy": 0.5},
+        valid_stats={"loss": 2 * loss},
+    )
+
+
+def log_test(logger, epoch):
+    """What it logs after a test."""
+    logger.log_stats(
+        {"data": "three songs", "tested epoch": epoch}, test_stats={"loss": 1.25}
+    )
+
+
+@pytest.fixture
+def events(tmp_path):
+    """Reads all that TensorBoard shows of the run: name to step to value."""
+    # Now, since events would have time to be written meanwhile.
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    event_accumulator = pytest.importorskip(name)
+
+    def read():
+        accumulator = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+        accumulator.Reload()
+        return {
+            tag: {event.step: event.value for event in accumulator.Scalars(tag)}
+            for tag in accumulator.Tags()["scalars"]
+        }
+
+    return read
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_the_text_has_a_line_a_call(tmp_path, tensorboard):
+    if tensorboard:
+        pytest.importorskip("tensorboard")
+    logger = RunLogger(tmp_path, tensorboard)
+    log_epoch(logger, 1, 2.0)
+    log_epoch(logger, 2, 0.5)
+    log_test(logger, 2)
+    assert (tmp_path / "train_log.txt").read_text().splitlines() == [
+        "data: three songs, epoch: 1, lr: 5.0000e-03 - train loss: 2.0000, "
+        "train clip_accuracy: 5.0000e-01 - valid loss: 4.0000",
+        "data: three songs, epoch: 2, lr: 5.0000e-03 - train loss: 5.0000e-01, "
+        "train clip_accuracy: 5.0000e-01 - valid loss: 1.0000e+00",
+        "data: three songs, tested epoch: 2 - test loss: 1.2500",
+    ]
+    assert (tmp_path / "tensorboard").exists() == tensorboard
+
+
+def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path, events):
+    logger = RunLogger(tmp_path, tensorboard=True)
+    log_epoch(logger, 1, 2.0)
+    log_epoch(logger, 2, 1.0)
+    resumed = RunLogger(tmp_path, tensorboard=True)
+    log_epoch(resumed, 3, 0.5)
+    log_test(resumed, 2)
+    # Nothing was closed: a kill loses no event.
+    assert events() == {
+        "lr": {step: pytest.approx(0.005) for step in (1, 2, 3)},
+        "loss/train": {1: 2.0, 2: 1.0, 3: 0.5},
+        "loss/valid": {1: 4.0, 2: 2.0, 3: 1.0},
+        "loss/test": {2: 1.25},
+        "clip_accuracy/train": {1: 0.5, 2: 0.5, 3: 0.5},
+    }
+
+
+def test_nothing_is_written_before_there_is_something_to_log(tmp_path):
+    pytest.importorskip("tensorboard")
+    RunLogger(tmp_path / "refused", tensorboard=True)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_missing_tensorboard_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if not installed
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "tensorboard: False\n"
+        "logger: !new:ms_sincresnet.training.logs.RunLogger\n"
+        "    output_folder: .\n"
+        "    tensorboard: !ref <tensorboard>\n"
+    )
+    load_hparams(path)
+    message = r"tensorboard: True .*pip install 'ms_sincresnet\[tensorboard\]'"
+    with pytest.raises(HparamError, match=message):
+        load_hparams(path, "tensorboard: True")
