@@ -1,0 +1,226 @@
+"""Comparisons come to what the literature and other formulas say."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ms_sincresnet.errors import UserError
+from ms_sincresnet.inference.fusion import sum_rule
+from ms_sincresnet.training.comparison import (
+    compare,
+    compare_sources,
+    difference_interval,
+    fuse_predictions,
+    main,
+    mcnemar,
+    read_predictions,
+    shared_tracks,
+)
+from ms_sincresnet.training.report import StageScores
+
+# A. Agresti, "Categorical Data Analysis", 2nd ed. 2002, Table 10.1: who approved of a
+# prime minister in each of two surveys of the same 1600 voters.
+BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER = 794, 150, 86, 570
+GENRES = ["blues", "jazz", "rock"]
+
+
+@pytest.fixture
+def surveys():
+    """Who approved, in the first and in the second survey."""
+    counts = [BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER]
+    first, second = ([True, True, False, False], [True, False, True, False])
+    return np.repeat(first, counts), np.repeat(second, counts)
+
+
+def table(predicted, genre="jazz"):
+    """Predictions of tracks of one genre, by ID."""
+    frame = pd.DataFrame({"predicted": predicted}).rename_axis("ID")
+    frame.insert(0, "genre", genre)
+    return frame
+
+
+def write(folder, predicted, name="predictions.csv", genre="jazz"):
+    """The folder of a system that took tracks for these genres."""
+    folder.mkdir()
+    table(predicted, genre).to_csv(folder / name)
+    return folder
+
+
+def test_mcnemar_on_a_published_table():
+    # R's mcnemar.test, by the chi-squared distribution: 3.099e-05 without continuity
+    # correction, 4.115e-05 with it, which is a little too careful.
+    assert 3.099e-5 < mcnemar(ONLY_FIRST, ONLY_SECOND) < 4.115e-5
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 9), (0, 6), (4, 5), (3, 3), (12, 2)])
+def test_mcnemar_is_twice_a_binomial_tail(one, other):
+    n, least = one + other, min(one, other)
+    tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
+    assert mcnemar(one, other) == pytest.approx(min(1, 2 * tail))
+    assert mcnemar(other, one) == mcnemar(one, other)
+
+
+def test_no_track_parts_the_systems():
+    assert mcnemar(0, 0) == 1
+
+
+def test_interval_is_that_of_the_published_table(surveys):
+    low, high = difference_interval(*surveys)
+    # Agresti's section 10.1.2: 0.04 ± 1.96 · 0.0095.
+    assert low == pytest.approx(0.0213, abs=0.001)
+    assert high == pytest.approx(0.0587, abs=0.001)
+    assert difference_interval(*surveys) == (low, high), "seeded"
+
+
+def test_the_interval_is_paired(surveys):
+    """Unpaired, the difference of 944 and 880 of 1600 would vary far more."""
+    low, high = difference_interval(*surveys)
+    unpaired = 2 * 1.96 * math.sqrt((0.59 * 0.41 + 0.55 * 0.45) / 1600)
+    assert high - low < 0.6 * unpaired
+
+
+def test_compare_counts_by_hand(surveys):
+    comparison = compare(*surveys)
+    counts = [comparison[n] for n in ("both", "only_first", "only_second", "neither")]
+    assert counts == [BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER]
+    assert comparison["difference"] == pytest.approx((944 - 880) / 1600)
+    reverse = compare(*surveys[::-1])
+    assert reverse["difference"] == -comparison["difference"]
+    assert reverse["p"] == comparison["p"]
+
+
+def test_only_shared_tracks_count(tmp_path):
+    a = write(tmp_path / "a", {"1": "jazz", "2": "jazz", "3": "rock", "4": "rock"})
+    b = write(tmp_path / "b", {"4": "jazz", "3": "rock", "2": "jazz", "9": "jazz"})
+    report = compare_sources([a, b])
+    assert report["tracks"] == 3
+    assert [system["right"] for system in report["systems"]] == [1, 2]
+    assert [system["tracks_left_out"] for system in report["systems"]] == [1, 1]
+    (comparison,) = report["comparisons"]
+    assert (comparison["only_first"], comparison["only_second"]) == (0, 1)
+
+
+def test_predictions_of_a_single_run_and_a_file_are_read(tmp_path):
+    run = write(tmp_path / "run", {"None": "rock"}, "test_predictions.csv", "None")
+    assert read_predictions(run).equals(read_predictions(run / "test_predictions.csv"))
+    assert read_predictions(run).genre["None"] == "None", "a name, not a gap"
+
+
+def test_fusion_decides_as_fused_models_do():
+    """The mean over clips of what ``sum_rule`` makes of the models' log-posteriors."""
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(3, 40, 5, 3)  # models, tracks, clips, genres
+    clips = logits.log_softmax(-1)
+    tables = {}
+    for n, model in enumerate(clips):
+        scores = StageScores()
+        for track, log_posteriors in enumerate(model):
+            scores.add(f"track {track:02}", 0, log_posteriors)
+        tables[n] = scores.predictions(GENRES).set_index("ID")
+    # Genres in any order.
+    tables[1] = tables[1][tables[1].columns[::-1]]
+    expected = sum_rule(clips).exp().mean(1).argmax(1)
+    fused = fuse_predictions(shared_tracks(tables))
+    assert [GENRES.index(genre) for genre in fused] == expected.tolist()
+    assert (fused != tables[0].predicted).any(), "or the test tests nothing"
+
+
+def test_fusion_is_compared_with_each_system(tmp_path):
+    columns = ["genre", "predicted", "posterior_jazz", "posterior_rock"]
+    tracks = {
+        "a": [["jazz", "jazz", 0.9, 0.1], ["rock", "jazz", 0.6, 0.4]],
+        "b": [["jazz", "rock", 0.4, 0.6], ["rock", "rock", 0.1, 0.9]],
+        "c": [["jazz", "rock", 0.3, 0.7], ["rock", "rock", 0.2, 0.8]],
+    }
+    for name, rows in tracks.items():
+        (tmp_path / name).mkdir()
+        frame = pd.DataFrame(rows, columns=columns).rename_axis("ID")
+        frame.to_csv(tmp_path / name / "predictions.csv")
+    report = compare_sources([tmp_path / name for name in tracks], fuse=True)
+    assert [system["accuracy"] for system in report["systems"]] == [0.5, 0.5, 0.5, 1]
+    assert len(report["comparisons"]) == 3
+    assert all(pair["difference"] == 0.5 for pair in report["comparisons"])
+    # Left out: tracks of the fusion are those that all share.
+    assert report["systems"][-1]["tracks_left_out"] == 0
+
+
+def test_command_prints_and_writes(tmp_path, capsys):
+    a = write(tmp_path / "a", {"1": "jazz", "2": "jazz", "3": "jazz"})
+    b = write(tmp_path / "b", {"1": "rock", "2": "rock", "3": "jazz"})
+    output = tmp_path / "more" / "report.json"
+    main([str(a), str(b), "--output", str(output)])
+    printed = capsys.readouterr().out
+    assert "difference" not in printed and "first − second: +66.7 points" in printed
+    assert "(tracks that one alone has right: 2): p = 0.5" in printed
+    assert f"{b}: 1 right, 33.3 %" in printed
+    report = json.loads(output.read_text())
+    assert report["comparisons"][0]["p"] == 0.5
+    assert report["systems"][0]["name"] == str(a)
+
+
+def broken(folder):
+    """Sources with which users come, by name."""
+    folder = folder / "broken"
+    folder.mkdir()
+    (folder / "no table").write_bytes(b"\xff\x00 no text")
+    (folder / "other.csv").write_text("a,b\n1,2\n")
+    (folder / "twins.csv").write_text("ID,genre,predicted\n1,jazz,jazz\n1,jazz,rock\n")
+    write(folder / "a", {"1": "jazz", "2": "jazz"})
+    write(folder / "elsewhere", {"8": "jazz", "9": "jazz"})
+    write(folder / "of rock", {"1": "jazz", "2": "rock"}, genre="rock")
+    for name, genre, posterior in [
+        ("jazz", "jazz", "0.5"),
+        ("pop", "pop", "0.5"),
+        ("diverged", "jazz", ""),
+    ]:
+        (folder / f"{name}.csv").write_text(
+            f"ID,genre,predicted,posterior_{genre}\n"
+            f"1,jazz,jazz,1\n2,jazz,jazz,{posterior}\n"
+        )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sources", "parts"),
+    [
+        (["a", "nowhere"], ["nowhere", "no predictions"]),
+        (["a", "no table"], ["no table", "not a table"]),
+        (["a", "other.csv"], ["other.csv", "ID, genre, predicted"]),
+        (["a", "twins.csv"], ["twins.csv", "a row a track", "1 has several"]),
+        (["a", "elsewhere"], ["elsewhere", "share 0 (2, 2 in all)"]),
+        (["a", "of rock"], ["1 is jazz in", "a and rock in", "of rock"]),
+        (["a", "a"], ["expected two systems"]),
+        (["a", "jazz.csv", "pop.csv"], ["expected two systems", "--fuse"]),
+        (["a", "jazz.csv", "--fuse"], ["a: the predictions lack", "--test_only"]),
+        (["jazz.csv", "pop.csv", "--fuse"], ["pop here and jazz there"]),
+        (["jazz.csv", "a", "--fuse"], ["none here and jazz there"]),
+        (["jazz.csv", "diverged.csv", "--fuse"], ["diverged.csv", "2", "diverge?"]),
+    ],
+)
+def test_mistakes_are_named(sources, parts, tmp_path):
+    folder = broken(tmp_path)
+    words = [word if word == "--fuse" else str(folder / word) for word in sources]
+    with pytest.raises(SystemExit) as error:
+        main(words)
+    assert str(error.value).startswith("error: ")
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    a = write(tmp_path / "a", {"1": "jazz", "2": "jazz"})
+    b = write(tmp_path / "b", {"1": "rock", "2": "rock"})
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        SystemExit, match="error: .*file/report.json: cannot be written"
+    ):
+        main([str(a), str(b), "--output", str(tmp_path / "file" / "report.json")])
+
+
+def test_no_report_of_one_track(tmp_path):
+    with pytest.raises(UserError, match="they share 1"):
+        shared_tracks({"a": table({"1": "jazz"}), "b": table({"1": "jazz"})})
