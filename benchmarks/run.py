@@ -93,8 +93,8 @@ class Suite:
         measured = compare(
             {
                 "plain": self._training_step("plain", "fp32", n_clips),
-                "ours": self._training_step("ours", "fp32", n_clips),
-                "ours, bf16": self._training_step("ours", "bf16", n_clips),
+                "ours": self._training_step("MSSincResNet", "fp32", n_clips),
+                "ours, bf16": self._training_step("MSSincResNet", "bf16", n_clips),
             },
             self.n_runs,
         )
@@ -131,6 +131,27 @@ class Suite:
             f"## Song of {seconds} s, {n_clips} clips: file to voted genre\n\n"
             f"{report.comparison(measured, n_clips)}"
         )
+
+    def systems(self):
+        """A training step and a song of the systems of Table 1, bf16."""
+        n_clips, seconds = self.sizes.batch_size, self.sizes.song_s[0]
+        names = ("MSSincResNet", "SincResNet", "SincNet", "MelResNet")
+        training = {name: self._training_step(name, "bf16", n_clips) for name in names}
+        text = [f"## Systems: training step, bf16, batch of {n_clips} clips"]
+        text.append(report.comparison(compare(training, self.n_runs), n_clips))
+        with TemporaryDirectory() as folder:
+            song = f"{folder}/song.wav"
+            steps.write_song(song, seconds)
+            for name in names:
+                steps.write_model_folder(f"{folder}/{name}", self.sizes, name)
+            songs = {
+                name: partial(steps.song_step, song, f"{folder}/{name}", "bf16")
+                for name in names
+            }
+            measured = compare(songs, self.n_runs)
+        text.append(f"## Systems: song of {seconds} s, bf16, file to voted genre")
+        text.append(report.comparison(measured, self.sizes.n_clips(seconds)))
+        return "\n\n".join(text)
 
     def lengths(self):
         """Songs of several lengths, ours: each once, in a process of its own."""
@@ -190,8 +211,8 @@ class Suite:
             return "\n\n".join([*text, "Not measured: no CUDA GPU."])
         measured = compare(
             {
-                name: self._training_step(name, "bf16", n_clips, "cuda")
-                for name in ("plain", "ours")
+                "plain": self._training_step("plain", "bf16", n_clips, "cuda"),
+                "ours": self._training_step("MSSincResNet", "bf16", n_clips, "cuda"),
             },
             self.n_runs,
         )
@@ -200,7 +221,7 @@ class Suite:
         self.figures["gpu_memory"] = plain.peak_bytes / ours.peak_bytes
         text.append(report.comparison(measured, n_clips))
         for n_clips in self.sizes.gpu_larger_batch_sizes:
-            build = self._training_step("ours", "bf16", n_clips, "cuda")
+            build = self._training_step("MSSincResNet", "bf16", n_clips, "cuda")
             try:
                 (ours,) = compare({"ours": build}, self.n_runs).values()
             except torch.OutOfMemoryError:
@@ -220,7 +241,7 @@ class Suite:
         on_gpu = torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
         n_clips = self.sizes.gpu_batch_size if on_gpu else self.sizes.batch_size
-        step = self._training_step("ours", "bf16", n_clips, device)()
+        step = self._training_step("MSSincResNet", "bf16", n_clips, device)()
         step()
         with torch.profiler.profile() as profiler:
             step()
@@ -243,6 +264,7 @@ SECTIONS = {
     "frontend": Suite.frontend,
     "training": Suite.training,
     "song": Suite.song,
+    "systems": Suite.systems,
     "lengths": Suite.lengths,
     "loader": Suite.loader,  # after training, over which it is measured
     "gpu": Suite.gpu,

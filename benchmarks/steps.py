@@ -10,7 +10,15 @@ from peers import Frontend, PlainSystem
 from speechbrain.dataio.dataloader import make_dataloader
 from torch.nn import functional as F
 
-from ms_sincresnet import GenreClassifier, MSSincNet, MSSincResNet, split_clips, vote
+from ms_sincresnet import (
+    GenreClassifier,
+    MelResNet,
+    MSSincNet,
+    MSSincResNet,
+    SincNet,
+    split_clips,
+    vote,
+)
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
 from ms_sincresnet.data.clips import PassSampler, clip_loader_options
 from ms_sincresnet.data.datasets import genre_datasets
@@ -80,26 +88,33 @@ class Sizes(NamedTuple):
         return 1 + (seconds * SAMPLE_RATE - self.clip_samples) // self.hop_samples
 
 
-def system_of_ours(sizes):
-    """The system, the same whenever it is built.
+def system_of_ours(sizes, name="MSSincResNet"):
+    """A system of Table 1, the same whenever it is built.
 
     Arguments
     ---------
     sizes : Sizes
         The sizes.
+    name : str
+        "MSSincResNet"; "SincResNet", with three banks of the longest filters;
+        "SincNet", with half as many of the shortest; or "MelResNet".
 
     Returns
     -------
-    MSSincResNet
+    torch.nn.Module
         With random weights.
     """
     torch.manual_seed(0)
-    return MSSincResNet(
-        n_genres=len(GENRES),
-        n_filters=sizes.n_filters,
-        kernel_sizes=sizes.kernel_sizes,
-        n_frames=sizes.n_frames,
-    )
+    n_genres, n_filters = len(GENRES), sizes.n_filters
+    shortest, *_, longest = sizes.kernel_sizes
+    if name == "MelResNet":
+        return MelResNet(n_genres, n_mels=n_filters)
+    if name == "SincNet":
+        return SincNet(n_genres, n_filters // 2, shortest)
+    options = {"kernel_sizes": sizes.kernel_sizes, "n_frames": sizes.n_frames}
+    if name == "SincResNet":
+        options |= {"kernel_sizes": 3 * (longest,), "pooling": "avg"}
+    return MSSincResNet(n_genres, n_filters, **options)
 
 
 def frontend_step(name, training, sizes):
@@ -143,7 +158,7 @@ def training_step(name, precision, batch_size, sizes, device="cpu"):
     Arguments
     ---------
     name : str
-        "ours" or "plain".
+        "plain", or a system as in ``system_of_ours``.
     precision : str
         "fp32" or "bf16", which is autocast.
     batch_size : int
@@ -158,9 +173,10 @@ def training_step(name, precision, batch_size, sizes, device="cpu"):
     callable
         The step.
     """
-    system = system_of_ours(sizes)
     if name == "plain":
-        system = PlainSystem(system)
+        system = PlainSystem(system_of_ours(sizes))
+    else:
+        system = system_of_ours(sizes, name)
     system.train().to(device)
     optimizer = torch.optim.SGD(
         system.parameters(), lr=0.005, momentum=0.9, nesterov=True
@@ -274,7 +290,7 @@ def loader_epoch(folder, cache, recipe, sizes):
     return step
 
 
-def write_model_folder(folder, sizes):
+def write_model_folder(folder, sizes, name="MSSincResNet"):
     """Writes the model folder of ``system_of_ours``.
 
     Arguments
@@ -283,10 +299,12 @@ def write_model_folder(folder, sizes):
         The folder.
     sizes : Sizes
         The sizes.
+    name : str
+        The system.
     """
     save_model_folder(
         folder,
-        system_of_ours(sizes),
+        system_of_ours(sizes, name),
         GENRES,
         clip_samples=sizes.clip_samples,
         hop_samples=sizes.hop_samples,
