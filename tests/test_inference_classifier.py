@@ -614,7 +614,7 @@ def test_models_that_cannot_be_fused(tmp_path, model_folder, hub):
     for sources, told in [
         ([model_folder, other], differ),
         ([], "expected one model folder or more; got []"),
-        ([model_folder, "results/nowhere"], "results/nowhere: no such model folder"),
+        ([model_folder, "./results/nowhere"], "results/nowhere: no such model folder"),
         ([model_folder, [model_folder]], "cannot be loaded"),
     ]:
         with pytest.raises(ModelFolderError) as error:
