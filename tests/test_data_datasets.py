@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from ms_sincresnet.data.clips import PassSampler
 from ms_sincresnet.data.datasets import genre_datasets
-from ms_sincresnet.errors import HparamError
+from ms_sincresnet.errors import HparamError, UserError
 
 
 @pytest.fixture
@@ -95,3 +95,28 @@ def test_an_unknown_cache_is_refused(folders):
 def test_wrong_number_of_genres_says_what_to_give(folders):
     with pytest.raises(HparamError, match="n_genres is 10.*--n_genres=2"):
         genre_datasets(*folders, n_genres=10, clip_samples=160, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "No such file"),
+        ("", "expected tracks with a duration, a path"),
+        ("ID,duration,wav\na,1,a.wav\n", "not readable as a manifest"),
+        ("duration,wav,genre\n1,a.wav,jazz\n", "CSV has to have an 'ID' field"),
+        ("ID,duration,wav,genre\na,1,a.wav\n", "not readable as a manifest"),
+        ("ID,duration,wav,genre\na,one,a.wav,jazz\n", "convert string to float: 'one'"),
+        ("ID,duration,wav,genre\na,nan,a.wav,jazz\n", "expected tracks with a dur"),
+        ("ID,duration,wav,genre\na,-1,a.wav,jazz\n", "expected tracks with a dur"),
+        ("ID,duration,wav,genre\na,1,,jazz\n", "expected tracks with a dur"),
+    ],
+)
+def test_a_manifest_that_is_damaged_is_named(folders, text, told):
+    path = folders[0] / "train.csv"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=told) as error:
+        genre_datasets(*folders, n_genres=2, clip_samples=160, seed=0)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).endswith("Run the preparation again.")

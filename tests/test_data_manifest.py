@@ -381,6 +381,28 @@ def test_any_change_remakes_the_manifests(data, tmp_path, change):
         )
 
 
+@pytest.mark.parametrize(
+    "damaged", [b"\xff", b"[1]", b"[" * 10**5, b'{"jazz/jazz.00.wav": 7}', None]
+)
+def test_a_damaged_index_or_report_is_made_again(data, tmp_path, decoded, damaged):
+    report = prepare(data, tmp_path)
+    before = read_manifests(tmp_path)
+    for name in ("cache/index.json", "manifests/report.json"):
+        path = tmp_path / name
+        if damaged is None:  # some of it
+            content = json.loads(path.read_text())
+            content.pop("left_out", None)
+            for entry in content.values():
+                if isinstance(entry, dict):
+                    entry.pop("n_samples", None)
+            path.write_text(json.dumps(content))
+        else:
+            path.write_bytes(damaged)
+    assert prepare(data, tmp_path) == report
+    assert read_manifests(tmp_path) == before
+    assert len(decoded) == 12
+
+
 def test_unusable_files_are_left_out_and_reported(data, tmp_path, caplog):
     (data / "jazz" / "text.wav").write_text("no audio")
     (data / "jazz" / "nothing.mp3").touch()
@@ -394,7 +416,7 @@ def test_unusable_files_are_left_out_and_reported(data, tmp_path, caplog):
     told = {
         "jazz.text": "not readable as audio",
         "jazz.nothing": "empty",
-        "rock.apple": "cannot read .m4a",
+        "rock.apple": "not readable as audio",
         "rock.empty": "empty",
         "rock.nan": "NaN",
     }

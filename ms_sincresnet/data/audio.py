@@ -1,24 +1,29 @@
-"""Audio files to mono float samples at one rate, and the cache of 16-bit copies.
+"""Audio files to mono float samples at one rate.
 
 Preparation, training and inference all come through here, so that there is one
 decoder, one down-mix and one resampler: soundfile, the mean of the channels, soxr HQ.
+PyAV decodes what soundfile cannot read.
 """
 
-import hashlib
 import logging
 import os
-import re
 import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 import torch
-from tqdm import tqdm
 
+from ms_sincresnet.data.containers import decode_container
+from ms_sincresnet.data.sound_files import (
+    BLOCK_FRAMES,
+    DecodingError,
+    check_file,
+    decode_sound_file,
+    not_readable,
+)
 from ms_sincresnet.errors import AudioFileError
 
 logger = logging.getLogger(__name__)
@@ -35,40 +40,15 @@ AUDIO_SUFFIXES = frozenset(
 """Lower-case suffixes of the files that soundfile reads."""
 
 FOREIGN_SUFFIXES = frozenset(
-    {".m4a", ".mp4", ".aac", ".webm", ".wma", ".mka", ".ape", ".wv", ".mpc", ".ac3"}
+    {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".wma", ".mka", ".ape", ".wv", ".mpc"}
+    | {".ac3", ".eac3", ".tta"}
 )
-"""Lower-case suffixes of audio that soundfile cannot read."""
+"""Lower-case suffixes of audio that soundfile cannot read, and PyAV can."""
 
-# 0.7 s at 22050 Hz. Short, as what precedes a damaged spot is lost up to one block.
-_BLOCK_FRAMES = 16384
-# Headers of mp3 files are off by the encoder's delay, a few frames of 1152 samples.
-_MISSING_FRAMES_TOLERATED = 5 * 1152
-# What libsndfile logs of wav, au, aiff and ogg files whose end is missing. It mends the
-# length that it reports.
-_CUT_SHORT = re.compile(
-    r"^ *(data|Data Size|SSND) *: \d+ \(should be \d+\)|lacks an end-of-stream", re.M
-)
-# libsndfile keeps why an open failed in one global, which another thread may reset.
-_OPEN_LOCK = threading.Lock()
-
-
-class CachedTrack(NamedTuple):
-    """What is known of a track once it lies in the cache.
-
-    Arguments
-    ---------
-    n_samples : int
-        Decoded length at the cache's rate, in samples.
-    sha256 : str
-        Hash of the cached 16-bit samples: equal for identical audio, whatever the
-        lossless format it came in.
-    silent : bool
-        Whether every cached sample is zero.
-    """
-
-    n_samples: int
-    sha256: str
-    silent: bool
+# Beyond these a header is damaged, and a few samples would become millions.
+_RATES_HZ = (1_000, 6_144_000)
+# Full scale is 1, or 2**31 in some float files. Beyond, squares overflow float32.
+_LOUDEST = 2.0**40
 
 
 def normalize_audio(samples, sample_rate, target_rate=SAMPLE_RATE):
@@ -114,7 +94,8 @@ def read_blocks(path, sample_rate=SAMPLE_RATE):
     Arguments
     ---------
     path : str or pathlib.Path
-        A file in any format that soundfile reads, at any rate, of any channel count.
+        A file in any format that soundfile reads, or PyAV where it is installed, at
+        any rate, of any channel count.
     sample_rate : int
         Rate of the result, in Hz.
 
@@ -126,8 +107,8 @@ def read_blocks(path, sample_rate=SAMPLE_RATE):
     Raises
     ------
     AudioFileError
-        If the file is missing, a folder, not decodable or empty, or if it holds NaN
-        or infinite samples.
+        If the file is missing, no regular file, not decodable or empty, or if it holds
+        NaN, infinite or huge samples.
 
     Example
     -------
@@ -137,9 +118,9 @@ def read_blocks(path, sample_rate=SAMPLE_RATE):
     16000
     """
     path = Path(path)
-    with _open_audio(path) as file:
-        blocks = _decode_blocks(file, path)
-        yield from _normalize_blocks(blocks, file.samplerate, sample_rate, path)
+    rate, blocks = _decode(path)
+    blocks = _until_fault(blocks, rate, path)
+    yield from _normalize_blocks(blocks, rate, sample_rate, path)
 
 
 def read_audio(path, sample_rate=SAMPLE_RATE, *, excerpt=None):
@@ -151,7 +132,8 @@ def read_audio(path, sample_rate=SAMPLE_RATE, *, excerpt=None):
     Arguments
     ---------
     path : str or pathlib.Path
-        A file in any format that soundfile reads, at any rate, of any channel count.
+        A file in any format that soundfile reads, or PyAV where it is installed, at
+        any rate, of any channel count.
     sample_rate : int
         Rate of the result, in Hz.
     excerpt : (float, float), optional
@@ -166,8 +148,8 @@ def read_audio(path, sample_rate=SAMPLE_RATE, *, excerpt=None):
     Raises
     ------
     AudioFileError
-        If the file is missing, a folder, not decodable or empty, or if it holds NaN
-        or infinite samples.
+        If the file is missing, no regular file, not decodable or empty, or if it holds
+        NaN, infinite or huge samples.
 
     Example
     -------
@@ -240,193 +222,6 @@ class AudioNormalizer:
         return torch.from_numpy(samples).to(audio.device)
 
 
-def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE, *, excerpt=None):
-    """Writes the mono 16-bit wav copy of a file that training reads clips from.
-
-    The level is kept, unless resampling or a float file went beyond full scale: then
-    the whole track is scaled to fit, because clipping would distort it, while its
-    scale is taken out by the network's layer norm.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file to copy.
-    cached_path : str or pathlib.Path
-        Where the copy goes. Its folder is made; the file appears whole or not at all.
-    sample_rate : int
-        Rate of the copy, in Hz.
-    excerpt : (float, float), optional
-        Start and duration of what is copied, in s, see ``read_audio``.
-
-    Returns
-    -------
-    track : CachedTrack
-        Decoded length and hash.
-
-    Raises
-    ------
-    AudioFileError
-        As ``read_audio``.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "track.au", np.ones(22050) / 2, 22050)
-    >>> cache_audio(folder / "track.au", folder / "cache" / "track.wav").n_samples
-    16000
-    """
-    samples = read_audio(path, sample_rate, excerpt=excerpt)
-    samples /= max(1.0, np.abs(samples).max())
-    # Times 32768, as libsndfile reads: a 16-bit file at this rate comes back as it was.
-    pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
-    with atomic_path(cached_path) as temporary_path:
-        soundfile.write(
-            temporary_path, pcm, sample_rate, subtype="PCM_16", format="WAV"
-        )
-    return CachedTrack(
-        n_samples=len(pcm),
-        sha256=hashlib.sha256(pcm.tobytes()).hexdigest(),
-        silent=not pcm.any(),
-    )
-
-
-def read_song(path):
-    """Reads the whole of a cached track.
-
-    As ``read_audio``, which also reads what is no cached track, but 20 times as fast.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A wav file written by ``cache_audio``.
-
-    Returns
-    -------
-    song : torch.Tensor [time]
-        Float32 samples in [-1, 1].
-
-    Raises
-    ------
-    AudioFileError
-        If the file cannot be read, or is not 16-bit mono at 16 kHz.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "track.wav"
-    >>> soundfile.write(path, np.arange(4) / 8, SAMPLE_RATE)
-    >>> read_song(path)
-    tensor([0.0000, 0.1250, 0.2500, 0.3750])
-    """
-    with _open_cached(path) as file:
-        return _pcm_to_float(torch.from_numpy(file.read(dtype="int16")))
-
-
-def read_clip(path, start, n_samples):
-    """Reads a part of a cached track, and nothing else of it.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A wav file written by ``cache_audio``.
-    start : int
-        First sample of the part.
-    n_samples : int
-        Length of the part. A track that ends sooner is repeated up to it.
-
-    Returns
-    -------
-    clip : torch.Tensor [n_samples]
-        Float32 samples in [-1, 1].
-
-    Raises
-    ------
-    AudioFileError
-        If the file cannot be read, is not 16-bit mono at 16 kHz, or ends before
-        ``start``.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "track.wav"
-    >>> soundfile.write(path, np.arange(8) / 8, SAMPLE_RATE)
-    >>> read_clip(path, start=4, n_samples=3)
-    tensor([0.5000, 0.6250, 0.7500])
-    """
-    with _open_cached(path) as file:
-        _check_start(start, file.frames, path)
-        file.seek(start)
-        # Faster than to let libsndfile make the floats, which are the same.
-        pcm = torch.from_numpy(file.read(n_samples, dtype="int16"))
-    return repeat_to_length(_pcm_to_float(pcm), n_samples)
-
-
-class TracksInMemory:
-    """Cached tracks, read once and held as 16-bit samples: 115 MB an hour.
-
-    Processes that are forked later share them, those that are spawned get them through
-    shared memory. Processes of ``torchrun`` hold a copy each.
-
-    Arguments
-    ---------
-    paths : list of str
-        Wav files written by ``cache_audio``.
-
-    Raises
-    ------
-    AudioFileError
-        If a file cannot be read, or is not 16-bit mono at 16 kHz.
-
-    Example
-    -------
-    >>> path = str(getfixture("tmp_path") / "track.wav")
-    >>> soundfile.write(path, np.arange(8) / 8, SAMPLE_RATE)
-    >>> TracksInMemory([path]).read_clip(path, start=4, n_samples=3)
-    tensor([0.5000, 0.6250, 0.7500])
-    """
-
-    def __init__(self, paths):
-        lengths = []
-        for path in paths:
-            with _open_cached(path) as file:
-                lengths.append(file.frames)
-        # One tensor for all, as each that a spawned process gets is an open file.
-        self._pcm = torch.zeros(sum(lengths), dtype=torch.int16)
-        tracks = self._pcm.split(lengths)
-        # disable=None: no bar where the output is a file
-        bar = tqdm(paths, "reading", unit="track", disable=None)
-        for path, track in zip(bar, tracks, strict=True):
-            with _open_cached(path) as file:
-                file.read(out=track.numpy())
-        starts = [track.storage_offset() for track in tracks]
-        self._spans = dict(zip(paths, zip(starts, lengths, strict=True), strict=True))
-
-    def read_clip(self, path, start, n_samples):
-        """As the function ``read_clip``, bit by bit.
-
-        Arguments
-        ---------
-        path : str
-            One of the paths that were given.
-        start : int
-            First sample of the part.
-        n_samples : int
-            Length of the part. A track that ends sooner is repeated up to it.
-
-        Returns
-        -------
-        clip : torch.Tensor [n_samples]
-            Float32 samples in [-1, 1].
-
-        Raises
-        ------
-        AudioFileError
-            If the track ends before ``start``.
-        """
-        first, length = self._spans[path]
-        _check_start(start, length, path)
-        pcm = self._pcm[first + start : first + min(start + n_samples, length)]
-        return repeat_to_length(_pcm_to_float(pcm), n_samples)
-
-
 def repeat_to_length(wavs, n_samples):
     """Repeats what is shorter than ``n_samples`` until it is as long.
 
@@ -489,105 +284,66 @@ def atomic_path(path):
         raise
 
 
-def _open_audio(path):
-    """Opens a file with soundfile, or says in one error why it is no audio."""
-    if not path.exists():
-        raise AudioFileError(f"{path}: no such file. Check the path.")
-    if not path.is_file():
-        raise AudioFileError(f"{path}: expected an audio file, found a folder.")
-    if path.stat().st_size == 0:
-        raise AudioFileError(f"{path}: the file is empty (0 bytes). Replace it.")
+def _decode(path):
+    """Sample rate and blocks [time, channels], by the first library that can."""
+    check_file(path)
     try:
-        with _OPEN_LOCK:
-            # bytes, as soundfile would not encode a name that is no UTF-8
-            return soundfile.SoundFile(os.fsencode(path))
-    except soundfile.LibsndfileError as error:
-        raise _not_decodable(path, error.error_string) from error
-    except TypeError as error:  # what soundfile raises on the suffix .raw
-        raise _not_decodable(path, str(error)) from error
-
-
-def _open_cached(path):
-    """Opens a track of the cache, or says that it is none."""
-    file = _open_audio(Path(path))
-    if (file.samplerate, file.channels, file.subtype) != (SAMPLE_RATE, 1, "PCM_16"):
-        file.close()
+        return decode_sound_file(path)
+    except DecodingError as error:
+        reason = f"libsndfile: {error}"
+    try:
+        return decode_container(path)
+    except DecodingError as error:
+        raise not_readable(path, f"{reason}; FFmpeg: {error}") from error
+    except ModuleNotFoundError as error:
+        suffix = path.suffix.lower()
+        those = f"{suffix} files" if suffix in FOREIGN_SUFFIXES else "m4a, aac, webm …"
         raise AudioFileError(
-            f"{path}: expected a cached track, 16-bit mono at {SAMPLE_RATE} Hz, found "
-            f"{file.channels} channel(s) at {file.samplerate} Hz as {file.subtype}. "
-            "Run the preparation again."
-        )
-    return file
+            f"{path}: not readable as audio ({reason}). To read {those}, run "
+            "`pip install 'ms_sincresnet[audio]'`; or convert it to wav or flac, for "
+            "example with `ffmpeg -i IN OUT.wav`."
+        ) from error
 
 
-def _check_start(start, n_samples, path):
-    """Raises if a clip would start where a track has no samples."""
-    if not 0 <= start < n_samples:
-        raise AudioFileError(
-            f"{path}: expected more than {start} samples, found {n_samples}. "
-            "Run the preparation again."
-        )
-
-
-def _pcm_to_float(pcm):
-    """16-bit to float32 samples in [-1, 1], as libsndfile reads them."""
-    return pcm.float().mul_(1 / 32768)
-
-
-def _not_decodable(path, reason):
-    """The error for a file that soundfile does not decode."""
-    suffix = path.suffix.lower()
-    if suffix in FOREIGN_SUFFIXES:
-        advice = f"libsndfile cannot read {suffix} files: convert it to wav or flac"
-    else:
-        advice = "Replace it, or convert it to wav or flac"
-    return AudioFileError(
-        f"{path}: not readable as audio ({reason.strip(' .')}). {advice}, "
-        "for example with `ffmpeg -i IN OUT.wav`."
-    )
-
-
-def _decode_blocks(file, path):
-    """Yields the frames [time, channels] of an open file up to where decoding ends."""
-    # Between reads soundfile seeks to where it stands, which in an mp3 loses the bits
-    # that a frame borrows from those before it: a few damaged frames a block.
-    file.seekable = lambda: False
-    n_frames, fault = 0, None
-    while True:
-        try:
-            block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            fault = error.error_string
-            if n_frames == 0:
-                raise _not_decodable(path, fault) from error
-            break
-        if len(block) == 0:
-            break
-        n_frames += len(block)
-        yield block
-    missing = file.frames - n_frames > _MISSING_FRAMES_TOLERATED
-    if missing or _CUT_SHORT.search(file.extra_info):
+def _until_fault(blocks, sample_rate, path):
+    """Hands blocks on, and warns at the end if some of the audio is missing."""
+    n_frames = 0
+    try:
+        for block in blocks:
+            n_frames += len(block)
+            yield block
+    except DecodingError as error:
+        if n_frames == 0:
+            raise not_readable(path, error) from error
         logger.warning(
-            "%s: ends early (%s); going on with the %.2f s that were decoded",
+            "%s: damaged or cut short (%s); going on with the %.2f s that were decoded",
             path,
-            (fault or "its header tells of more audio").strip(),
-            n_frames / file.samplerate,
+            error,
+            n_frames / sample_rate,
         )
 
 
 def _normalize_blocks(blocks, sample_rate, target_rate, name):
     """The one down-mix and resampler: blocks in a row to mono ones."""
+    if not _RATES_HZ[0] <= sample_rate <= _RATES_HZ[1]:
+        raise AudioFileError(
+            f"{name}: expected a sample rate of {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz, "
+            f"found {sample_rate} Hz. Repair the header, or leave the file out."
+        )
     resampler = soxr.ResampleStream(
         sample_rate, target_rate, num_channels=1, dtype="float32", quality="HQ"
     )
     n_samples = n_resampled = 0
-    for block in blocks:
-        mono = _downmix(block)
-        if not np.isfinite(mono).all():
-            first = n_samples + int(np.argmin(np.isfinite(mono)))
+    for mono in _join(map(_downmix, blocks)):
+        usable = np.abs(mono) <= _LOUDEST
+        if not usable.all():
+            first = int(np.argmin(usable))
+            value = mono[first]
+            found = f"{value:.3g}" if np.isfinite(value) else "NaN or infinity"
             raise AudioFileError(
-                f"{name}: expected finite samples, found NaN or infinity at "
-                f"{first / sample_rate:.3f} s. Repair the audio, or leave it out."
+                f"{name}: expected samples from -1 to 1, found {found} at "
+                f"{(n_samples + first) / sample_rate:.3f} s. Repair the audio, or "
+                "leave it out."
             )
         n_samples += len(mono)
         resampled = resampler.resample_chunk(mono)
@@ -613,4 +369,18 @@ def _downmix(block):
         raise ValueError(
             f"samples must be [time] or [time, channels]; got shape {block.shape}"
         )
-    return np.ascontiguousarray(block, dtype=np.float32)
+    with np.errstate(over="ignore"):  # to infinity, which is told of
+        return np.ascontiguousarray(block, dtype=np.float32)
+
+
+def _join(blocks):
+    """Joins short mono blocks, as decoders give them, to such of some length."""
+    waiting, n_waiting = [], 0
+    for block in blocks:
+        waiting.append(block)
+        n_waiting += len(block)
+        if n_waiting >= BLOCK_FRAMES:
+            yield np.concatenate(waiting)
+            waiting, n_waiting = [], 0
+    if waiting:
+        yield np.concatenate(waiting)

@@ -1,13 +1,16 @@
 """Manifests to the data sets of training, validation and test."""
 
+import csv
+import math
 from pathlib import Path
 
+from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from ms_sincresnet.data.audio import read_song
+from ms_sincresnet.data.cache import read_song
 from ms_sincresnet.data.clips import RandomClipDataset
-from ms_sincresnet.errors import HparamError
+from ms_sincresnet.errors import DataFolderError, HparamError
 
 
 def genre_datasets(
@@ -41,6 +44,8 @@ def genre_datasets(
 
     Raises
     ------
+    DataFolderError
+        If a manifest is missing or damaged.
     HparamError
         If ``cache`` is unknown, or the data has another number of genres.
 
@@ -66,15 +71,13 @@ def genre_datasets(
         "provides": "genre_encoded",
     }
 
-    def manifest(part):
-        return {
-            "csv_path": str(Path(manifest_folder) / f"{part}.csv"),
-            "replacements": {"data_root": str(cache_folder)},
-        }
-
+    tracks = {
+        part: _read_manifest(Path(manifest_folder) / f"{part}.csv", cache_folder)
+        for part in ("train", "valid", "test")
+    }
     datasets = {
-        "train": RandomClipDataset.from_csv(
-            **manifest("train"),
+        "train": RandomClipDataset(
+            tracks["train"],
             clip_samples=clip_samples,
             seed=seed,
             cache=cache,
@@ -83,12 +86,12 @@ def genre_datasets(
         )
     }
     for part in ("valid", "test"):
-        datasets[part] = DynamicItemDataset.from_csv(
-            **manifest(part),
+        datasets[part] = DynamicItemDataset(
+            tracks[part],
             dynamic_items=[song, genre_encoded],
             output_keys=["id", "song", "genre_encoded"],
         )
-    genres = sorted({row["genre"] for row in datasets["train"].data.values()})
+    genres = sorted({track["genre"] for track in tracks["train"].values()})
     if len(genres) != n_genres:
         raise HparamError(
             f"n_genres is {n_genres}, but the data has {len(genres)} genres: "
@@ -97,3 +100,23 @@ def genre_datasets(
     label_encoder.update_from_iterable(genres)
     label_encoder.expect_len(n_genres)
     return datasets, label_encoder
+
+
+def _read_manifest(path, cache_folder):
+    """Tracks of a manifest, by ID, as SpeechBrain reads them."""
+    try:
+        tracks = load_data_csv(path, {"data_root": cache_folder})
+        complete = tracks and all(
+            track["wav"] and track["genre"] and 0 < track["duration"] < math.inf
+            for track in tracks.values()
+        )
+    except (csv.Error, LookupError, OSError, TypeError, ValueError) as error:
+        raise DataFolderError(
+            f"{path}: not readable as a manifest ({error}). Run the preparation again."
+        ) from error
+    if not complete:
+        raise DataFolderError(
+            f"{path}: expected tracks with a duration, a path and a genre each. Run "
+            "the preparation again."
+        )
+    return tracks

@@ -23,8 +23,8 @@ from ms_sincresnet.data.audio import (
     FOREIGN_SUFFIXES,
     SAMPLE_RATE,
     atomic_path,
-    cache_audio,
 )
+from ms_sincresnet.data.cache import cache_audio
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ _INDEX_INTERVAL = 100  # tracks that a killed preparation decodes again at the m
 def audio_files(folder):
     """Audio files that lie directly in a folder, hidden ones left out.
 
-    Told by their suffix alone, and including formats that soundfile cannot read: those
-    shall be named as unreadable, not passed over.
+    Told by their suffix alone, and including formats that need PyAV: where it is not
+    installed they shall be named as unreadable, not passed over.
 
     Arguments
     ---------
@@ -373,7 +373,7 @@ def prepare_manifests(
     return report
 
 
-_ENTRY_KEYS = ("n_samples", "sha256", "silent")
+_ENTRY_KEYS = {"n_samples": int, "sha256": str, "silent": bool}
 
 
 def _fill_cache(missing, cache_folder, index, reasons, excerpt, n_jobs):
@@ -441,12 +441,21 @@ def _is_cached(tracks, index, cache_folder):
     """Whether the cache holds each track as its file is now."""
     return pd.Series(
         [
-            index.get(track.cached, {}).get("source") == track.source
+            _is_entry(index.get(track.cached), track.source)
             and (cache_folder / track.cached).exists()
             for track in tracks.itertuples()
         ],
         index=tracks.index,
         dtype=bool,
+    )
+
+
+def _is_entry(entry, source):
+    """Whether the index tells all of a track, as its file is now."""
+    return (
+        isinstance(entry, dict)
+        and entry.get("source") == source
+        and all(type(entry.get(key)) is kind for key, kind in _ENTRY_KEYS.items())
     )
 
 
@@ -463,7 +472,10 @@ def _is_complete(report, tracks, manifest_folder, cache_folder):
         return False
     index = _read_json(cache_folder / _INDEX_NAME)
     is_cached = _is_cached(tracks, index, cache_folder)
-    left_out = {track["ID"] for track in report["left_out"]}
+    try:
+        left_out = {track["ID"] for track in report["left_out"]}
+    except (LookupError, TypeError):  # damaged
+        return False
     return set(tracks.ID[~is_cached]) == left_out & set(tracks.ID)
 
 
@@ -516,11 +528,12 @@ def _as_text(name):
 
 
 def _read_json(path):
-    """What a JSON file holds; an empty dict if there is none that can be read."""
+    """What a JSON file names; an empty dict if there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, RecursionError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write_json(content, path):

@@ -1,0 +1,180 @@
+"""Random changes to files, and a process that reads them and may crash."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import struct
+import sys
+import traceback
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from speechbrain.utils.importutils import LazyModule
+
+from ms_sincresnet.errors import UserError
+
+LONG_RUN = "FUZZ_EXAMPLES" in os.environ
+SECONDS = 20  # what takes longer hangs
+MEGABYTES = 200
+
+# Numbers that headers do not expect.
+ODD_NUMBERS = [0, 1, 2, 7, 127, 255, 2**15 - 1, 2**16 - 1, 2**24, 2**31 - 1, 2**32 - 1]
+# Values that JSON can hold where others are expected.
+ODD_VALUES = [None, True, 0, -1, 0.5, 2**70, 1e308, "", "x", "\0", [], {}, [[0]]]
+
+# Hypothesis asks every module for its file, at which SpeechBrain's lazy ones would
+# import what is not installed.
+for module in list(sys.modules.values()):
+    if isinstance(module, LazyModule):
+        vars(module).setdefault("__file__", None)
+
+
+def fuzz(n_examples):
+    """How much is tried: ``n_examples``, always the same, or what the caller wants."""
+    return settings(
+        max_examples=int(os.environ.get("FUZZ_EXAMPLES", n_examples)),
+        derandomize=not LONG_RUN,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def changes():
+    """Changes to make one after another: (kind, where from 0 to 1, how much, bytes)."""
+    where = st.floats(0, 1, exclude_max=True)
+    where |= where.map(lambda place: place**4)  # headers stand at the start
+    number = st.sampled_from(ODD_NUMBERS).flatmap(
+        lambda n: st.sampled_from([struct.pack(">I", n), struct.pack("<I", n)])
+    )
+    word = st.sampled_from([b'"', b",", b"{", b"]", b"null", b"-1e999", b"\n", b"\0"])
+    content = st.binary(min_size=1, max_size=8) | number | word
+    kind = st.sampled_from(["write", "write", "flip", "cut", "insert", "repeat", "end"])
+    return st.lists(
+        st.tuples(kind, where, st.integers(1, 300), content), min_size=1, max_size=6
+    )
+
+
+def change(content, changes):
+    """Makes changes to bytes."""
+    content = bytearray(content)
+    for kind, where, size, new in changes:
+        start = int(where * len(content))
+        if kind == "write":
+            content[start : start + len(new)] = new
+        elif kind == "flip" and content:
+            content[start] ^= 1 << size % 8
+        elif kind == "cut":
+            del content[start : start + size]
+        elif kind == "insert":
+            content[start:start] = new
+        elif kind == "repeat":
+            content[start:start] = content[start : start + size]
+        elif kind == "end":
+            del content[start:]
+    return bytes(content)
+
+
+def change_json(content, where, value):
+    """Puts a value in the place of another, or of all, in what a JSON file holds."""
+    root = [json.loads(content)]
+    places = list(_places(root))
+    container, key = places[int(where * len(places))]
+    container[key] = value
+    found = root[0]
+    if isinstance(found, list):  # rows stand in lines
+        return "[\n{}\n]\n".format(",\n".join(map(json.dumps, found))).encode()
+    return json.dumps(found, indent=1).encode()
+
+
+def _places(found):
+    """Where values stand: (container, key)."""
+    if isinstance(found, dict | list):
+        keys = found if isinstance(found, dict) else range(len(found))
+        for key in keys:
+            yield found, key
+            yield from _places(found[key])
+
+
+def peak_mb():
+    """The most memory that this process has taken so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def trial(read, path):
+    """Reads a file; gives what is wrong with the way it went, or None."""
+    before = peak_mb()
+    try:
+        fault = read(path)
+    except UserError:
+        fault = None
+    except Exception:
+        fault = traceback.format_exc()
+    if peak_mb() > before + MEGABYTES:
+        fault = f"{peak_mb() - before:.0f} MB of memory"
+    return fault
+
+
+class Reader:
+    """Reads files in a process of its own, as some may crash it.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where the files go, and stay if they make trouble.
+    read : callable
+        Takes a path; may raise a ``UserError``, or return what is wrong.
+    """
+
+    def __init__(self, folder, read):
+        self.folder, self.read = folder, read
+        self.process = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.process = None
+
+    def start(self):
+        """Starts the process anew: forked, as it needs all that is imported here."""
+        fork = multiprocessing.get_context("fork")
+        self.connection, other_end = fork.Pipe()
+        self.process = fork.Process(target=self.serve, args=(other_end,), daemon=True)
+        self.process.start()
+        other_end.close()
+
+    def serve(self, connection):
+        """What the process does."""
+        self.connection.close()
+        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        for stream in (1, 2):  # decoders written in C tell of every damage
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        while True:
+            connection.send(trial(self.read, connection.recv()))
+
+    def check(self, content, name):
+        """Fails, and keeps the input, if reading it goes wrong."""
+        if self.process is None:
+            self.start()
+        path = self.folder / name
+        path.write_bytes(content)
+        self.connection.send(path)
+        try:
+            fault = self.connection.recv() if self.connection.poll(SECONDS) else "hang"
+        except EOFError:
+            self.process.join()
+            fault = f"crash with exit code {self.process.exitcode}"
+        if fault:
+            self.__exit__()
+            digest = hashlib.sha256(content).hexdigest()[:8]
+            kept = self.folder / f"{digest} {name}"
+            kept.write_bytes(content)
+            pytest.fail(f"reading {kept} leads to: {fault}")

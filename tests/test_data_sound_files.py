@@ -1,0 +1,202 @@
+"""What libsndfile makes of files as they are found in the wild."""
+
+import logging
+import os
+import resource
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ms_sincresnet.data.audio import read_audio, read_blocks
+from ms_sincresnet.data.sound_files import decode_sound_file
+from ms_sincresnet.errors import AudioFileError
+
+# What soundfile is told to write where the suffix does not say it.
+OPTIONS = {
+    ".opus": {"format": "OGG", "subtype": "OPUS"},
+    ".rf64": {"format": "RF64"},
+}
+
+
+def noise(*shape, seed=0):
+    """Noise well below full scale, in float32."""
+    return (np.random.default_rng(seed).standard_normal(shape) / 20).astype(np.float32)
+
+
+def write_noise(path, duration_s=10, rate=48000, channels=1, **options):
+    """Writes noise in the format that the suffix names."""
+    options = OPTIONS.get(path.suffix, {}) | options
+    soundfile.write(path, noise(duration_s * rate, channels), rate, **options)
+    return path
+
+
+def resident_mb():
+    """Memory that this process takes, libraries that are no Python included."""
+    n_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return n_pages * resource.getpagesize() / 2**20
+
+
+@pytest.mark.parametrize(
+    "suffix", [".wav", ".rf64", ".au", ".aiff", ".flac", ".ogg", ".opus", ".mp3"]
+)
+def test_a_file_cut_short_gives_what_is_left_and_a_warning(tmp_path, suffix, caplog):
+    path = write_noise(tmp_path / f"track{suffix}")
+    whole = read_audio(path)
+    assert caplog.messages == []
+    content = path.read_bytes()
+    for n_bytes in (len(content) // 2, len(content) - len(content) // 20):
+        caplog.clear()
+        path.write_bytes(content[:n_bytes])
+        with caplog.at_level(logging.WARNING):
+            part = read_audio(path)
+        share = n_bytes / len(content)
+        assert (share - 0.2) * len(whole) < len(part) < (share + 0.1) * len(whole)
+        assert len(caplog.messages) == 1
+        assert f"{path}: damaged or cut short" in caplog.messages[0]
+        assert f"going on with the {len(part) / 16000:.2f} s" in caplog.messages[0]
+        np.testing.assert_allclose(part[:30000], whole[:30000], rtol=0, atol=1e-4)
+
+
+def test_a_file_of_which_nothing_is_left_but_its_head_is_refused(tmp_path, caplog):
+    path = write_noise(tmp_path / "track.flac")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(AudioFileError, match=f"{path}: not readable as audio "):
+        read_audio(path)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_an_ogg_cut_in_its_last_page_is_told_of(tmp_path, suffix, caplog):
+    path = write_noise(tmp_path / f"track{suffix}", duration_s=3)
+    path.write_bytes(path.read_bytes()[:-50])
+    assert len(read_audio(path)) > 16000
+    assert "its header tells of more audio" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_that_promises_more_than_it_holds_is_told_of(tmp_path, mode, caplog):
+    path = write_noise(tmp_path / "track.mp3", bitrate_mode=mode)
+    whole = read_audio(path)
+    content = bytearray(path.read_bytes())
+    tag = max(content.find(b"Xing"), content.find(b"Info"))
+    assert tag > 0
+    n_frames = struct.unpack_from(">I", content, tag + 8)[0]
+    struct.pack_into(">I", content, tag + 8, 2 * n_frames)
+    path.write_bytes(content[:-100])  # in the middle of a frame
+    part = read_audio(path)
+    assert "its header tells of more audio" in caplog.text
+    assert 0.95 * len(whole) < len(part) < 1.05 * len(whole)
+    np.testing.assert_allclose(part[:150000], whole[:150000], rtol=0, atol=1e-6)
+
+
+def id3v2(*frames):
+    """An ID3v2.4 tag with frames (name, content)."""
+
+    def size(n):
+        return bytes(n >> shift & 127 for shift in (21, 14, 7, 0))
+
+    body = b"".join(
+        name + size(len(content)) + b"\0\0" + content for name, content in frames
+    )
+    return b"ID3\4\0\0" + size(len(body)) + body
+
+
+def test_tags_and_cover_art_are_not_heard(tmp_path):
+    picture = np.random.default_rng(1).bytes(
+        300_000
+    )  # looks like frames here and there
+    plain = write_noise(tmp_path / "plain.mp3", duration_s=3)
+    tagged = tmp_path / "tagged.mp3"
+    tag = id3v2((b"TIT2", b"\3A title"), (b"APIC", b"\0image/jpeg\0\3\0" + picture))
+    old_tag = b"TAG" + b"A title".ljust(125, b"\0")
+    tagged.write_bytes(tag + plain.read_bytes() + old_tag)
+    np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
+
+    plain = write_noise(tmp_path / "plain.flac", duration_s=3)
+    content = plain.read_bytes()
+    mime = b"image/jpeg"
+    block = struct.pack(f">II{len(mime)}sIIIIII", 3, len(mime), mime, 0, 9, 9, 24, 0, 0)
+    block = block[:-4] + struct.pack(">I", len(picture)) + picture
+    streaminfo_end = 4 + 4 + 34
+    block = bytes([6]) + len(block).to_bytes(3, "big") + block
+    tagged = tmp_path / "tagged.flac"
+    tagged.write_bytes(content[:streaminfo_end] + block + content[streaminfo_end:])
+    np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus", ".flac", ".mp3", ".wav", ".aiff"])
+def test_comments_longer_than_the_audio_are_not_heard(tmp_path, suffix):
+    plain = write_noise(tmp_path / f"plain{suffix}", duration_s=1)
+    tagged = tmp_path / f"tagged{suffix}"
+    options = OPTIONS.get(suffix, {})
+    with soundfile.SoundFile(tagged, "w", 48000, 1, **options) as file:
+        file.title, file.comment = "A title", "Grüße " * 4000
+        file.write(noise(48000, 1))
+    assert tagged.stat().st_size > plain.stat().st_size + 3000
+    np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
+
+
+@pytest.mark.parametrize("junk", [bytes(5000), np.random.default_rng(0).bytes(20000)])
+def test_junk_before_an_mp3_is_passed_over(tmp_path, junk):
+    plain = write_noise(tmp_path / "plain.mp3", duration_s=2, bitrate_mode="VARIABLE")
+    late = tmp_path / "late.mp3"
+    late.write_bytes(junk + plain.read_bytes())
+    np.testing.assert_array_equal(read_audio(late), read_audio(plain))
+
+
+def test_opus_goes_on_at_its_own_rate(tmp_path):
+    path = write_noise(tmp_path / "track.opus", duration_s=2, rate=16000)
+    sample_rate, blocks = decode_sound_file(path)
+    assert sample_rate in (16000, 48000)
+    assert sum(map(len, blocks)) == 2 * sample_rate
+    assert len(read_audio(path)) == 32000
+
+
+def test_a_thousand_channels_are_read_in_short_blocks(tmp_path):
+    path = tmp_path / "wide.wav"
+    soundfile.write(path, noise(5000, 1024), 16000, subtype="FLOAT")
+    _, blocks = decode_sound_file(path)
+    assert max(block.nbytes for block in blocks) <= 4 * 2**20
+    expected = noise(5000, 1024).mean(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(read_audio(path), expected, rtol=0, atol=1e-7)
+
+
+def test_the_header_is_not_trusted_with_memory(tmp_path):
+    path = write_noise(tmp_path / "short.au", duration_s=1, rate=16000)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">I", content, 8, 2**30)  # nine hours
+    path.write_bytes(content)
+    before = resident_mb()
+    assert len(read_audio(path)) == 16000
+    assert resident_mb() < before + 20
+
+
+def test_an_hour_is_read_in_flat_memory(tmp_path):
+    path = tmp_path / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8000, 1, subtype="PCM_S8") as file:
+        for _ in range(60):
+            file.write(np.zeros(60 * 8000, dtype=np.int16))
+    before = resident_mb()
+    n_samples = peak = 0
+    for block in read_blocks(path):
+        n_samples += len(block)
+        peak = max(peak, resident_mb())
+    assert n_samples == 3600 * 16000
+    assert peak < before + 30  # all of it would take 220
+
+
+def test_three_hundred_files_leave_nothing_open_or_in_memory(tmp_path):
+    suffixes = [".wav", ".flac", ".mp3", ".ogg"]
+    paths = [write_noise(tmp_path / f"a{suffix}", 2) for suffix in suffixes]
+    n_open = len(os.listdir("/proc/self/fd"))
+    for n in range(75):
+        for path in paths:
+            read_audio(path)
+            next(read_blocks(path)).copy()  # and left there
+        if n == 15:
+            before = resident_mb()
+    assert len(os.listdir("/proc/self/fd")) == n_open
+    assert resident_mb() < before + 10  # one file takes 0.4, decoded

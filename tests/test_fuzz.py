@@ -1,0 +1,372 @@
+"""Damaged files end in an error that a user can act on, or in something usable.
+
+Each input is a small real file whose bytes were changed at random. By default a few
+are tried for each kind of file, always the same; to look for more::
+
+    FUZZ_EXAMPLES=20000 python -m pytest tests/test_fuzz.py
+"""
+
+import contextlib
+import importlib.util
+import json
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ms_sincresnet.data.audio import SAMPLE_RATE, read_blocks
+from ms_sincresnet.data.datasets import genre_datasets
+from ms_sincresnet.data.manifest import find_tracks, prepare_manifests
+from ms_sincresnet.errors import AudioFileError, UserError
+from ms_sincresnet.inference.config import read_config
+from ms_sincresnet.inference.pretrained import read_network
+from ms_sincresnet.inference.results import open_results
+from ms_sincresnet.plots.training import read_confusion_matrix
+from ms_sincresnet.training.comparison import read_predictions
+
+from .fuzzing import (
+    ODD_NUMBERS,
+    ODD_VALUES,
+    Reader,
+    change,
+    change_json,
+    changes,
+    fuzz,
+)
+
+# What soundfile is told to write under each suffix.
+SOUND_FILES = {
+    "pcm.wav": {},
+    "float.wav": {"subtype": "FLOAT"},
+    "adpcm.wav": {"subtype": "IMA_ADPCM"},
+    "a.flac": {},
+    "a.mp3": {},
+    "a.ogg": {},
+    "a.opus": {"format": "OGG", "subtype": "OPUS"},
+    "a.aiff": {},
+    "a.au": {},
+    "a.caf": {},
+    "alac.caf": {"subtype": "ALAC_16"},
+    "a.w64": {},
+    "a.rf64": {},
+    "a.voc": {},
+    "a.nist": {},
+    "a.svx": {},
+    "a.sds": {},
+    "a.mat": {"format": "MAT5"},
+    "a.paf": {},
+    "a.xi": {"subtype": "DPCM_16"},
+}
+# Container and encoder.
+CONTAINERS = {
+    "a.m4a": ("ipod", "aac"),
+    "alac.m4a": ("ipod", "alac"),
+    "a.aac": ("adts", "aac"),
+    "a.webm": ("webm", "libopus"),
+    "a.mka": ("matroska", "flac"),
+    "a.wma": ("asf", "wmav2"),
+    "a.ac3": ("ac3", "ac3"),
+    "a.wv": ("wv", "wavpack"),
+    "a.tta": ("tta", "tta"),
+}
+
+
+def read_sound(path):
+    """Reads audio; gives what is wrong with it, or None."""
+    n_samples = 0
+    try:
+        for block in read_blocks(path):
+            if block.dtype != np.float32 or not np.isfinite(block).all():
+                return "samples that are not finite float32"
+            n_samples += len(block)
+            if n_samples > 3600 * SAMPLE_RATE:
+                return "hours of audio"
+    except AudioFileError as error:
+        if not str(error).startswith(str(path)):
+            return f"an error that does not name the file: {error}"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A process that reads audio."""
+    with Reader(tmp_path_factory.mktemp("damaged"), read_sound) as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """The bytes of a small valid file of each kind, by name."""
+    folder = tmp_path_factory.mktemp("valid")
+    pcm = np.random.default_rng(0).integers(-3000, 3000, 6000, np.int16)
+    for name, options in SOUND_FILES.items():
+        soundfile.write(folder / name, pcm, 16000, **options)
+    if importlib.util.find_spec("av"):
+        for name, (container_format, codec) in CONTAINERS.items():
+            write_container(folder / name, container_format, codec, pcm)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write_container(path, container_format, codec, pcm):
+    """Writes 16-bit samples with PyAV."""
+    import av
+
+    options = {"movflags": "faststart"} if path.suffix == ".m4a" else None
+    with av.open(str(path), "w", format=container_format, options=options) as container:
+        stream = container.add_stream(codec, rate=48000, layout="mono", bit_rate=64000)
+        context = stream.codec_context
+        resampler = av.AudioResampler(
+            context.format, "mono", 48000, context.frame_size or 1024
+        )
+        frame = av.AudioFrame.from_ndarray(pcm[None], "s16", "mono")
+        frame.sample_rate, frame.pts = 48000, 0
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("name", [*SOUND_FILES, *CONTAINERS])
+def test_damaged_audio_is_read_or_refused(sounds, reader, name):
+    if name not in sounds:
+        pytest.skip("needs PyAV")
+
+    @fuzz(40)
+    @given(changes())
+    def check(changes):
+        reader.check(change(sounds[name], changes), name)
+
+    reader.check(sounds[name], name)
+    check()
+
+
+def test_the_head_of_one_file_on_the_body_of_another(sounds, reader):
+    names = st.sampled_from(sorted(sounds))
+
+    @fuzz(200)
+    @given(names, names, names, st.integers(1, 400), st.integers(0, 400))
+    def check(head, body, name, head_length, start):
+        content = sounds[head][:head_length] + sounds[body][start:]
+        reader.check(content, name)
+
+    check()
+
+
+def wav(rate=16000, channels=1, bits=16, tag=1, data_size=None, align=None):
+    """A wav file of 8000 bytes whose header says what it is told to."""
+    data = np.random.default_rng(0).integers(-3000, 3000, 4000, np.int16).tobytes()
+    align = channels * bits // 8 if align is None else align
+    layout = tag, channels, rate, rate * align & 2**32 - 1, align & 0xFFFF, bits
+    data_size = len(data) if data_size is None else data_size
+    return b"".join(
+        [
+            b"RIFF",
+            struct.pack("<I", 36 + len(data)),
+            b"WAVEfmt ",
+            struct.pack("<IHHIIHH", 16, *layout),
+            b"data",
+            struct.pack("<I", data_size),
+            data,
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"rate": rate} for rate in ODD_NUMBERS]
+    + [{"channels": n} for n in (0, 2, 1000, 1024, 1025, 65535)]
+    + [{"data_size": n} for n in ODD_NUMBERS]
+    + [{"bits": n} for n in (0, 1, 7, 8, 24, 33, 64, 65535)]
+    + [{"tag": n} for n in (0, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE, 0xFFFF)]
+    + [{"align": n} for n in (0, 1, 3, 65535)]
+    + [{"rate": 2**31 - 1, "channels": 1024, "data_size": 2**32 - 1}],
+)
+def test_odd_headers_cost_neither_time_nor_memory(reader, header):
+    reader.check(wav(**header), "a.wav")
+
+
+def hold(folder):
+    """Prepares three tracks of a genre in a folder, or looks whether all is there."""
+    data = folder / "data"
+    if not data.exists():
+        (data / "jazz").mkdir(parents=True)
+        for name in ("1.wav", "2.wav", "3.wav"):
+            soundfile.write(data / "jazz" / name, np.ones(100) / 2, 16000)
+    return prepare_manifests(
+        find_tracks(data),
+        folder / "manifests",
+        folder / "cache",
+        assign_parts=lambda tracks: ["train", "valid", "test"],
+        options={},
+        n_jobs=1,
+    )
+
+
+def read_manifest(path):
+    """Builds the data sets of a training."""
+    path.rename(path.parent / "manifests" / "train.csv")
+    genre_datasets(
+        path.parent / "manifests", path.parent, n_genres=1, clip_samples=8, seed=0
+    )
+
+
+def read_index(path):
+    """Prepares where an index of the cache stands."""
+    path.rename(path.parent / "cache" / "index.json")
+    (path.parent / "manifests" / "report.json").unlink(missing_ok=True)
+    hold(path.parent)
+
+
+def read_report(path):
+    """Prepares where a report stands."""
+    path.rename(path.parent / "manifests" / "report.json")
+    hold(path.parent)
+    json.loads((path.parent / "manifests" / "report.json").read_bytes())
+
+
+def read_table(path):
+    """Reads the tables of a test, each of which may be given for the other."""
+    for read in (read_predictions, read_confusion_matrix):
+        with contextlib.suppress(UserError):
+            read(path)
+
+
+RESULTS = {"model": "12ab-majority", "top": 1, "timeline": True}
+
+
+def song(name, error=None):
+    """A row of a catalogue."""
+    best = [{"genre": "jazz", "share": 1.0, "posterior": 0.9}]
+    clip = {"start_s": 0.0, "end_s": 3.0, "genre": "jazz", "posterior": 0.9}
+    row = {"file": name, "error": error, "duration": 3.0, "clips": 1, "top": best}
+    row |= {"genre": "jazz", "timeline": [clip]}
+    return row if error is None else row | {"genre": None, "top": [], "timeline": []}
+
+
+def read_results(path):
+    """Goes on with a catalogue."""
+    form = path.suffix.removeprefix(".")
+    files = ["a.wav", "b.wav", "c.wav"]
+    with open_results(form, path, **RESULTS, files=files) as results:
+        for name in set(files) - results.done:
+            results.write(song(name))
+    with open_results(form, path, **RESULTS, files=files) as results:
+        if results.done != set(files):
+            return f"{results.done} done"
+
+
+def read_model_config(path):
+    """Reads the description of a model."""
+    path.rename(path.with_name("config.json"))
+    read_config(path.parent)
+
+
+def read_model(path):
+    """Loads a model."""
+    read_network(path.parent)
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    """The bytes of the tone model's two files."""
+    names = ("config.json", "model.safetensors")
+    return {name: (model_folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """The bytes of small valid tables, by name."""
+    folder = tmp_path_factory.mktemp("tables")
+    hold(folder)
+    for form in ("csv", "json", "parquet"):
+        if form == "parquet" and not importlib.util.find_spec("pyarrow"):
+            continue
+        with open_results(form, folder / f"results.{form}", **RESULTS) as results:
+            results.write(song("a.wav"))
+            results.write(song('of "B", live.wav'))
+            results.write(song("b.wav", error="no such file"))
+    predictions = "ID,genre,predicted,posterior_jazz\n1,jazz,rock,0.25\n2,rock,rock,0\n"
+    (folder / "predictions.csv").write_text(predictions)
+    (folder / "matrix.csv").write_text("genre,jazz,rock\njazz,3,1\nrock,0,4\n")
+    return {path.name: path.read_bytes() for path in folder.rglob("*.*[a-z]")}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_examples", "read"),
+    [
+        ("train.csv", 60, read_manifest),
+        ("index.json", 15, read_index),
+        ("report.json", 15, read_report),
+        ("predictions.csv", 40, read_table),
+        ("matrix.csv", 40, read_table),
+        ("results.csv", 60, read_results),
+        ("results.json", 60, read_results),
+        ("results.parquet", 60, read_results),
+    ],
+)
+def test_a_damaged_table_is_read_or_refused(tables, tmp_path, name, n_examples, read):
+    if name not in tables:
+        pytest.skip("needs pyarrow")
+    hold(tmp_path)
+    with Reader(tmp_path, read) as reader:
+
+        @fuzz(n_examples)
+        @given(changes())
+        def check(changes):
+            reader.check(change(tables[name], changes), f"damaged {name}")
+
+        reader.check(tables[name], f"damaged {name}")
+        check()
+
+
+@pytest.mark.parametrize(
+    ("name", "n_examples", "read"),
+    [
+        ("config.json", 100, read_model_config),
+        ("results.json", 60, read_results),
+        ("index.json", 15, read_index),
+        ("report.json", 15, read_report),
+    ],
+)
+def test_json_of_other_values_is_read_or_refused(
+    model, tables, tmp_path, name, n_examples, read
+):
+    hold(tmp_path)
+    where = st.floats(0, 1, exclude_max=True)
+    with Reader(tmp_path, read) as reader:
+
+        @fuzz(n_examples)
+        @given(where, st.sampled_from(ODD_VALUES))
+        def check(where, value):
+            content = change_json({**model, **tables}[name], where, value)
+            reader.check(content, f"damaged {name}")
+
+        check()
+
+
+def test_a_damaged_config_is_read_or_refused(model, tmp_path):
+    with Reader(tmp_path, read_model_config) as reader:
+
+        @fuzz(100)
+        @given(changes())
+        def check(changes):
+            reader.check(change(model["config.json"], changes), "damaged config.json")
+
+        reader.check(model["config.json"], "damaged config.json")
+        check()
+
+
+def test_damaged_weights_are_loaded_or_refused(model, tmp_path):
+    (tmp_path / "config.json").write_bytes(model["config.json"])
+    weights = model["model.safetensors"]
+    head, body = weights[:20_000], weights[20_000:]
+    with Reader(tmp_path, read_model) as reader:
+
+        @fuzz(20)
+        @given(changes())
+        def check(changes):
+            reader.check(change(head, changes) + body, "model.safetensors")
+
+        reader.check(weights, "model.safetensors")
+        check()
