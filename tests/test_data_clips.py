@@ -8,8 +8,8 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.dataio.sampler import DistributedSamplerWrapper
 from speechbrain.utils.checkpoints import Checkpointer
+from torch.utils.data import BatchSampler
 
 from ms_sincresnet.data.audio import SAMPLE_RATE
 from ms_sincresnet.data.clips import (
@@ -278,16 +278,39 @@ def test_a_run_resumed_inside_an_epoch_draws_the_rest_of_it(
     assert draws(before + after) == expected_draws(dataset, sampler, epoch=3)
 
 
-def test_distributed_processes_share_an_epoch_out(dataset):
-    drawn = []
-    for rank in range(2):
-        sampler = PassSampler(n_tracks=6, n_passes=3, seed=1)
-        wrapper = DistributedSamplerWrapper(
-            sampler, num_replicas=2, rank=rank, shuffle=False
-        )
-        wrapper.set_epoch(4)
-        drawn += list(wrapper)
-    assert sorted(drawn) == list(range(4 * 18, 5 * 18))
+def steps_of(n_tracks, batch_size, **share):
+    """The indices of each step of an epoch, in one of the processes."""
+    sampler = PassSampler(n_tracks, n_passes=3, seed=1, batch_size=batch_size, **share)
+    sampler.set_epoch(4)
+    steps = list(BatchSampler(sampler, batch_size, drop_last=False))
+    assert sum(map(len, steps)) == len(sampler)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("n_tracks", "n_processes", "left_out"),
+    [
+        (8, 2, 0),  # 24 clips, six steps of 2 × 2
+        (9, 2, 0),  # 27: in the last step one process has a clip more than the other
+        (10, 3, 0),  # 30: five steps of 3 × 2
+        (10, 8, 0),  # 30: in the last step six processes have 2 clips, two have 1
+        (9, 8, 0),  # 27: 11 in the last step
+        (7, 8, 5),  # 21: 5 in the last step, too few
+        (9, 13, 1),  # 27: 1 in the last step, too few
+    ],
+)
+def test_steps_of_processes_have_the_clips_of_one_process(
+    n_tracks, n_processes, left_out
+):
+    of_each = [
+        steps_of(n_tracks, 2, rank=rank, n_processes=n_processes)
+        for rank in range(n_processes)
+    ]
+    together = [sorted(sum(step, [])) for step in zip(*of_each, strict=True)]
+    alone = [sorted(step) for step in steps_of(n_tracks, 2 * n_processes)]
+    if left_out:
+        assert len(alone.pop()) == left_out < n_processes
+    assert together == alone
 
 
 class RecordingBrain(sb.Brain):

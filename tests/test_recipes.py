@@ -1,6 +1,7 @@
 """The recipes as their users run them, on small synthetic copies of the data sets."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -295,20 +296,40 @@ def test_tracks_in_memory_train_to_the_same_figures(unbroken, data_folder, tmp_p
     assert logs[0] == logs[1]
 
 
-def test_two_processes_train_one_model(data_folder, tmp_path):
-    launcher = ("python", "-m", "torch.distributed.run", "--nproc_per_node=2")
+def test_two_processes_train_as_one_with_their_batch_does(
+    data_folder, tmp_path, monkeypatch
+):
+    """At a small learning rate; rounding grows, see test_training_distributed.py."""
+    options = {
+        **{"number_of_epochs": 1, "warmup_lr": 1e-5, "n_filters": 8},
+        **{"gain_low": 1, "gain_high": 1, "noise_std": 0},  # drawn in each process
+    }
+    launcher = ("python", "-m", "torch.distributed.run", "--standalone")
     words = command(
         data_folder,
-        tmp_path,
+        tmp_path / "two",
         "--distributed_backend=gloo",
-        number_of_epochs=1,
-        batch_size=4,
+        batch_size=SMALL["batch_size"] // 2,
+        **options,
     )
-    status, output = run(words, launcher)
+    status, output = run(words, (*launcher, "--nproc_per_node=2"))
     assert status == 0, output
-    summary = json.loads((tmp_path / "test_summary.json").read_text())
-    assert summary["tracks"] == 10
-    assert (tmp_path / "model" / "hyperparams.yaml").is_file()
+    monkeypatch.chdir(RECIPE)
+    train.main(command(data_folder, tmp_path / "one", **options))
+
+    logs, summaries, tables = zip(
+        *(figures(tmp_path / folder) for folder in ("two", "one")), strict=True
+    )
+    numbers = [[float(x) for x in re.findall(r": ([\d.e+-]+)", log)] for log in logs]
+    assert len(numbers[0]) == 12, "epoch, rate, and figures of three stages"
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-4)
+    summaries = [json.loads(summary) for summary in summaries]
+    assert summaries[0].pop("dataset") == summaries[1].pop("dataset")
+    assert summaries[0] == pytest.approx(summaries[1], abs=1e-5)
+    of_two, of_one = (pd.read_csv(io.StringIO(table)) for table in tables)
+    assert list(of_two.ID) == list(of_one.ID) and len(of_two) == 10
+    pd.testing.assert_frame_equal(of_two, of_one, rtol=0, atol=2e-4)
+    assert (tmp_path / "two" / "model" / "hyperparams.yaml").is_file()
 
 
 def test_debug_flag_keeps_no_checkpoint(data_folder, tmp_path, monkeypatch):

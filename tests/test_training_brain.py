@@ -56,6 +56,13 @@ def songs(*waveforms):
     )
 
 
+def test_silent_clips_of_a_song_do_not_vote(brain):
+    song = torch.cat([torch.rand(4), torch.zeros(8), torch.rand(4)])
+    assert len(brain.song_log_posteriors(song, hop_samples=4, batch_size=2)) == 2
+    silence = torch.full((12,), 0.25)
+    assert len(brain.song_log_posteriors(silence, hop_samples=4, batch_size=2)) == 3
+
+
 def test_songs_of_a_batch_are_decided_without_their_padding(brain):
     long, short = torch.rand(20), torch.rand(9)
     together = brain.compute_forward(songs(long, short), sb.Stage.TEST)

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -27,6 +28,17 @@ def scores():
 def test_accuracies_are_those_counted_by_hand(scores):
     assert scores.song_accuracy() == pytest.approx(2 / 3)
     assert scores.clip_accuracy() == pytest.approx(4 / 7)
+
+
+def test_loss_is_the_mean_of_the_songs_whatever_their_number_of_clips(scores):
+    right, wrong = -np.log(0.8), -np.log(0.1)
+    songs = [(2 * right + wrong) / 3, (right + 2 * wrong) / 3, right]
+    assert scores.loss() == pytest.approx(np.mean(songs))
+    assert scores.figures() == {
+        "loss": scores.loss(),
+        "clip_accuracy": scores.clip_accuracy(),
+        "song_accuracy": scores.song_accuracy(),
+    }
 
 
 def test_posteriors_are_the_mean_of_the_clips(scores):

@@ -9,17 +9,20 @@ a step sees is one integer, drawn by the sampler and read by the data set::
 pass); ``RandomClipDataset`` takes from the index which track it is and, as a function
 of (seed, index), where the clip starts. Neither keeps any state, so clips are the same
 after a resume in the middle of an epoch, in any number of worker processes, fresh or
-persistent, and under DDP.
+persistent. Under ``torchrun`` each training process takes every other index, every
+third and so on: with ``batch_size`` clips each, a step of theirs has the clips of a
+step of one process with ``batch_size`` times as many.
 
 The sampler must be told the epoch. SpeechBrain's ``Brain`` calls ``set_epoch`` on
 ``brain.train_sampler`` before each epoch, but sets that attribute itself only for its
-own shuffling and under DDP (where it wraps the sampler and passes ``set_epoch`` on).
-So give the sampler twice, before ``fit``::
+own shuffling. So give the sampler twice, before ``fit``::
 
     brain.train_sampler = sampler
     options = clip_loader_options(dataset, sampler, batch_size=32, num_workers=2)
     brain.fit(..., train_loader_kwargs=options)
 """
+
+from itertools import islice
 
 import numpy as np
 import torch
@@ -28,12 +31,8 @@ from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import Sampler
 
-from ms_sincresnet.data.audio import (
-    SAMPLE_RATE,
-    TracksInMemory,
-    read_clip,
-    repeat_to_length,
-)
+from ms_sincresnet.data.audio import SAMPLE_RATE, repeat_to_length
+from ms_sincresnet.data.cache import TracksInMemory, read_clip
 from ms_sincresnet.errors import HparamError
 
 CACHES = ("disk", "memory")
@@ -76,6 +75,28 @@ def split_clips(wav, clip_samples=48000, hop_samples=8000):
             f"expected at least one sample to cut clips from, got {list(wav.shape)}"
         )
     return repeat_to_length(wav, clip_samples).unfold(-1, clip_samples, hop_samples)
+
+
+def silent(clips):
+    """Tells which clips are silent: they say nothing of a song's genre.
+
+    Arguments
+    ---------
+    clips : torch.Tensor [..., time]
+        Clips in [-1, 1].
+
+    Returns
+    -------
+    torch.Tensor [...]
+        Whether the standard deviation is below one step of 16-bit samples, as it is of
+        digital silence, of dither and of a constant.
+
+    Example
+    -------
+    >>> silent(torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.4999, 0.5001]]))
+    tensor([ True, False])
+    """
+    return clips.std(-1, correction=0) < 2**-15
 
 
 def random_clip_start(n_samples, clip_samples, generator):
@@ -239,6 +260,9 @@ class PassSampler(Sampler):
     The order is a function of (seed, epoch, pass). See the module's text on how
     SpeechBrain's ``Brain`` tells the epoch.
 
+    Of several training processes each takes its share. They all must take part in
+    every step, so a last step of fewer clips than processes is left out.
+
     Arguments
     ---------
     n_tracks : int
@@ -247,6 +271,12 @@ class PassSampler(Sampler):
         Clips of each track an epoch.
     seed : int
         Seed of the orders.
+    batch_size : int
+        Clips that a process takes a step; matters with several processes alone.
+    rank : int
+        Which of the processes this is, from 0.
+    n_processes : int
+        Processes that share the epoch.
 
     Example
     -------
@@ -260,16 +290,28 @@ class PassSampler(Sampler):
     [6, 7, 8, 9, 10, 11]
     """
 
-    def __init__(self, n_tracks, n_passes, seed):
+    def __init__(
+        self, n_tracks, n_passes, seed, *, batch_size=1, rank=0, n_processes=1
+    ):
         self.n_tracks = n_tracks
         self.n_passes = n_passes
         self.seed = seed
         self.epoch = 0
+        n_clips = n_tracks * n_passes
+        in_last_step = n_clips % (batch_size * n_processes)
+        if in_last_step < n_processes:
+            n_clips -= in_last_step
+        self.share = range(rank, n_clips, n_processes)
 
     def __len__(self):
-        return self.n_tracks * self.n_passes
+        return len(self.share)
 
     def __iter__(self):
+        share = self.share
+        return islice(self._epoch(), share.start, share.stop, share.step)
+
+    def _epoch(self):
+        """The indices of all processes."""
         for nth_pass in range(self.n_passes):
             generator = np.random.default_rng([self.seed, self.epoch, nth_pass])
             first_index = (self.epoch * self.n_passes + nth_pass) * self.n_tracks

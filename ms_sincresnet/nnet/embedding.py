@@ -158,6 +158,7 @@ def forward_lightly(trunk, feats):
     Batch norms, ReLUs and the pooling are computed again in the backward pass, block by
     block: a third less is kept, for next to no time. There is one backward pass for
     each forward pass; ``retain_graph`` and second derivatives are for evaluation mode.
+    Processes that share statistics do so again then, in the same order all of them.
 
     Arguments
     ---------

@@ -4,6 +4,12 @@ import torch
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet import fft_blocks, simd_blocks, tensor_cores
+from ms_sincresnet.nnet.batch_norm import (
+    SharedBatchNorm1d,
+    moments_over_processes,
+    scale_and_offset,
+    update_running_statistics,
+)
 from ms_sincresnet.nnet.moments import output_moments
 
 BACKENDS = ("auto", "reference", "fft", "simd", "tensor_cores")
@@ -81,7 +87,7 @@ def fastest_backend(wavs, filters, norm):
         or wavs.shape[1] < filters.shape[1]
         or wavs.shape[0] == 0  # FFTs take no empty batch
         or wavs.dtype not in (torch.float32, torch.float64)  # FFTs take no other
-        # Statistics of several processes are the batch norm's own business.
+        # What others do to share statistics is their own business.
         or not isinstance(norm, torch.nn.BatchNorm1d)
     ):
         return "reference"
@@ -172,8 +178,10 @@ def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=Fals
     _refuse_unsuited(backend, wavs, filters, norm)
     if norm.training:
         mean, variance = output_moments(wavs, filters, padding)
-        n_outputs = wavs.shape[1] + 2 * padding - filters.shape[1] + 1
-        _update_running_statistics(norm, mean, variance, len(wavs) * n_outputs)
+        count = len(wavs) * (wavs.shape[1] + 2 * padding - filters.shape[1] + 1)
+        if isinstance(norm, SharedBatchNorm1d):
+            mean, variance, count = moments_over_processes(mean, variance, count)
+        update_running_statistics(norm, mean, variance, count)
         filters, offsets = fold_norm(filters, norm, mean, variance)
     else:
         filters, offsets = fold_norm(filters, norm)
@@ -244,15 +252,5 @@ def fold_norm(filters, norm, mean=None, variance=None):
     """
     if mean is None:
         mean, variance = norm.running_mean, norm.running_var
-    scale = norm.weight * torch.rsqrt(variance.double() + norm.eps)
-    offsets = norm.bias - mean.double() * scale
+    scale, offsets = scale_and_offset(norm, mean, variance)
     return (filters * scale[:, None]).to(filters.dtype), offsets.to(filters.dtype)
-
-
-@torch.no_grad()
-def _update_running_statistics(norm, mean, variance, count):
-    """What BatchNorm1d does to its running statistics in training."""
-    norm.num_batches_tracked += 1
-    unbiased = variance * (count / max(count - 1, 1))
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)

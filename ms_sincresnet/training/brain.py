@@ -8,10 +8,13 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ms_sincresnet.data.clips import split_clips
+from ms_sincresnet.data.clips import PassSampler, silent, split_clips
 from ms_sincresnet.errors import HparamError, UserError
+from ms_sincresnet.inference.card import training_of
 from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.nnet.batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES
+from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.report import StageScores, write_report
 
 CHECKPOINTS = ("best", "last")
@@ -27,6 +30,10 @@ class GenreBrain(sb.Brain):
     What is random in a training step (augmentation) is a function of seed, epoch, step
     and process; the clips are one of seed and epoch. So a run that is killed goes on
     to the figures of an unbroken one.
+
+    Under ``torchrun`` training is, augmentation apart, that of one process with a batch
+    of all processes' clips: batch statistics, loss and gradient are over all of them.
+    Each process validates and tests its share of the songs; figures are of all songs.
 
     These hparams are read: ``dataset``, ``seed``, ``lr_schedule``,
     ``augmentation``, ``clip_samples``, ``hop_samples``, ``valid_hop``, ``test_hop``,
@@ -120,23 +127,57 @@ class GenreBrain(sb.Brain):
             for song, n in zip(songs, n_samples, strict=True)
         ]
 
-    def _wrap_distributed(self):
-        """As SpeechBrain, but PyTorch's batch norm of several processes is for GPUs.
+    def make_dataloader(self, dataset, stage, *args, **loader_kwargs):
+        """As SpeechBrain, with a share of the songs for each process.
 
-        On the CPU each process has the batch statistics of its own clips.
+        Arguments
+        ---------
+        dataset : speechbrain.dataio.dataset.DynamicItemDataset
+            The data set.
+        stage : speechbrain.Stage
+            The stage.
+        *args, **loader_kwargs
+            As in ``Brain``. A ``PassSampler`` knows of the processes itself.
+
+        Returns
+        -------
+        torch.utils.data.DataLoader
+            The loader.
         """
-        if not self.distributed_launch or self.device_type != "cpu":
+        rank, n_processes = rank_and_processes()
+        if stage != sb.Stage.TRAIN and n_processes > 1:
+            loader_kwargs["sampler"] = range(rank, len(dataset), n_processes)
+        return super().make_dataloader(dataset, stage, *args, **loader_kwargs)
+
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """As SpeechBrain, which would give each process a share of a share."""
+        if isinstance(loader_kwargs.get("sampler"), PassSampler):
+            return loader_kwargs
+        return super()._train_loader_specifics(dataset, loader_kwargs)
+
+    def _wrap_distributed(self):
+        """As SpeechBrain, with batch norms that leave the front-end its fast paths."""
+        if not self.distributed_launch:
             return super()._wrap_distributed()
         for name, module in self.modules.items():
-            self.modules[name] = DistributedDataParallel(module)
+            share_statistics(module)
+            self.modules[name] = DistributedDataParallel(
+                module, find_unused_parameters=self.find_unused_parameters
+            )
+
+    @property
+    def system(self):
+        """The model without what wraps it in training by several processes."""
+        model = self.modules.model
+        return model.module if isinstance(model, DistributedDataParallel) else model
 
     def song_log_posteriors(self, song, hop_samples, batch_size):
-        """Log-posteriors of all clips of a song.
+        """Log-posteriors of all clips of a song that are not silent, as in inference.
 
         Arguments
         ---------
         song : torch.Tensor [time]
-            The song.
+            The song; of a silent one, all clips.
         hop_samples : int
             Samples from one clip to the next.
         batch_size : int
@@ -148,8 +189,10 @@ class GenreBrain(sb.Brain):
             Log-posteriors.
         """
         clips = split_clips(song, self.hparams.clip_samples, hop_samples)
-        batches = clips.split(batch_size)
-        return torch.cat([self.modules.model(b.to(self.device)) for b in batches])
+        quiet = silent(clips)
+        batches = (clips if quiet.all() else clips[~quiet]).split(batch_size)
+        # What wraps the model would wait for processes that have fewer songs.
+        return torch.cat([self.system(b.to(self.device)) for b in batches])
 
     def compute_objectives(self, predictions, batch, stage):
         """Negative log-likelihood of the clips; takes note of what was right.
@@ -166,15 +209,22 @@ class GenreBrain(sb.Brain):
         Returns
         -------
         torch.Tensor
-            The mean over the clips.
+            The mean over the clips; in training over those of all processes.
         """
         counts = [len(clips) for clips in predictions]
         clips, labels = torch.cat(predictions), batch.genre_encoded.data.flatten()
         on_cpu = clips.detach().cpu().split(counts)  # one transfer a batch
         for track_id, label, song in zip(batch.id, labels, on_cpu, strict=True):
             self.scores[stage].add(track_id, label, song)
-        targets = labels.repeat_interleave(torch.tensor(counts))
-        return F.nll_loss(clips, targets.to(self.device))
+        targets = labels.repeat_interleave(torch.tensor(counts)).to(self.device)
+        if stage != sb.Stage.TRAIN:
+            return F.nll_loss(clips, targets)
+        # The gradient of this sum is that of the sum of the processes' losses, of
+        # which DistributedDataParallel takes the mean: as by one process.
+        loss = F.nll_loss(clips, targets, reduction="sum")
+        n_clips = loss.new_tensor(len(clips))
+        loss, n_clips = sum_over_processes(torch.stack([loss, n_clips]))
+        return loss / n_clips
 
     def on_stage_start(self, stage, epoch=None):
         """Sets the epoch's learning rate and begins to count.
@@ -205,7 +255,7 @@ class GenreBrain(sb.Brain):
         should_step : bool
             Whether the optimizer will step.
         """
-        rank = getattr(self, "rank", 0)
+        rank, _ = rank_and_processes()
         entropy = [self.hparams.seed, self.epoch, self.step, rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
@@ -217,18 +267,15 @@ class GenreBrain(sb.Brain):
         stage : speechbrain.Stage
             The stage.
         stage_loss : float
-            Mean loss.
+            Mean loss of the steps.
         epoch : int
             The epoch, counted from 1.
         """
         scores = self.scores[stage]
-        stats = {
-            "loss": stage_loss,
-            "clip_accuracy": scores.clip_accuracy(),
-            "song_accuracy": scores.song_accuracy(),
-        }
+        scores.gather()
+        stats = run_on_main(scores.figures)
         if stage == sb.Stage.TRAIN:
-            self.train_stats = stats
+            self.train_stats = {**stats, "loss": stage_loss}
         elif stage == sb.Stage.VALID:
             self.hparams.train_logger.log_stats(
                 stats_meta={
@@ -256,7 +303,7 @@ class GenreBrain(sb.Brain):
                     scores,
                     self.genres,
                     dataset=self.hparams.dataset,
-                    loss=stage_loss,
+                    loss=stats["loss"],
                     epoch=self.tested_epoch,
                 )
 
@@ -296,17 +343,20 @@ class GenreBrain(sb.Brain):
 
         After ``evaluate`` these are the ones that were tested.
         """
-        model = self.modules.model
-        run_on_main(
-            save_model_folder,
-            kwargs={
-                "folder": self.hparams.model_folder,
-                "model": getattr(model, "module", model),
-                "genres": self.genres,
-                "clip_samples": self.hparams.clip_samples,
-                "hop_samples": self.hparams.hop_samples,
-                "voting": self.hparams.voting,
-            },
+        run_on_main(self._write_model_folder)
+
+    def _write_model_folder(self):
+        """Writes the model folder, its card with the figures of the test."""
+        hparams, model = vars(self.hparams), self.modules.model
+        epoch = getattr(self, "tested_epoch", None)
+        save_model_folder(
+            hparams["model_folder"],
+            getattr(model, "module", model),
+            self.genres,
+            clip_samples=hparams["clip_samples"],
+            hop_samples=hparams["hop_samples"],
+            voting=hparams["voting"],
+            training=training_of(hparams["output_folder"], hparams, epoch),
         )
 
     @property

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpointer
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from ms_sincresnet.errors import HparamError
 
@@ -46,6 +46,7 @@ class WholeCheckpointer(Checkpointer):
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if checkpoint is not None:
             (checkpoint.path / UNFINISHED).rename(checkpoint.path / METAFNAME)
+        ddp_barrier()  # each process chooses what to delete: all must see this one
         return checkpoint
 
     def recover_if_possible(self, *args, **kwargs):

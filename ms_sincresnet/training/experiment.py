@@ -8,6 +8,7 @@ from ms_sincresnet.data.clips import PassSampler, clip_loader_options
 from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.training.brain import GenreBrain
 from ms_sincresnet.training.checkpoints import refuse_other_split
+from ms_sincresnet.training.distributed import rank_and_processes
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,14 @@ def train_and_test(hparams, run_opts):
         seed=hparams["seed"],
         cache=hparams["cache"],
     )
+    rank, n_processes = rank_and_processes()
     sampler = PassSampler(
-        len(datasets["train"]), hparams["clips_per_track"], hparams["seed"]
+        len(datasets["train"]),
+        hparams["clips_per_track"],
+        hparams["seed"],
+        batch_size=hparams["train_loader"]["batch_size"],
+        rank=rank,
+        n_processes=n_processes,
     )
     brain = GenreBrain(
         modules=hparams["modules"],

@@ -1,6 +1,7 @@
 """What a stage got right: accuracies, confusion matrix, predictions a track."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,22 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import if_main_process
+from torch import distributed
 
 from ms_sincresnet.nnet.voting import vote
-from ms_sincresnet.plots import plot_confusion_matrix, save_figure
+from ms_sincresnet.plots.drawing import save_figure
+from ms_sincresnet.plots.training import plot_confusion_matrix
+from ms_sincresnet.training.distributed import rank_and_processes
 
 
-@register_checkpoint_hooks
+@partial(register_checkpoint_hooks, save_on_main_only=False)
 class StageScores:
     """The log-posteriors of a stage's clips, track by track.
 
     Saved with a checkpoint, so that an epoch which is interrupted ends with the
-    figures of the whole epoch.
+    figures of the whole epoch. Of several processes each takes note of its own clips;
+    figures are for the main process, once it has gathered those of all.
 
     Arguments
     ---------
@@ -61,6 +67,44 @@ class StageScores:
         """
         self.labels[track_id] = int(label)
         self.clips.setdefault(track_id, []).append(log_posteriors)
+
+    def gather(self):
+        """Moves what the processes have noted to the main one; they all call this."""
+        rank, n_processes = rank_and_processes()
+        if n_processes == 1:
+            return
+        noted = [(*track, clips.numpy()) for *track, clips in self._tracks()]
+        of_all = [None] * n_processes if rank == 0 else None
+        distributed.gather_object(noted, of_all)
+        self.clear()
+        for noted in of_all or []:
+            for track_id, label, clips in noted:
+                self.add(track_id, label, torch.from_numpy(clips))
+
+    def figures(self):
+        """What an epoch's log says of the stage.
+
+        Returns
+        -------
+        dict
+            "loss", "clip_accuracy" and "song_accuracy".
+        """
+        return {
+            "loss": self.loss(),
+            "clip_accuracy": self.clip_accuracy(),
+            "song_accuracy": self.song_accuracy(),
+        }
+
+    def loss(self):
+        """Negative log-likelihood of the clips, averaged over each track's, then all.
+
+        Returns
+        -------
+        float
+            Not negative.
+        """
+        chosen = [clips[:, label].double() for _, label, clips in self._tracks()]
+        return -torch.stack([clips.mean() for clips in chosen]).mean().item()
 
     def clip_accuracy(self):
         """Share of the clips whose most likely genre is right.
@@ -124,18 +168,20 @@ class StageScores:
 
     @mark_as_saver
     def save(self, path):
-        """Saves the scores of an unfinished stage.
+        """Saves the scores of an unfinished stage, those of all processes.
 
         Arguments
         ---------
         path : str or pathlib.Path
             The file.
         """
-        torch.save({"labels": self.labels, "clips": self.clips}, path)
+        self.gather()
+        if if_main_process():
+            torch.save({"labels": self.labels, "clips": self.clips}, path)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
-        """Recalls the scores of an unfinished stage.
+        """Recalls the scores of an unfinished stage, in the main process.
 
         Arguments
         ---------
@@ -145,7 +191,7 @@ class StageScores:
             Whether the checkpoint was taken between epochs: then there is nothing to
             recall.
         """
-        if not end_of_epoch:
+        if not end_of_epoch and if_main_process():
             saved = torch.load(path, weights_only=True)
             self.labels, self.clips = saved["labels"], saved["clips"]
 

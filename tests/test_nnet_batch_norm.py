@@ -1,0 +1,107 @@
+"""Batch norms that share statistics; test_training_distributed.py has two processes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ms_sincresnet.nnet.batch_norm import (
+    SharedBatchNorm1d,
+    SharedBatchNorm2d,
+    moments_over_processes,
+    share_statistics,
+    update_running_statistics,
+)
+from ms_sincresnet.nnet.filtering import filtered_maps
+
+SHAPES = {"1d": (4, 8), "1d over time": (4, 8, 30), "2d": (4, 8, 5, 6)}
+
+
+def norms(shape, dtype=torch.float64):
+    """PyTorch's batch norm, and one that shares statistics, on their way."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8) if len(shape) == 4 else nn.BatchNorm1d(8)
+    norm.to(dtype)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    model = nn.Sequential(copy.deepcopy(norm))
+    share_statistics(model)
+    return norm, model[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_one_process_trains_as_by_pytorchs_batch_norm(shape):
+    norm, shared = norms(shape)
+    found, expected = (
+        torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1))
+        .add(3)
+        .requires_grad_()
+        for _ in range(2)
+    )
+    for module, feats in [(norm, expected), (shared, found)]:
+        for _ in range(2):
+            module(feats).sin().sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+    torch.testing.assert_close(shared.state_dict(), norm.state_dict())
+    for name, parameter in norm.named_parameters():
+        torch.testing.assert_close(shared.get_parameter(name).grad, parameter.grad)
+    torch.testing.assert_close(shared.eval()(found), norm.eval()(found))
+
+
+def test_what_it_is_given_decides_layout_and_type_of_what_it_gives():
+    norm, shared = norms(SHAPES["2d"], torch.float32)
+    feats = torch.randn(SHAPES["2d"]).contiguous(memory_format=torch.channels_last)
+    assert shared(feats).is_contiguous(memory_format=torch.channels_last)
+    half = feats.bfloat16()
+    found, expected = shared(half), norm(half)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_large_mean_costs_no_digits():
+    variance, mean = torch.var_mean(torch.randn(1000).double() + 1e4, 0, correction=0)
+    moments = moments_over_processes(mean[None], variance[None], 1000)
+    torch.testing.assert_close(moments[0], mean[None], rtol=1e-12, atol=0)
+    torch.testing.assert_close(moments[1], variance[None], rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, torch.tensor([1.0]), torch.tensor([2.0])])
+def test_running_variance_is_unbiased_where_it_can_be(count):
+    norm = nn.BatchNorm1d(1, momentum=1.0)
+    update_running_statistics(norm, torch.zeros(1), torch.ones(1), count)
+    assert norm.running_var.item() == count
+    assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto", "fft"])
+def test_the_front_end_keeps_its_fast_paths(backend):
+    filters, wavs = torch.randn(8, 51), torch.randn(3, 2000)
+    norm, shared = norms(SHAPES["1d"], torch.float32)
+    found, expected = (
+        filtered_maps(wavs, filters, n, 16, padding=25, backend=backend)
+        for n in (shared, norm)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared.state_dict(), norm.state_dict())
+
+
+def test_a_model_keeps_its_parameters_and_their_names():
+    model = nn.Sequential(
+        nn.BatchNorm1d(8, eps=1e-3, momentum=0.2),
+        nn.Sequential(nn.BatchNorm2d(4), nn.LayerNorm(3), nn.BatchNorm3d(2)),
+    ).eval()
+    values = {**model.state_dict(keep_vars=True)}
+    share_statistics(model)
+    kinds = [type(module) for module in (model[0], *model[1])]
+    assert kinds == [SharedBatchNorm1d, SharedBatchNorm2d, nn.LayerNorm, nn.BatchNorm3d]
+    assert (model[0].eps, model[0].momentum, model[0].training) == (1e-3, 0.2, False)
+    shared = model.state_dict(keep_vars=True)
+    assert list(shared) == list(values)
+    assert all(shared[name] is value for name, value in values.items())
+
+
+def test_on_a_gpu_pytorchs_own_is_taken_for_images():
+    model = nn.Sequential(nn.BatchNorm1d(8), nn.BatchNorm2d(4)).to("meta")
+    share_statistics(model)
+    assert [type(norm) for norm in model] == [SharedBatchNorm1d, nn.SyncBatchNorm]
