@@ -28,7 +28,7 @@ _HOMES = {
     "WarmupStepScheduler": "training.schedule",
     "GenreBrain": "training.brain",
     "GenreClassifier": "inference.classifier",
-    "SongPrediction": "inference.classifier",
+    "SongPrediction": "inference.predictions",
 }
 
 __all__ = ["__version__", *_HOMES]

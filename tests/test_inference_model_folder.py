@@ -1,19 +1,26 @@
 """Model folders: whole or not written, and refused when a part is missing or wrong."""
 
+import json
 import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
+from ms_sincresnet.inference.card import Training
 from ms_sincresnet.inference.model_folder import (
     FILES,
+    SPEECHBRAIN_FILES,
     check_model_folder,
+    read_model_folder,
     save_model_folder,
 )
 
@@ -69,6 +76,158 @@ def test_the_folder_holds_the_models_weights(model_folder, tone_model):
     assert saved.keys() == expected.keys()
     for name, value in expected.items():
         assert saved[name].equal(value), name
+    assert load_file(model_folder / "model.safetensors").keys() == expected.keys()
+
+
+def test_the_configuration_is_flat_and_shows_the_hub_its_snippet(
+    model_folder, tone_model, genres
+):
+    text = (model_folder / "config.json").read_text()
+    assert json.loads(text) == {
+        "format_version": 1,
+        "speechbrain_interface": "EncoderClassifier",
+        "system": "MSSincResNet",
+        "genres": genres,
+        "clip_samples": 48000,
+        "hop_samples": 8000,
+        "voting": "majority",
+        "full_scale": 1.0,
+        **tone_model.config,
+    }
+
+
+def test_the_folder_is_a_space(model_folder, tmp_path):
+    """app.py builds the demo of its own folder, from wherever it is started."""
+    assert (model_folder / "requirements.txt").read_text() == "ms_sincresnet[demo]\n"
+    script = (
+        "import runpy, sys, types; demo = types.ModuleType('demo');"
+        "demo.build_demo = print; sys.modules['ms_sincresnet.inference.demo'] = demo;"
+        f"runpy.run_path({str(model_folder / 'app.py')!r})"
+    )
+    printed = subprocess.check_output(
+        [sys.executable, "-c", script], cwd=tmp_path, text=True
+    )
+    assert printed == f"{model_folder}\n"
+
+
+def test_three_loaders_give_the_same_posteriors(
+    tmp_path, tone_model, genres, write_song
+):
+    settings = {"clip_samples": 32000, "hop_samples": 16000, "full_scale": 32768.0}
+    save_model_folder(tmp_path / "model", tone_model, genres, **settings)
+    songs = torch.randn(2, 80000, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([1.0, 0.6])
+    safe = GenreClassifier.from_pretrained(tmp_path / "model", run_opts=CPU)
+    expected = safe.classify_batch(songs, lengths)
+    path = write_song(tmp_path / "song.wav", ("jazz", 3.0), ("rock", 2.0))
+    for kind in (GenreClassifier, EncoderClassifier):
+        other = load(kind, tmp_path / "model")
+        found = other.classify_batch(songs, lengths)
+        assert all(found[part].equal(expected[part]) for part in range(3))
+        assert found[3] == expected[3]
+        on_file = other.classify_file(str(path))
+        assert on_file[0].equal(safe.classify_file(path)[0])
+        if kind is GenreClassifier:
+            assert other.predict_song(path) == safe.predict_song(path)
+    assert safe.mods.embedding_model.full_scale == 32768.0
+
+
+def test_the_safe_loader_has_the_hparams_of_the_other(model_folder, classifier):
+    safe = GenreClassifier.from_pretrained(model_folder, run_opts=CPU)
+    parts = {"pretrainer", "number_of_labels", "savedir", "modules", *safe.mods}
+    expected = vars(classifier.hparams).keys() - parts
+    assert vars(safe.hparams).keys() == expected
+    for name in expected - {"model", "audio_normalizer", "label_encoder"}:
+        assert getattr(safe.hparams, name) == getattr(classifier.hparams, name)
+    encoders = safe.hparams.label_encoder, classifier.hparams.label_encoder
+    assert encoders[0].lab2ind == encoders[1].lab2ind
+    assert not any(p.requires_grad for p in safe.mods.parameters())
+
+
+def test_several_models_are_fused_alike(model_folder):
+    both = [model_folder, str(model_folder)]
+    song = torch.randn(1, 64000, generator=torch.Generator().manual_seed(0))
+    safe = GenreClassifier.from_pretrained(both, run_opts=CPU)
+    expected = GenreClassifier.from_hparams(both, run_opts=CPU)
+    assert safe.classify_batch(song)[0].equal(expected.classify_batch(song)[0])
+    with pytest.raises(ModelFolderError, match="no model to fuse"):
+        GenreClassifier.from_pretrained([])
+
+
+def poison(folder, made):
+    """Makes all files that are run when they are loaded leave a file behind."""
+    command = f"x: !apply:os.mkdir ['{made}']\nmodules: 1\npretrainer: 2\n"
+    replace(folder / "hyperparams.yaml", command)
+    for name in WEIGHTS:
+        replace(folder / name, pickle.dumps(Malicious(made), protocol=2))
+    replace(folder / "label_encoder.ckpt", "__import__('os').mkdir('x') => 0\n===\n")
+    (folder / "app.py").write_text(f"import os\nos.mkdir('{made}')\n")
+    (folder / "custom_interface.py").write_text(f"import os\nos.mkdir('{made}')\n")
+
+
+def test_nothing_is_run_of_a_folder_that_is_loaded_as_data(
+    tmp_path, folder, model_folder
+):
+    made = tmp_path / "made"
+    (folder / "app.py").unlink()
+    poison(folder, made)
+    safe = GenreClassifier.from_pretrained(folder, run_opts=CPU)
+    loaded = MSSincResNet.from_pretrained(folder)
+    song = torch.randn(1, 48000)
+    expected = GenreClassifier.from_pretrained(model_folder, run_opts=CPU)
+    assert safe.classify_batch(song)[0].equal(expected.classify_batch(song)[0])
+    assert (
+        loaded.settings["genres"]
+        == json.loads((folder / "config.json").read_text())["genres"]
+    )
+    assert not made.exists()
+    with pytest.raises(ModelFolderError):  # the trap works: this loader springs it
+        GenreClassifier.from_hparams(folder)
+    assert made.exists()
+
+
+def test_a_folder_with_nothing_but_code_is_refused(tmp_path, folder):
+    made = tmp_path / "made"
+    (folder / "app.py").unlink()
+    poison(folder, made)
+    (folder / "config.json").unlink()
+    for load_safely in (GenreClassifier.from_pretrained, MSSincResNet.from_pretrained):
+        with pytest.raises(ModelFolderError, match=r"no config\.json there.*export it"):
+            load_safely(folder)
+    assert not made.exists()
+
+
+def test_a_network_alone_has_no_names_for_genres(tmp_path, tone_model):
+    tone_model.save_pretrained(tmp_path)
+    with pytest.raises(ModelFolderError, match="network alone.*MSSincResNet.from_pret"):
+        read_model_folder(tmp_path)
+
+
+def test_a_folder_of_an_earlier_version_is_loaded_and_replaced(
+    folder, tone_model, genres
+):
+    """These held the four files, and full_scale was not thought of."""
+    for name in set(FILES) - set(SPEECHBRAIN_FILES):
+        (folder / name).unlink()
+    path = folder / "hyperparams.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    replace(path, "".join(line for line in lines if "full_scale" not in line))
+    check_model_folder(folder)
+    for kind in (GenreClassifier, EncoderClassifier):
+        assert load(kind, folder).mods.embedding_model.full_scale == 1.0
+    with pytest.raises(ModelFolderError, match="export it again"):
+        GenreClassifier.from_pretrained(folder)
+    save_model_folder(folder, tone_model, genres)
+    assert sorted(os.listdir(folder)) == sorted(FILES)
+
+
+def test_the_card_has_what_is_known_of_the_training(tmp_path, tone_model, genres):
+    figures = {"song_accuracy": 0.75, "clip_accuracy": 0.5, "tracks": 4, "clips": 40}
+    training = Training("tones", "one split", figures | {"epoch": 3})
+    save_model_folder(tmp_path / "model", tone_model, genres, training=training)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "name: tones, one split; 4 test tracks" in card
+    assert "**75.0%** of 4 tracks" in card
 
 
 @both_classes
@@ -112,6 +271,7 @@ def test_each_argument_of_the_model_comes_back(tmp_path):
         "backend": "reference",
         "arch": "resnet18",
         "hidden_size": None,
+        "affine_samples": None,
     }
     model = MSSincResNet(**config).eval()
     save_model_folder(tmp_path / "model", model, ["hip-hop", "l'été: # [1]"])
@@ -125,9 +285,11 @@ def test_each_argument_of_the_model_comes_back(tmp_path):
 
 
 def test_a_folder_is_replaced_as_a_whole(folder, tone_model, genres, model_folder):
-    (folder / "README.md").write_text("of the old model")
+    replace(folder / "README.md", "of the old model")
+    (folder / "notes.txt").write_text("of the old model")
     save_model_folder(folder, tone_model, genres, hop_samples=4000)
     assert sorted(os.listdir(folder)) == sorted(FILES)
+    assert "0.25 s" in (folder / "README.md").read_text()
     assert load(GenreClassifier, folder).hparams.hop_samples == 4000
     assert load(GenreClassifier, model_folder).hparams.hop_samples == 8000
     assert os.listdir(folder.parent) == ["model"]
@@ -200,7 +362,7 @@ def test_a_complete_folder_passes_the_check(model_folder):
     check_model_folder(str(model_folder))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SPEECHBRAIN_FILES)
 def test_a_file_that_is_missing_is_named(folder, name):
     (folder / name).unlink()
     told = refused(folder)
@@ -209,7 +371,7 @@ def test_a_file_that_is_missing_is_named(folder, name):
 
 def test_all_files_that_are_missing_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert f"it lacks {', '.join(FILES)};" in refused(tmp_path / "empty")
+    assert f"it lacks {', '.join(SPEECHBRAIN_FILES)};" in refused(tmp_path / "empty")
 
 
 def test_a_file_is_no_model_folder(folder):

@@ -7,37 +7,7 @@ from ms_sincresnet.nnet.embedding import ResNetEmbedding
 from ms_sincresnet.nnet.frontend import MSSincNet
 from ms_sincresnet.nnet.mel import LogMelSpectrogram
 from ms_sincresnet.nnet.sincnet import FrameNetwork
-
-
-class System(nn.Module):
-    """What all systems are: front-end, embedding and classifier in a row.
-
-    A subclass sets these three, and ``config``, the arguments that rebuild it.
-
-    Example
-    -------
-    >>> import torch
-    >>> system = System()
-    >>> system.frontend = system.embedding = nn.Identity()
-    >>> system.classifier = nn.Linear(3, 10)
-    >>> system(torch.randn(2, 1, 3)).shape
-    torch.Size([2, 10])
-    """
-
-    def forward(self, wavs):
-        """Log-posteriors of a batch of clips.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips at the system's sample rate, on any scale.
-
-        Returns
-        -------
-        torch.Tensor [batch, n_genres]
-            Log-posteriors.
-        """
-        return self.classifier(self.embedding(self.frontend(wavs)))[:, 0]
+from ms_sincresnet.nnet.system import System
 
 
 class MSSincResNet(System):
@@ -71,6 +41,8 @@ class MSSincResNet(System):
         What the ResNet starts from, as in ``ResNetEmbedding``.
     hidden_size : int or None
         Units of the classifier's hidden layer, as in ``GenreMLP``.
+    affine_samples : int or None
+        Samples of a clip if each has weights in the layer norm, as in ``MSSincNet``.
 
     Attributes
     ----------
@@ -99,6 +71,7 @@ class MSSincResNet(System):
         arch="resnet18",
         weights=None,
         hidden_size=512,
+        affine_samples=None,
     ):
         super().__init__()
         if len(kernel_sizes) != 3:
@@ -118,9 +91,17 @@ class MSSincResNet(System):
             "backend": backend,
             "arch": arch,
             "hidden_size": hidden_size,
+            "affine_samples": affine_samples,
         }
         self.frontend = MSSincNet(
-            n_filters, kernel_sizes, n_frames, sample_rate, init, padding, backend
+            n_filters,
+            kernel_sizes,
+            n_frames,
+            sample_rate,
+            init,
+            padding,
+            backend,
+            affine_samples=affine_samples,
         )
         self.embedding = ResNetEmbedding(arch, weights, pooling)
         self.classifier = GenreMLP(self.embedding.embedding_size, hidden_size, n_genres)
@@ -253,3 +234,6 @@ class SincNet(System):
         self.frontend = nn.Identity()
         self.embedding = FrameNetwork(**self.config)
         self.classifier = nn.Identity()
+
+
+SYSTEMS = {system.__name__: system for system in (MSSincResNet, MelResNet, SincNet)}

@@ -1,0 +1,237 @@
+"""A small Hub on this machine: the routes that huggingface_hub calls, kept in memory.
+
+Repositories are made, committed to (small files in the commit itself, others by
+git-lfs) and read at a branch or commit. Clients find it by ``HF_ENDPOINT``; that of xet
+is not spoken, so they are told ``HF_HUB_DISABLE_XET``.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+KINDS = r"(?P<kind>model|space)s"
+LFS_SUFFIXES = (".safetensors", ".ckpt")
+
+
+class HubServer:
+    """The Hub, for as long as the ``with`` block lasts.
+
+    ``repos`` has the files of each (kind, name) by branch and by commit; ``gated``
+    names repositories for which a token is needed, ``private`` those made so;
+    ``requests`` are what was asked.
+    """
+
+    def __init__(self):
+        self.repos = {}
+        self.gated = set()
+        self.private = set()
+        self.requests = []
+        self.objects = {}
+        self.token = "hf_of_the_test"
+        hub = self
+
+        class Handler(_Handler):
+            """Handles requests to this Hub."""
+
+            def __init__(self, *args):
+                self.hub = hub
+                super().__init__(*args)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def environment(self, cache):
+        """What a process needs to know to take this for the Hub."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(cache),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": self.token,
+        }
+
+    def files(self, repo, kind="model", revision="main"):
+        """The files of a repository by name."""
+        return self.repos[kind, repo][revision]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request: the first of ``ROUTES`` that it fits."""
+
+    protocol_version = "HTTP/1.1"
+
+    def route(self):
+        """Answers a request."""
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"{self.command} {path}")
+        size = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(size)
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self.body = self.read_chunks()
+        for method, pattern, answer in ROUTES:
+            found = re.fullmatch(pattern, path)
+            if found and self.command in method:
+                return answer(self, **found.groupdict())
+        return self.refuse(404, "EntryNotFound")
+
+    do_GET = do_HEAD = do_POST = do_PUT = route
+
+    def read_chunks(self):
+        """A body that comes in chunks."""
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def log_message(self, *args):
+        """Says nothing."""
+
+    def answer(self, status, content, **headers):
+        """Answers with bytes, or with an object as json."""
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(content), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def refuse(self, status, code):
+        """Answers with one of the Hub's error codes."""
+        message = f"{code} for {self.path}"
+        self.answer(
+            status, {"error": message}, X_Error_Code=code, X_Error_Message=message
+        )
+
+    def create_repo(self):
+        """Makes a repository, with an empty commit."""
+        asked = json.loads(self.body)
+        kind = asked.get("type") or "model"
+        repo = f"{asked.get('organization') or 'user'}/{asked['name']}"
+        prefix = "spaces/" if kind == "space" else ""
+        url = f"{self.hub.url}/{prefix}{repo}"
+        if (kind, repo) in self.hub.repos:
+            return self.answer(409, {"error": "it exists", "url": url})
+        assert kind != "space" or asked["sdk"] == "gradio"
+        self.hub.repos[kind, repo] = {"main": {}}
+        if asked.get("private") or asked.get("visibility") == "private":
+            self.hub.private.add(repo)
+        return self.answer(200, {"url": url, "id": repo})
+
+    def create_branch(self, kind, repo, branch):
+        """Makes a branch of main."""
+        branches = self.hub.repos[kind, repo]
+        if branch in branches:
+            return self.answer(409, {"error": "it exists"})
+        branches[branch] = dict(branches["main"])
+        return self.answer(200, {})
+
+    def validate_yaml(self):
+        """Checks the header of a card no further than that there is one."""
+        header = json.loads(self.body)["content"].startswith("---\n")
+        self.answer(200 if header else 400, {"warnings": [], "errors": []})
+
+    def preupload(self, kind, repo, revision):
+        """Says which files go into the commit and which by git-lfs."""
+        if revision not in self.hub.repos.get((kind, repo), {}):
+            return self.refuse(404, "RepoNotFound")
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs"
+                if file["path"].endswith(LFS_SUFFIXES)
+                else "regular",
+                "shouldIgnore": False,
+            }
+            for file in json.loads(self.body)["files"]
+        ]
+        return self.answer(200, {"files": files})
+
+    def lfs_batch(self, repo):
+        """Says where each file goes that is not there yet."""
+        objects = json.loads(self.body)["objects"]
+        for each in objects:
+            if each["oid"] not in self.hub.objects:
+                href = f"{self.hub.url}/lfs/{each['oid']}"
+                each["actions"] = {"upload": {"href": href}}
+        self.answer(200, {"transfer": "basic", "objects": objects})
+
+    def lfs_upload(self, oid):
+        """Takes a file."""
+        assert hashlib.sha256(self.body).hexdigest() == oid
+        self.hub.objects[oid] = self.body
+        self.answer(200, b"")
+
+    def commit(self, kind, repo, revision):
+        """Adds the files of a commit to a branch."""
+        files = dict(self.hub.repos[kind, repo][revision])
+        for line in self.body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
+        commit = hashlib.sha1(self.body).hexdigest()
+        self.hub.repos[kind, repo].update({revision: files, commit: files})
+        self.answer(
+            200,
+            {
+                "success": True,
+                "commitOid": commit,
+                "commitUrl": f"{self.hub.url}/{repo}/commit/{commit}",
+            },
+        )
+
+    def resolve(self, repo, revision, name):
+        """Gives a file, or what there is to know about it."""
+        revisions = self.hub.repos.get(("model", repo))
+        if repo in self.hub.gated and self.hub.token not in str(
+            self.headers.get("Authorization")
+        ):
+            return self.refuse(401, "GatedRepo")
+        if revisions is None:
+            return self.refuse(401, "RepoNotFound")
+        if revision not in revisions:
+            return self.refuse(404, "RevisionNotFound")
+        files = revisions[revision]
+        if name not in files:
+            return self.refuse(404, "EntryNotFound")
+        commits = [key for key, value in revisions.items() if value is files]
+        return self.answer(
+            200,
+            files[name],
+            ETag=f'"{hashlib.sha256(files[name]).hexdigest()}"',
+            X_Repo_Commit=commits[-1],
+        )
+
+
+ROUTES = [
+    ("POST", "/api/repos/create", _Handler.create_repo),
+    ("POST", "/api/validate-yaml", _Handler.validate_yaml),
+    ("POST", f"/api/{KINDS}/{REPO}/branch/(?P<branch>.+)", _Handler.create_branch),
+    ("POST", f"/api/{KINDS}/{REPO}/preupload/(?P<revision>.+)", _Handler.preupload),
+    ("POST", f"/api/{KINDS}/{REPO}/commit/(?P<revision>.+)", _Handler.commit),
+    ("POST", rf"(?:/spaces)?/{REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("PUT", r"/lfs/(?P<oid>\w+)", _Handler.lfs_upload),
+    (
+        ("GET", "HEAD"),
+        rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)",
+        _Handler.resolve,
+    ),
+]
