@@ -254,6 +254,88 @@ def test_weights_of_other_kernel_lengths_are_refused(kernel_sizes, strict):
         assert value.equal(before[name])
 
 
+def affine_frontend(n_samples=16000, **options):
+    """A front-end whose layer norm has learned weights."""
+    frontend = small_frontend(affine_samples=n_samples, **options)
+    torch.nn.init.normal_(frontend.clip_norm.weight, mean=1.0, std=0.3)
+    torch.nn.init.normal_(frontend.clip_norm.bias, std=0.1)
+    return frontend
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 32768.0])
+def test_a_layer_norm_with_weights_is_pytorchs(scale):
+    frontend = affine_frontend()
+    state = frontend.clip_norm.state_dict()
+    assert {name: list(value.shape) for name, value in state.items()} == {
+        "weight": [1, 16000],
+        "bias": [1, 16000],
+    }
+    theirs = torch.nn.LayerNorm([1, 16000]).double()
+    theirs.load_state_dict(state)
+    expected = theirs(scale * music()[:, None].double())[:, 0]
+    normalized = frontend.normalize(scale * music())
+    assert normalized.dtype == torch.float32
+    torch.testing.assert_close(normalized.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fft", "auto"])
+def test_filters_are_applied_to_what_a_layer_norm_with_weights_gives(backend):
+    frontend = affine_frontend(backend=backend).eval()
+    with torch.no_grad():
+        maps = frontend(music())
+        for scale, (bank, norm) in enumerate(
+            zip(frontend.banks, frontend.norms, strict=True)
+        ):
+            wavs = frontend.normalize(music())
+            expected = reference_maps(
+                wavs, bank.filters(), norm, 64, bank.kernel_size // 2
+            )
+            rounding = {"rtol": 0, "atol": 1e-5 * expected.max().item()}
+            torch.testing.assert_close(maps[:, scale], expected, **rounding)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_norms_weights_get_their_gradients(training):
+    frontend = affine_frontend(n_samples=4000).double().train(training)
+    wavs = music(n_samples=4000).double()
+    upstream = torch.randn(2, 3, 8, 64, dtype=torch.float64)
+
+    def loss():
+        return (frontend(wavs) * upstream).sum()
+
+    loss().backward()
+    for parameter in frontend.clip_norm.parameters():
+        sample = parameter.grad.abs().argmax()
+        slopes = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                parameter.view(-1)[sample] += step
+                slopes.append(loss().item() / (2 * step))
+                parameter.view(-1)[sample] -= step
+        numeric = torch.tensor(sum(slopes), dtype=torch.float64)
+        torch.testing.assert_close(
+            parameter.grad.view(-1)[sample], numeric, rtol=1e-4, atol=0
+        )
+    assert all(parameter.grad is not None for parameter in frontend.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_backend_without_these_gradients_is_refused(training):
+    frontend = affine_frontend(backend="fft").train(training)
+    with pytest.raises(ValueError, match="backend='fft' gives no gradient .*'auto'"):
+        frontend(music())
+    with torch.no_grad():
+        assert frontend(music()).shape == (2, 3, 8, 64)
+    frontend.clip_norm.requires_grad_(False)
+    frontend(music()).sum().backward()
+    assert frontend.banks[0].low_hz_.grad is not None
+
+
+def test_a_clip_of_another_length_than_the_layer_norms_is_refused():
+    with pytest.raises(ValueError, match="clips of 16000 samples; got 12000"):
+        affine_frontend()(music(n_samples=12000))
+
+
 CLIP, HOP = 4800, 800  # samples
 
 
@@ -345,6 +427,13 @@ def from_samples_of_double_precision(frontend, song):
     return frontend.requires_grad_(False), song.double()
 
 
+def with_a_layer_norm_that_has_weights(frontend, song):
+    """A song has no layer norm of its own."""
+    frontend = song_frontend(affine_samples=CLIP)
+    torch.nn.init.normal_(frontend.clip_norm.weight)
+    return frontend.requires_grad_(False), song
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -356,6 +445,7 @@ def from_samples_of_double_precision(frontend, song):
         with_a_song_to_learn,
         in_double_precision,
         from_samples_of_double_precision,
+        with_a_layer_norm_that_has_weights,
     ],
 )
 def test_else_a_songs_clips_are_filtered_one_by_one(prepare, ways):

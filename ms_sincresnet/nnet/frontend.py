@@ -38,7 +38,7 @@ def scale_to_unit_variance(variances, eps=1e-8):
     return torch.rsqrt(variances + eps)
 
 
-def normalize_clips(wavs):
+def normalize_clips(wavs, eps=1e-8):
     """Layer norm of each clip, without affine.
 
     The paper's section 2.2.1.
@@ -47,6 +47,8 @@ def normalize_clips(wavs):
     ---------
     wavs : torch.Tensor [batch, time]
         Clips.
+    eps : float
+        What is added to their variances.
 
     Returns
     -------
@@ -60,7 +62,8 @@ def normalize_clips(wavs):
     """
     wavs = wavs.to(torch.promote_types(wavs.dtype, torch.float32))
     centred = wavs - wavs.mean(1, keepdim=True)
-    return centred * scale_to_unit_variance(centred.square().mean(1, keepdim=True))
+    variances = centred.square().mean(1, keepdim=True)
+    return centred * scale_to_unit_variance(variances, eps)
 
 
 class MSSincNet(nn.Module):
@@ -91,6 +94,10 @@ class MSSincNet(nn.Module):
         Least lower cut-off frequency, in Hz.
     min_band_hz : float
         Least bandwidth, in Hz.
+    affine_samples : int or None
+        Samples of a clip, each with a weight and a bias of its own in the layer norm,
+        as in the authors' released code; to learn them takes the definition's time.
+        None: a layer norm without, for clips of any length.
 
     Raises
     ------
@@ -115,6 +122,7 @@ class MSSincNet(nn.Module):
         backend="auto",
         min_low_hz=50.0,
         min_band_hz=50.0,
+        affine_samples=None,
     ):
         super().__init__()
         for name, value, choices in [
@@ -128,6 +136,10 @@ class MSSincNet(nn.Module):
         self.n_frames = n_frames
         self.padding = padding
         self.backend = backend
+        # Of the authors' shape, and with nn.LayerNorm's eps, which is not ours.
+        self.clip_norm = None
+        if affine_samples is not None:
+            self.clip_norm = nn.LayerNorm([1, affine_samples])
         self.banks = nn.ModuleList(
             SincFilterbank(
                 n_filters, kernel_size, sample_rate, init, min_low_hz, min_band_hz
@@ -154,11 +166,13 @@ class MSSincNet(nn.Module):
         Raises
         ------
         ValueError
-            If ``padding`` is "valid" and the clips are shorter than a kernel.
+            If ``padding`` is "valid" and the clips are shorter than a kernel, or if
+            they are not as long as the layer norm's weights; if these need a gradient
+            and ``backend`` gives none.
         """
         half = torch.is_autocast_enabled(wavs.device.type)
         with torch.autocast(wavs.device.type, enabled=False):
-            wavs = normalize_clips(wavs).to(self.banks[0].low_hz_.dtype)
+            wavs = self.normalize(wavs).to(self.banks[0].low_hz_.dtype)
             maps = [
                 self._one_scale(wavs, bank, norm, half)
                 for bank, norm in zip(self.banks, self.norms, strict=True)
@@ -196,6 +210,7 @@ class MSSincNet(nn.Module):
             or self.training
             or needs_gradient(self, wav)
             or piece is None
+            or self.clip_norm is not None  # whose weights start anew with each clip
             or not simd_blocks.suits(wav, self.banks[0].low_hz_)
         ):
             return self(wav.unfold(0, clip_samples, hop_samples))
@@ -203,14 +218,54 @@ class MSSincNet(nn.Module):
             song = cut_song(wav, clip_samples, hop_samples, piece)
             scales = scale_to_unit_variance(song.clip_variances)
             banks = [
-                (*fold_norm(bank.filters(), norm), self._zeros_at_the_edges(bank))
+                (*fold_norm(bank.filters(), norm), self.zeros_at_the_edges(bank))
                 for bank, norm in zip(self.banks, self.norms, strict=True)
             ]
             return maps_of_clips(song, scales, banks, self.n_frames)
 
+    def normalize(self, wavs):
+        """The layer norm of clips, with or without affine.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor [batch, time]
+            Clips.
+
+        Returns
+        -------
+        torch.Tensor [batch, time]
+            What is filtered, in float32 at least.
+
+        Raises
+        ------
+        ValueError
+            As ``forward``, on account of the layer norm's weights.
+
+        Example
+        -------
+        >>> frontend = MSSincNet(n_filters=8, affine_samples=48000)
+        >>> frontend.normalize(torch.randn(2, 48000)).shape
+        torch.Size([2, 48000])
+        """
+        norm = self.clip_norm
+        if norm is None:
+            return normalize_clips(wavs)
+        if wavs.shape[1] != norm.weight.shape[1]:
+            raise ValueError(
+                f"the layer norm has weights for clips of {norm.weight.shape[1]} "
+                f"samples; got {wavs.shape[1]}"
+            )
+        wavs = normalize_clips(wavs, norm.eps) * norm.weight + norm.bias
+        if wavs.requires_grad and self.backend not in ("auto", "reference"):
+            raise ValueError(
+                f"backend={self.backend!r} gives no gradient to the weights of the "
+                "layer norm. backend='auto' takes what can be used"
+            )
+        return wavs
+
     def _one_scale(self, wavs, bank, norm, half):
         """Filters → batch norm → ReLU → pooling, by the definition or a fast path."""
-        padding = self._zeros_at_the_edges(bank)
+        padding = self.zeros_at_the_edges(bank)
         if wavs.shape[1] + 2 * padding < bank.kernel_size:
             raise ValueError(
                 f"with padding='valid' a clip needs at least {bank.kernel_size} "
@@ -220,8 +275,25 @@ class MSSincNet(nn.Module):
             wavs, bank.filters(), norm, self.n_frames, padding, self.backend, half
         )
 
-    def _zeros_at_the_edges(self, bank):
-        """How many there are on either side of a clip, for one of the banks."""
+    def zeros_at_the_edges(self, bank):
+        """How many there are on either side of a clip, for one of the banks.
+
+        Arguments
+        ---------
+        bank : SincFilterbank
+            One of ``banks``.
+
+        Returns
+        -------
+        int
+            Zeros.
+
+        Example
+        -------
+        >>> frontend = MSSincNet(n_filters=8)
+        >>> frontend.zeros_at_the_edges(frontend.banks[0])
+        125
+        """
         return bank.kernel_size // 2 if self.padding == "same" else 0
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

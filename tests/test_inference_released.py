@@ -1,0 +1,320 @@
+"""Released checkpoints: the authors' network, rebuilt here, names what ours names.
+
+``Released`` is written from the paper and from SincNet's formulas in float32, and owes
+nothing to the library.
+"""
+
+import math
+import os
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from ms_sincresnet import GenreClassifier, MSSincResNet
+from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
+from ms_sincresnet.inference.released import convert_checkpoint
+
+CLIP, HOP, RATE = 48000, 8000, 16000
+GENRES = [f"genre {number}" for number in range(10)]
+
+
+class Sinc(nn.Module):
+    """SincNet's convolution: min_low_hz and min_band_hz of 50, no padding."""
+
+    def __init__(self, n_filters, n_taps):
+        super().__init__()
+        self.n_taps = n_taps
+        mel = torch.linspace(
+            *(2595 * math.log10(1 + hz / 700) for hz in (30, 7900)), n_filters + 1
+        )
+        hz = 700 * (10 ** (mel / 2595) - 1)
+        self.low_hz_ = nn.Parameter(hz[:-1, None])
+        self.band_hz_ = nn.Parameter(hz.diff()[:, None])
+
+    def forward(self, wavs):
+        half = self.n_taps // 2
+        n_lin = torch.linspace(0, self.n_taps / 2 - 1, half)
+        window = 0.54 - 0.46 * torch.cos(2 * math.pi * n_lin / self.n_taps)
+        n = 2 * math.pi * torch.arange(-half, 0.0)[None] / RATE
+        low = 50 + self.low_hz_.abs()
+        high = (low + 50 + self.band_hz_.abs()).clamp(50, RATE / 2)
+        left = ((high @ n).sin() - (low @ n).sin()) / (n / 2) * window
+        band = 2 * (high - low)
+        filters = torch.cat([left, band, left.flip(1)], 1) / band
+        return nn.functional.conv1d(wavs, filters[:, None])
+
+
+class Resnet(nn.Module):
+    """A ResNet-18 one name further down."""
+
+    def __init__(self, n_genres):
+        super().__init__()
+        self.model = resnet18()
+        self.model.fc = nn.Linear(512, n_genres)
+
+
+class Released(nn.Module):
+    """The network of the authors' release."""
+
+    def __init__(self, n_filters=160, n_genres=10):
+        super().__init__()
+        self.layerNorm = nn.LayerNorm([1, CLIP])
+        for number, n_taps in enumerate((251, 501, 1001), 1):
+            scale = nn.Sequential(
+                Sinc(n_filters, n_taps),
+                nn.BatchNorm1d(n_filters),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool1d(1024),
+            )
+            self.add_module(f"sincNet{number}", scale)
+        self.resnet = Resnet(n_genres)
+
+    def forward(self, wavs):
+        wavs = self.layerNorm(wavs[:, None])
+        maps = [scale(wavs) for scale in (self.sincNet1, self.sincNet2, self.sincNet3)]
+        return self.resnet.model(torch.stack(maps, 1))
+
+
+def clips():
+    """Noise, a tone, and chords that fade, as loud as 16-bit integers are."""
+    generator = torch.Generator().manual_seed(0)
+    time_s = torch.arange(CLIP) / RATE
+
+    def tones(*all_hz):
+        return sum((2 * math.pi * hz * time_s).sin() for hz in all_hz)
+
+    noise = torch.randn(CLIP, generator=generator)
+    low = tones(110, 220, 277, 330) * (-6 * (time_s % 0.5)).exp()
+    high = tones(98, 1175, 1480, 3520) * (-6 * (time_s % 0.25)).exp()
+    wavs = torch.stack([noise, tones(440), low, high + 0.3 * noise])
+    return 6000 * wavs / wavs.std(1, keepdim=True) * torch.logspace(-1, 0, 4)[:, None]
+
+
+def learned(**sizes):
+    """The network as if trained: statistics of clips, no parameter at its start."""
+    torch.manual_seed(0)
+    network = Released(**sizes)
+    with torch.no_grad():
+        network.layerNorm.weight.normal_(1.0, 0.1)
+        network.layerNorm.bias.normal_(0.0, 0.05)
+        for module in network.modules():
+            if isinstance(module, Sinc):
+                module.low_hz_ += 20 * torch.randn_like(module.low_hz_)
+                module.band_hz_ += 20 * torch.randn_like(module.band_hz_)
+            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0.0, 0.2)
+                module.momentum = None  # the mean of the batches below
+        network.resnet.model.fc.weight.normal_(0.0, 0.3)
+        scores = network.train()(clips())
+        network.resnet.model.fc.bias -= scores.mean(0)  # so that other genres come up
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The authors' network at its full size."""
+    return learned()
+
+
+@pytest.fixture(scope="module")
+def folder(network, tmp_path_factory):
+    """The model folder that its checkpoint is converted to."""
+    work = tmp_path_factory.mktemp("released")
+    torch.save(
+        {"epoch": 199, "state_dict": network.state_dict(), "train_acc": torch.ones(())},
+        work / "MS-SincResNet.tar",
+    )
+    folder = work / "converted" / "model"
+    assert convert_checkpoint(work / "MS-SincResNet.tar", folder, GENRES) == folder
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(folder):
+    """The ``GenreClassifier`` of the model folder."""
+    return GenreClassifier.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """The state dict of a small network of two genres, to be spoilt in copies."""
+    return learned(n_filters=4, n_genres=2).state_dict()
+
+
+@pytest.mark.parametrize("wavs", [clips(), clips()[1:3] / 32768], ids=["16 bit", "1"])
+def test_log_posteriors_are_those_of_the_authors_network(network, folder, wavs):
+    model = MSSincResNet.from_pretrained(folder)
+    with torch.no_grad():
+        expected = network(wavs).log_softmax(1)
+        found = model(wavs)
+    assert expected.std() > 1
+    assert len(set(expected.argmax(1).tolist())) > 1
+    # 2.2e-5 was seen, 2.8e-5 off float64: the float32 filters of the authors' network.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_song_is_named_as_by_the_authors_network(network, classifier, tmp_path):
+    song = clips()[[3, 1]].flatten()[: CLIP + 2 * HOP].round().clamp(-32768, 32767)
+    soundfile.write(tmp_path / "song.wav", song.to(torch.int16).numpy(), RATE)
+    with torch.no_grad():
+        expected = network(song.unfold(0, CLIP, HOP)).softmax(1)
+    prediction = classifier.predict_song(tmp_path / "song.wav")
+    winners = [GENRES[winner] for winner in expected.argmax(1)]
+    assert [clip.genre for clip in prediction.clips] == winners
+    assert prediction.genre == max(set(winners), key=winners.count)
+    np.testing.assert_allclose(
+        [clip.posterior for clip in prediction.clips], expected.amax(1), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        [prediction.posteriors[genre] for genre in GENRES], expected.mean(0), atol=1e-4
+    )
+
+
+def test_speechbrains_loader_names_the_same(classifier, folder):
+    song = clips()[2:].flatten()[: CLIP + HOP] / 32768
+    other = GenreClassifier.from_hparams(folder)
+    expected = classifier.classify_batch(song[None])[0]
+    torch.testing.assert_close(other.classify_batch(song[None])[0], expected)
+
+
+def with_a_prefix(state):
+    """As DataParallel saves it, and without what surrounds it."""
+    return {f"module.{name}": value for name, value in state.items()}
+
+
+def alone(state):
+    """Without what surrounds it."""
+    return state
+
+
+@pytest.mark.parametrize("wrap", [with_a_prefix, alone])
+def test_other_forms_and_sizes_are_taken(wrap, weights, tmp_path):
+    torch.save(wrap(weights), tmp_path / "checkpoint.tar")
+    convert_checkpoint(tmp_path / "checkpoint.tar", tmp_path / "model", ["a", "b"])
+    model = MSSincResNet.from_pretrained(tmp_path / "model")
+    assert (model.config["n_filters"], model.config["n_genres"]) == (4, 2)
+    assert model.frontend.banks[2].low_hz_.equal(weights["sincNet3.0.low_hz_"])
+    assert model.frontend.norms[1].bias.equal(weights["sincNet2.1.bias"])
+    assert model.classifier.layers.bias.equal(weights["resnet.model.fc.bias"])
+
+
+def lacking(state):
+    """A weight is missing."""
+    del state["resnet.model.layer3.0.conv1.weight"]
+
+
+def with_one_more(state):
+    """A weight is of another network."""
+    state["sincNet4.0.low_hz_"] = torch.zeros(4, 1)
+
+
+def of_another_resnet(state):
+    """A weight has another shape."""
+    state["resnet.model.conv1.weight"] = torch.zeros(64, 1, 7, 7)
+
+
+def with_filters_of_another_number(state):
+    """The scales do not agree."""
+    state["sincNet2.0.band_hz_"] = torch.zeros(5, 1)
+
+
+def with_a_number(state):
+    """A weight is no tensor."""
+    state["layerNorm.bias"] = 1.0
+
+
+def empty(state):
+    """Nothing is there."""
+    state.clear()
+
+
+def of_empty_tensors(state):
+    """Sizes are read from what has none."""
+    state["sincNet1.0.low_hz_"] = torch.zeros(0, 1)
+    state["layerNorm.weight"] = torch.tensor(1.0)
+    state["resnet.model.fc.weight"] = torch.zeros(0, 512)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lacking, r"resnet\.model\.layer3\.0\.conv1\.weight is missing$"),
+        (with_one_more, r"sincNet4\.0\.low_hz_ is unknown$"),
+        (of_another_resnet, r"conv1\.weight has shape \[64, 1, .* expected \[64, 3,"),
+        (with_filters_of_another_number, r"has shape \[5, 1\], expected \[4, 1\]$"),
+        (with_a_number, r"layerNorm\.bias has shape None, expected \[1, 48000\]$"),
+        (empty, r"layerNorm\.weight is missing, and \d+ more$"),
+        (of_empty_tensors, r"expected \[1, 48000\], and \d+ more$"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused(spoil, message, weights, tmp_path):
+    state = dict(weights)
+    spoil(state)
+    torch.save({"state_dict": state}, tmp_path / "checkpoint.tar")
+    with pytest.raises(WeightsError, match=message):
+        convert_checkpoint(tmp_path / "checkpoint.tar", tmp_path / "model", ["a", "b"])
+    assert not (tmp_path / "model").exists()
+
+
+class Poison:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("place", ["inside", "instead"])
+def test_a_poisoned_pickle_is_refused_and_not_run(place, tmp_path):
+    poison = Poison(str(tmp_path / "run"))
+    content = {"state_dict": {"layerNorm.weight": poison}}
+    path = tmp_path / "checkpoint.tar"
+    torch.save(content if place == "inside" else poison, path)
+    with pytest.raises(WeightsError, match="not a checkpoint .* nothing in it was run"):
+        convert_checkpoint(path, tmp_path / "model", GENRES)
+    assert not (tmp_path / "run").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "run").exists()  # so it is poison
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a checkpoint"),
+        (b"not a tar file", "not a checkpoint"),
+        ([torch.zeros(1)], "expected a dict of tensors by name; got a list"),
+        ({"state_dict": None}, "expected a dict of tensors by name; got a NoneType"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(content, message, tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(WeightsError, match=f"checkpoint.tar: {message}"):
+        convert_checkpoint(path, tmp_path / "model", GENRES)
+
+
+@pytest.mark.parametrize("genres", [["a"], ["a", "b", "c"], ["a", "a"], []])
+def test_genres_must_be_as_many_as_the_outputs(genres, weights, tmp_path):
+    torch.save(weights, tmp_path / "checkpoint.tar")
+    with pytest.raises(UserError, match=f"2 outputs.* got {len(genres)}: "):
+        convert_checkpoint(tmp_path / "checkpoint.tar", tmp_path / "model", genres)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_of_something_else_is_not_lost(weights, tmp_path):
+    torch.save(weights, tmp_path / "checkpoint.tar")
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "song.txt").write_text("la")
+    with pytest.raises(ModelFolderError, match="something else"):
+        convert_checkpoint(tmp_path / "checkpoint.tar", tmp_path / "music", ["a", "b"])
+    assert (tmp_path / "music" / "song.txt").read_text() == "la"
