@@ -18,7 +18,8 @@ from speechbrain.utils.fetching import FetchFrom, FetchSource
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import AudioFileError, ModelFolderError
-from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.inference.model_folder import SPEECHBRAIN_FILES, save_model_folder
+from ms_sincresnet.inference.predictions import ClipPrediction
 
 CPU = {"device": "cpu"}
 
@@ -264,22 +265,89 @@ def test_a_name_that_begins_with_a_tilde(tmp_path, write_song, classifier, monke
     assert classifier.classify_file("~song.wav")[3] == ["jazz"]
 
 
-@pytest.mark.parametrize("method", ["classify_file", "predict_song"])
-def test_silence_gets_finite_posteriors_and_a_warning(
-    tmp_path, classifier, caplog, method, song
-):
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog, song, level):
     path = tmp_path / "silence.wav"
-    soundfile.write(path, np.zeros(4 * 16000), 16000)
+    soundfile.write(path, np.full(4 * 16000, level), 16000)
+    with pytest.raises(AudioFileError, match="silence.wav: silent throughout"):
+        classifier.predict_song(path)
     with caplog.at_level(logging.WARNING):
-        getattr(classifier, method)(song)
+        classifier.classify_file(song)
         assert caplog.messages == []
-        result = getattr(classifier, method)(path)
-    assert [f"{path} is silent" in message for message in caplog.messages] == [True]
-    if method == "predict_song":
-        assert np.isfinite(list(result.posteriors.values())).all()
-        assert len(result.clips) == 3
-    else:
-        assert result[0].isfinite().all()
+        log_posteriors = classifier.classify_file(path)[0]
+    assert caplog.messages == [f"{path} is silent: no genre is likelier than another"]
+    assert log_posteriors.exp().tolist() == [pytest.approx([0.25] * 4)]
+
+
+def test_silent_clips_vote_for_nothing(
+    tmp_path, write_song, classifier, stock_classifier
+):
+    """Most of the song is silent; what is heard decides, whatever silence is like."""
+    path = write_song(tmp_path / "song.wav", ("metal", 5.0))
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, np.concatenate([np.zeros(15 * rate), samples]), rate)
+    song = classifier.predict_song(path)
+    assert song.genre == "metal" and song.shares["metal"] > 0.9
+    assert sum(song.shares.values()) == pytest.approx(1)
+    assert sum(song.posteriors.values()) == pytest.approx(1, abs=1e-6)
+    # Clips that end after 15 s hear something.
+    heard = [clip.genre is not None for clip in song.clips]
+    assert heard == [clip.end_s > 15 for clip in song.clips]
+    assert song.clips[0] == ClipPrediction(0.0, 3.0, None, 0.0, {})
+    timeline = song.timeline()
+    assert timeline.notna().all(axis=1).tolist() == heard
+    assert timeline.index.tolist() == [1.5 + 0.5 * n for n in range(35)]
+    for each in (classifier, stock_classifier):
+        log_posteriors, _, _, genre = each.classify_file(str(path))
+        assert genre == ["metal"]
+        assert log_posteriors.exp()[0].tolist() == pytest.approx(
+            list(song.shares.values()), abs=0.011
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 32])
+def test_songs_that_share_batches_are_named_as_they_are_alone(
+    model_folder, classifier, songs, batch_size
+):
+    """Among them one that is silent, one with a fault, and one of nothing."""
+    small = GenreClassifier.from_hparams(
+        model_folder, run_opts=CPU, overrides={"batch_size": batch_size}
+    )
+    wavs = [classifier.load_audio(path) for path in songs]
+
+    def breaking():
+        yield wavs[1][:70000]
+        raise AudioFileError("it breaks off")
+
+    read = []
+
+    def given():
+        for key, blocks in [
+            ("first", wavs[0].split(5000)),
+            ("silent", [torch.zeros(90000)]),
+            ("broken", breaking()),
+            ("second", wavs[1].split(7000)),
+            ("empty", []),
+            ("third", [wavs[2]]),
+        ]:
+            read.append(key)
+            yield key, blocks
+
+    found = {}
+    for key, prediction in small.predict_songs(given()):
+        assert torch.is_grad_enabled()  # the caller's own settings are left alone
+        found[key] = prediction
+    assert list(found) == read
+    assert str(found["broken"]) == "it breaks off"
+    assert "silent: silent throughout" in str(found["silent"])
+    assert "empty: the audio is empty: 0 samples" in str(found["empty"])
+    for key, path in zip(["first", "second", "third"], songs, strict=True):
+        alone = classifier.predict_song(path)
+        assert found[key].genre == alone.genre
+        assert found[key].shares == alone.shares
+        assert found[key].posteriors == pytest.approx(alone.posteriors, abs=1e-5)
+        assert found[key].duration == alone.duration
+        assert [clip[:3] for clip in found[key].clips] == [c[:3] for c in alone.clips]
 
 
 def write_bad(path, kind):
@@ -314,7 +382,7 @@ def write_bad(path, kind):
         ("NaN", "NaN or infinity at 0.500 s"),
         ("text", "not readable as audio"),
         ("corrupt", "not readable as audio"),
-        ("m4a", "cannot read .m4a files"),
+        ("m4a", "not readable as audio"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, classifier, kind, told, method):
@@ -405,9 +473,7 @@ def test_a_mistyped_file_is_named_and_not_looked_up(
 def test_a_repository_of_the_hub_is_fetched(hub, model_folder, song):
     hub.folder = model_folder
     classifier = GenreClassifier.from_hparams("user/repository", run_opts=CPU)
-    assert {Path(request).name for request in hub.requests} == set(
-        os.listdir(model_folder)
-    )
+    assert {Path(request).name for request in hub.requests} == set(SPEECHBRAIN_FILES)
     hub.folder = song.parent
     assert classifier.classify_file("user/repository/song.wav")[3] == ["blues"]
     assert hub.requests[-1] == "user/repository/song.wav"

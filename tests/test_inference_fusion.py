@@ -95,13 +95,13 @@ def test_embeddings_stand_side_by_side():
 
 
 def test_songs_of_a_batch_are_padded_with_nan():
-    songs = [torch.ones(10), 2 * torch.ones(5), 3 * torch.ones(2)]
+    songs = [torch.tensor([0.0, k]).repeat(5)[:n] for k, n in [(1, 10), (2, 5), (3, 2)]]
     padded = nn.utils.rnn.pad_sequence(songs, True, padding_value=99.0)
     lens = torch.tensor([1.0, 0.5, 0.2])
     first, second, third = FusedEmbedding([stub(1), stub(2)])(padded, lens)
     assert first.tolist() == [[1, 1, 1]] * 4
     assert second[0].tolist() == [2, 2, 2]
-    assert third[0].tolist() == [3, 3, 3]
+    assert third[0].tolist() == [3, 3, 3]  # of 0, 3, 0, 3
     for rows in (second[1:], third[1:]):
         assert rows.isnan().all()
     with pytest.raises(AudioFileError, match="song 1 of the batch is empty"):
@@ -115,18 +115,27 @@ def test_models_of_other_batch_sizes_go_in_step():
     def blocks():
         for start in range(0, 16, 4):
             taken.append(start)
-            yield torch.arange(start, start + 4)
+            yield torch.arange(start, start + 4.0)
 
-    stretches = FusedEmbedding(models).embed_blocks(blocks())
-    assert next(stretches).tolist() == [
+    songs = FusedEmbedding(models).embed_songs([("song", blocks())])
+    assert next(songs)[1].tolist() == [
         [3, 3, 2, 3, 2, 1],
         [5, 5, 4, 5, 4, 3],
         [7, 7, 6, 7, 6, 5],
     ]
     assert taken == [0, 4]  # of the song's blocks, no more are read than needed
-    assert [len(embeddings) for embeddings in stretches] == [3, 1]
+    assert [len(embeddings) for _, embeddings in songs] == [3, 1]
     for model in models:
         assert model.embedding.batch_sizes == [3, 3, 1]
+
+
+def test_each_model_gets_samples_on_its_own_scale():
+    models = [stub(1), stub(1)]
+    models[0].full_scale, models[1].full_scale = 8.0, 2.0
+    song = torch.tensor([[0.0, 1, 2, 3, 0, 0, 0, 0]])
+    found = FusedEmbedding(models)(song)
+    assert found[0, :2].tolist() == [[24, 6], [24, 6]]
+    assert found[0, 2].isnan().all()  # a silent clip is so to both
 
 
 def test_fused_models_vote_by_the_mean_of_all_posteriors():

@@ -9,6 +9,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from torch import nn
 
+from ms_sincresnet.data.clips import silent
 from ms_sincresnet.errors import AudioFileError, WeightsError
 from ms_sincresnet.inference.songs import (
     SongEmbedding,
@@ -83,20 +84,91 @@ def test_a_long_song_passes_in_batches_of_fixed_size(embed):
 
 
 def test_padding_is_never_heard(embed):
-    songs = [torch.ones(10), 2 * torch.ones(5), 3 * torch.ones(2)]
+    songs = [torch.tensor([0.0, k]).repeat(5)[:n] for k, n in [(1, 10), (2, 5), (3, 2)]]
     padded = nn.utils.rnn.pad_sequence(songs, True, padding_value=99.0)
     lens = torch.tensor([1.0, 0.5, 0.2])
     first, second, third = embed(padded, lens)
-    assert first.tolist() == [[1, 1]] * 4
-    assert second[0].tolist() == [2, 2]
-    assert third[0].tolist() == [3, 3]
+    assert first.tolist() == [[0.5, 1]] * 4
+    assert second[0].tolist() == [1, 2]
+    assert third[0].tolist() == [1.5, 3]
     for rows in (second[1:], third[1:]):
         assert rows.isnan().all()
 
 
+def in_blocks(song, size):
+    """A song as it comes from a decoder."""
+    return iter(song.split(size)) if len(song) else iter([])
+
+
+def test_songs_share_batches_of_fixed_size(embed):
+    # Of 5, 1, 0, 2, 4 and 8 clips, one shorter than a clip, in blocks of any length.
+    lengths = {"a": 12, "b": 3, "c": 0, "d": 7, "e": 10, "f": 18}
+    songs = {name: torch.randn(length) for name, length in lengths.items()}
+    for size in (1, 3, 5, 100):
+        found = {name: [] for name in songs}
+        embed.embedding.batch_sizes.clear()
+        blocks = ((name, in_blocks(song, size)) for name, song in songs.items())
+        order = []
+        for name, embeddings in embed.embed_songs(blocks):
+            order.append(name)
+            found[name].append(embeddings)
+        assert order == sorted(order)
+        assert embed.embedding.batch_sizes == [3] * 6 + [2]
+        assert found.pop("c") == []
+        for name, embeddings in found.items():
+            alone = embed(songs[name][None])[0]
+            assert torch.cat(embeddings).equal(alone), name
+
+
+def test_no_more_of_a_song_is_read_than_needed(embed):
+    taken = []
+
+    def blocks(name):
+        for block in torch.randn(4, 4):
+            taken.append(name)
+            yield block
+
+    songs = ((name, blocks(name)) for name in "ab")
+    embeddings = embed.embed_songs(songs)
+    assert len(next(embeddings)[1]) == 3
+    assert taken == ["a"] * 2  # the first batch is of 8 samples
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.25, -1.0])
+def test_silent_clips_have_no_embedding(embed, quiet):
+    """Silence, and what is constant, as digital silence with an offset is."""
+    song = torch.full((16,), quiet)
+    song[6:8] += torch.tensor([0.1, -0.1])
+    embeddings = embed(song[None])[0]
+    heard = [False, False, True, True, False, False, False]
+    assert (~embeddings.isnan()).all(1).tolist() == heard
+    assert embeddings.isnan().all(1).tolist() == [not each for each in heard]
+
+
+def test_a_clip_is_silent_below_one_step_of_16_bits():
+    alternating = torch.tensor([1.0, -1.0]).repeat(24000)
+    for factor, expected in [(0.99, True), (1.01, False)]:
+        clips = torch.stack([0.5 + factor * alternating / 2**15, alternating])
+        assert silent(clips).tolist() == [expected, False]
+
+
+def test_samples_reach_the_model_on_the_scale_it_was_trained_on(embed):
+    song = torch.tensor([0.0, 1, 2, 3, 4, 5]) / 2**15
+    embed.full_scale = 2.0**15
+    assert embed(song[None]).tolist() == [[[1.5, 3], [3.5, 5]]]
+    # Quiet is what is so in the file, whatever the model's scale.
+    assert embed(song[None] / 4).isnan().all()
+
+
+def test_a_model_that_gives_nan_does_not_pass_for_silence(embed):
+    embed.embedding.forward = lambda clips: torch.full((len(clips), 1, 2), torch.nan)
+    with pytest.raises(WeightsError, match="NaN of audio"):
+        embed(torch.randn(1, 9))
+
+
 def test_relative_lengths_give_the_length_to_the_sample():
     model = SimpleNamespace(frontend=nn.Identity(), embedding=MeanAndLargest())
-    n_samples = 300_007
+    n_samples = 300_007  # of silence, whose clips are counted all the same
     wavs = torch.zeros(1).expand(1, n_samples)
     for length in range(200_000, 200_100):
         lens = torch.tensor([length / n_samples])
@@ -170,6 +242,14 @@ def test_clips_that_a_song_does_not_have_do_not_vote(classify):
     first, second = vote.clip_log_posteriors(songs)
     torch.testing.assert_close(first[0, :2], CLIPS[0, :2].log())
     assert len(second) == 3
+
+
+@pytest.mark.parametrize("voting", ["majority", "mean"])
+def test_a_silent_song_is_of_any_genre(classify, voting):
+    silence = torch.full((4, 3), torch.nan)
+    log_posteriors = classify(voting)(torch.stack([silence, CLIPS[[0, 0, 0, 1]]]))
+    torch.testing.assert_close(log_posteriors[0, 0].exp(), torch.full((3,), 1 / 3))
+    assert log_posteriors[1, 0].argmax() == 0
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path):

@@ -124,3 +124,9 @@ def test_impossible_genres_keep_a_finite_logarithm():
     posteriors = song_log_posteriors(song)
     assert posteriors.isfinite().all()
     assert posteriors.argmax() == 2
+
+
+@pytest.mark.parametrize("method", ["majority", "mean"])
+def test_without_a_clip_all_genres_are_as_likely(method):
+    posteriors = song_log_posteriors(torch.zeros(0, 4), method).exp()
+    torch.testing.assert_close(posteriors, torch.full((4,), 0.25))

@@ -1,9 +1,8 @@
 """Naming the genre of whole songs with a model folder."""
 
 import logging
-import os
+from collections import deque
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 import torch
@@ -11,58 +10,14 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import FetchSource
 
 from ms_sincresnet.data.audio import read_blocks
-from ms_sincresnet.errors import ModelFolderError, UserError
+from ms_sincresnet.data.clips import silent, split_clips
+from ms_sincresnet.errors import AudioFileError, ModelFolderError, UserError
 from ms_sincresnet.inference.fusion import fuse
-from ms_sincresnet.inference.model_folder import check_model_folder
-from ms_sincresnet.nnet.voting import vote
+from ms_sincresnet.inference.hub import fetch, local_path
+from ms_sincresnet.inference.model_folder import check_model_folder, read_model_folder
+from ms_sincresnet.inference.predictions import predict
 
 logger = logging.getLogger(__name__)
-
-
-class ClipPrediction(NamedTuple):
-    """What one clip of a song was taken for.
-
-    Arguments
-    ---------
-    start_s : float
-        Where the clip starts, in s.
-    end_s : float
-        Where it ends, in s, or where the song does.
-    genre : str
-        Its most likely genre.
-    posterior : float
-        How likely, from 0 to 1.
-    """
-
-    start_s: float
-    end_s: float
-    genre: str
-    posterior: float
-
-
-class SongPrediction(NamedTuple):
-    """What a song was taken for, and by which of its clips.
-
-    Arguments
-    ---------
-    genre : str
-        The genre voted for.
-    shares : dict of str to float
-        Each genre's share of the clips' votes; with the voting "mean", the same as
-        ``posteriors``.
-    posteriors : dict of str to float
-        Each genre's posterior, the mean of the clips'.
-    clips : list of ClipPrediction
-        The clips in the order of time: the song's timeline.
-    duration : float
-        Length of the song, in s.
-    """
-
-    genre: str
-    shares: dict
-    posteriors: dict
-    clips: list
-    duration: float
 
 
 class GenreClassifier(EncoderClassifier):
@@ -132,24 +87,100 @@ class GenreClassifier(EncoderClassifier):
         # SpeechBrain's FetchSource is a tuple, and one source.
         if isinstance(source, FetchSource) or not isinstance(source, list | tuple):
             return cls._from_source(source, **kwargs)
-        if not source:
-            raise ModelFolderError(
-                "there is no model to fuse: expected one model folder or more; got "
-                f"{source}"
-            )
         savedir = kwargs.pop("savedir", None)
-        models = []
-        for each in source:
+
+        def load(each):
             # SpeechBrain would take another model's files that it finds in savedir.
             own = savedir and Path(savedir, quote(str(each), safe=""))
-            models.append(cls._from_source(each, savedir=own, **kwargs))
+            return cls._from_source(each, savedir=own, **kwargs)
+
         names = {"run_opts", "freeze_params"}.intersection(kwargs)
-        return cls(*fuse(source, models), **{name: kwargs[name] for name in names})
+        return cls._fused(source, load, **{name: kwargs[name] for name in names})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source,
+        *,
+        revision=None,
+        token=None,
+        cache_dir=None,
+        local_files_only=False,
+        run_opts=None,
+    ):
+        """Loads a model folder, or a repository of the Hub, without running its code.
+
+        Only ``config.json`` and ``model.safetensors`` are read, so it may come from
+        anyone. The classifier is the one of ``from_hparams``, and a list is fused in
+        the same way.
+
+        Arguments
+        ---------
+        source : str, pathlib.Path or list of them
+            A model folder, or the name ``user/repository`` on the Hub; a list or tuple
+            of such, to be fused.
+        revision : str, optional
+            Branch, tag or commit on the Hub.
+        token : str or bool, optional
+            The Hub's token; the one of ``hf auth login`` by default.
+        cache_dir : str or pathlib.Path, optional
+            Where downloads are kept.
+        local_files_only : bool
+            Whether to take what is in the cache and ask no server.
+        run_opts : dict, optional
+            SpeechBrain's run options: ``{"device": "cuda"}`` …
+
+        Returns
+        -------
+        GenreClassifier
+            The classifier.
+
+        Raises
+        ------
+        ModelFolderError
+            If there is no such model, if it has no ``config.json`` or a fault in it, if
+            the list is empty, or if models do not agree.
+        WeightsError
+            If weights are damaged or do not fit.
+
+        Example
+        -------
+        >>> from ms_sincresnet import MSSincResNet
+        >>> from ms_sincresnet.inference.model_folder import save_model_folder
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
+        >>> GenreClassifier.from_pretrained(folder).hparams.voting
+        'majority'
+        """
+
+        def load(each):
+            folder = fetch(
+                each,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+            return cls(*read_model_folder(folder), run_opts=run_opts)
+
+        if not isinstance(source, list | tuple):
+            return load(source)
+        return cls._fused(source, load, run_opts=run_opts)
+
+    @classmethod
+    def _fused(cls, sources, load, **options):
+        """Several models as one, each loaded by a function of its source."""
+        if not sources:
+            raise ModelFolderError(
+                "there is no model to fuse: expected one model folder or more; got "
+                f"{sources}"
+            )
+        return cls(*fuse(sources, [load(each) for each in sources]), **options)
 
     @classmethod
     def _from_source(cls, source, **kwargs):
         """Loads one model folder, or a repository of the Hub."""
-        folder = _local_path(source, hub_parts=2)
+        folder = local_path(source, hub_parts=2)
         if folder is not None:
             check_model_folder(folder)
             # SpeechBrain would take the weights of another folder that it finds there.
@@ -202,17 +233,12 @@ class GenreClassifier(EncoderClassifier):
 
     def _read_blocks(self, path, savedir=None):
         """Yields the waveform, as ``load_audio`` loads it, some seconds at a time."""
-        file = _local_path(path, hub_parts=3)
+        file = local_path(path, hub_parts=3)
         if file is None:
-            blocks = [super().load_audio(path, savedir)]
+            yield super().load_audio(path, savedir)
         else:
-            blocks = map(torch.from_numpy, read_blocks(file, self.hparams.sample_rate))
-        silent = True
-        for block in blocks:
-            silent = silent and not block.any()
-            yield block.to(self.device)
-        if silent:
-            logger.warning("%s is silent: its genre is a guess about silence", path)
+            for block in read_blocks(file, self.hparams.sample_rate):
+                yield torch.from_numpy(block).to(self.device)
 
     def classify_batch(self, wavs, wav_lens=None):
         """Names the genres of a batch of songs.
@@ -253,7 +279,11 @@ class GenreClassifier(EncoderClassifier):
         tuple
             As ``classify_batch``, for a batch of one.
         """
-        return self.classify_batch(self.load_audio(path, savedir)[None])
+        wav = self.load_audio(path, savedir)
+        clips = split_clips(wav, self.hparams.clip_samples, self.hparams.hop_samples)
+        if silent(clips).all():
+            logger.warning("%s is silent: no genre is likelier than another", path)
+        return self.classify_batch(wav[None])
 
     def predict_song(self, path):
         """Names the genre of a file and shows how its clips voted.
@@ -271,68 +301,92 @@ class GenreClassifier(EncoderClassifier):
         Raises
         ------
         AudioFileError
-            If the file cannot be used as audio.
+            If the file cannot be used as audio, or is silent throughout.
         """
-        n_samples = []
+        ((_, prediction),) = self.predict_songs([(path, self._read_blocks(path))])
+        if isinstance(prediction, UserError):
+            raise prediction
+        return prediction
 
-        def blocks():
-            for block in self._read_blocks(path):
-                n_samples.append(len(block))
-                yield self.mods.compute_features(block[None])[0]
+    def predict_songs(self, songs):
+        """Names the genres of songs that come in blocks, and that share batches.
 
-        with torch.no_grad(), self.inference_ctx:
-            clips = torch.cat(
-                [
-                    self.mods.classifier.clip_log_posteriors(embeddings[None])[0]
-                    for embeddings in self.mods.embedding_model.embed_blocks(blocks())
-                ]
+        Arguments
+        ---------
+        songs : iterable of (object, iterable of torch.Tensor [time])
+            A key, which errors call the song by, and the waveform of each song, mono,
+            at the model's sample rate. Each is read when its turn comes.
+
+        Yields
+        ------
+        key : object
+            That of a song, in their order.
+        prediction : SongPrediction or UserError
+            As ``predict_song``, or why there is none: what reading the song raised.
+        """
+        waiting = deque()
+
+        def read():
+            for key, blocks in songs:
+                waiting.append(_Song(key))
+                yield waiting[-1], self._read_song(waiting[-1], blocks)
+
+        pieces = self.mods.embedding_model.embed_songs(read())
+        while True:
+            # Not around a yield, which would hand these contexts to the caller.
+            with torch.no_grad(), self.inference_ctx:
+                song, embeddings = next(pieces, (None, None))
+                if song is not None:
+                    vote_of = self.mods.classifier.clip_log_posteriors
+                    song.log_posteriors += [
+                        each.cpu() for each in vote_of(embeddings[None])
+                    ]
+                    song.heard += (~embeddings[:, 0].isnan()).tolist()
+            # Clips come in order: what stands before the song of these has all of its.
+            while waiting and waiting[0] is not song:
+                done = waiting.popleft()
+                yield done.key, done.error or self._prediction(done)
+            if song is None:
+                return
+
+    def _read_song(self, song, blocks):
+        """Yields the blocks of a song up to where they cannot be read."""
+        try:
+            for block in blocks:
+                song.n_samples += len(block)
+                yield self.mods.compute_features(block[None].to(self.device))[0]
+        except UserError as error:
+            song.error = error
+
+    def _prediction(self, song):
+        """What a song, all of whose clips are there, was taken for."""
+        if song.n_samples == 0:
+            return AudioFileError(f"{song.key}: the audio is empty: 0 samples")
+        if not any(song.heard):
+            return AudioFileError(
+                f"{song.key}: silent throughout, so no genre is likelier than another. "
+                "Replace it, or leave it out."
             )
-        index, shares = vote(clips, self.hparams.voting)
-        sample_rate = self.hparams.sample_rate
-        duration = sum(n_samples) / sample_rate
-        posteriors, winners = clips.exp().max(1)
-        timeline = []
-        for clip, (posterior, winner) in enumerate(
-            zip(posteriors.tolist(), winners, strict=True)
-        ):
-            start_s = clip * self.hparams.hop_samples / sample_rate
-            end_s = min(start_s + self.hparams.clip_samples / sample_rate, duration)
-            timeline.append(
-                ClipPrediction(start_s, end_s, self._genre(winner), posterior)
-            )
-        return SongPrediction(
-            genre=self._genre(torch.tensor(index)),
-            shares=self._by_genre(shares),
-            posteriors=self._by_genre(clips.exp().mean(0)),
-            clips=timeline,
-            duration=duration,
+        hparams = self.hparams
+        log_posteriors = torch.cat(song.log_posteriors)
+        numbers = torch.arange(log_posteriors.shape[1])
+        return predict(
+            log_posteriors,
+            song.heard,
+            hparams.label_encoder.decode_torch(numbers),
+            voting=hparams.voting,
+            clip_s=hparams.clip_samples / hparams.sample_rate,
+            hop_s=hparams.hop_samples / hparams.sample_rate,
+            duration=song.n_samples / hparams.sample_rate,
         )
 
-    def _genre(self, index):
-        """Name of a genre."""
-        return self.hparams.label_encoder.decode_torch(index[None])[0]
 
-    def _by_genre(self, values):
-        """Values [n_genres] by the names of the genres."""
-        names = self.hparams.label_encoder.decode_torch(torch.arange(len(values)))
-        return dict(zip(names, values.tolist(), strict=True))
+class _Song:
+    """A song while its clips come in."""
 
-
-def _local_path(address, hub_parts):
-    """What an address means on this machine, or None: ``user/repository[/file]``.
-
-    SpeechBrain asks the Hub for every folder that it does not find here, a mistyped
-    one too.
-    """
-    if not isinstance(address, str | os.PathLike) or "://" in str(address):
-        return None
-    path = Path(os.path.expanduser(address))
-    parts = path.parts
-    if (
-        isinstance(address, os.PathLike)
-        or len(parts) != hub_parts
-        or str(address).startswith(".")
-        or Path(parts[0]).is_dir()
-    ):
-        return path
-    return None
+    def __init__(self, key):
+        self.key = key
+        self.n_samples = 0
+        self.error = None
+        self.heard = []  # whether a clip is not silent
+        self.log_posteriors = []  # of those clips

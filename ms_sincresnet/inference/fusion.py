@@ -40,7 +40,7 @@ def sum_rule(log_posteriors):
 class FusedEmbedding(SongEmbedding):
     """``embedding_model``: songs to the embeddings of several models, side by side.
 
-    A song is cut once, into batches of the first model's size, and each batch passes
+    Songs are cut once, into batches of the first model's size, and each batch passes
     through all models before the next is cut.
 
     Arguments
@@ -59,14 +59,14 @@ class FusedEmbedding(SongEmbedding):
 
     def __init__(self, models):
         first, *others = models
-        super().__init__(first, first.clip_samples, first.hop_samples, first.batch_size)
+        names = ("clip_samples", "hop_samples", "batch_size", "full_scale")
+        super().__init__(first, **{name: getattr(first, name) for name in names})
         self.others = nn.ModuleList(others)
 
-    def _embed_stretch(self, stretch):
-        """Embeddings of the clips of a stretch of a song."""
-        first = super()._embed_stretch(stretch)
-        others = [other._embed_stretch(stretch) for other in self.others]
-        return torch.cat([first, *others], dim=1)
+    def _embed_stretches(self, stretches):
+        """Embeddings of the clips of some stretches of songs, as one batch."""
+        models = [super()._embed_stretches, *(m._embed_stretches for m in self.others)]
+        return torch.cat([embed(stretches) for embed in models], dim=1)
 
 
 class FusedClassifier(nn.Module):

@@ -10,7 +10,7 @@ from speechbrain.utils.checkpoints import mark_as_transfer, register_checkpoint_
 from torch import nn
 
 from ms_sincresnet.data.audio import repeat_to_length
-from ms_sincresnet.data.clips import split_clips
+from ms_sincresnet.data.clips import silent, split_clips
 from ms_sincresnet.errors import AudioFileError, WeightsError
 from ms_sincresnet.nnet.voting import song_log_posteriors
 
@@ -133,7 +133,7 @@ class SongEmbedding(StrictlyLoaded):
     """``embedding_model``: songs to one embedding a clip.
 
     Songs are cut into clips, which pass front-end and trunk in batches of fixed size,
-    so that the memory needed does not grow with the song.
+    so that the memory needed does not grow with the song. Several songs share a batch.
 
     Arguments
     ---------
@@ -145,6 +145,9 @@ class SongEmbedding(StrictlyLoaded):
         Samples from the start of one clip to the next.
     batch_size : int
         Clips a batch.
+    full_scale : float
+        What a full-scale sample, 1 in the waveform, is to the model: 32768 if it was
+        trained on 16-bit integers.
 
     Example
     -------
@@ -154,13 +157,21 @@ class SongEmbedding(StrictlyLoaded):
     torch.Size([1, 3, 2560])
     """
 
-    def __init__(self, model, clip_samples=48000, hop_samples=8000, batch_size=32):
+    def __init__(
+        self,
+        model,
+        clip_samples=48000,
+        hop_samples=8000,
+        batch_size=32,
+        full_scale=1.0,
+    ):
         super().__init__()
         self.frontend = model.frontend
         self.embedding = model.embedding
         self.clip_samples = clip_samples
         self.hop_samples = hop_samples
         self.batch_size = batch_size
+        self.full_scale = full_scale
 
     def forward(self, wavs, wav_lens=None):
         """Embeds songs.
@@ -175,7 +186,8 @@ class SongEmbedding(StrictlyLoaded):
         Returns
         -------
         torch.Tensor [batch, clips, embedding_size]
-            Embeddings of the clips; NaN where a song has fewer clips than the longest.
+            Embeddings of the clips; NaN for silent clips, and where a song has fewer
+            clips than the longest.
 
         Raises
         ------
@@ -190,55 +202,97 @@ class SongEmbedding(StrictlyLoaded):
                 f"song {n_samples.index(min(n_samples))} of the batch is empty: its "
                 f"length in wav_lens is {wav_lens.min().item():g}"
             )
-        songs = [
-            torch.cat(list(self.embed_blocks([wav[:n]])))
-            for wav, n in zip(wavs, n_samples, strict=True)
-        ]
+        songs = [[] for _ in n_samples]
+        blocks = ([wav[:n]] for wav, n in zip(wavs, n_samples, strict=True))
+        for song, embeddings in self.embed_songs(zip(songs, blocks, strict=True)):
+            song.append(embeddings)
+        songs = [torch.cat(song) for song in songs]
         return nn.utils.rnn.pad_sequence(songs, True, float("nan"))
 
-    def embed_blocks(self, blocks):
-        """Embeds a song that comes in blocks, of which no more are held than needed.
+    def embed_songs(self, songs):
+        """Embeds songs that come in blocks, of which no more are held than needed.
 
         Arguments
         ---------
-        blocks : iterable of torch.Tensor [time]
-            The song, block by block; a sample at least.
+        songs : iterable of (object, iterable of torch.Tensor [time])
+            A key and the blocks of each song. Each is read when its turn comes.
 
         Yields
         ------
-        torch.Tensor [clips, embedding_size]
-            Embeddings of the next clips, at most ``batch_size``.
+        key : object
+            That of a song. A song without samples is passed over.
+        embeddings : torch.Tensor [clips, embedding_size]
+            Embeddings of its next clips, at most ``batch_size``; NaN for silent clips.
+
+        Raises
+        ------
+        WeightsError
+            If the model makes NaN of clips, so that they would pass for silent ones.
 
         Example
         -------
         >>> from ms_sincresnet import MSSincResNet
         >>> embed = SongEmbedding(MSSincResNet(n_filters=8)).eval()
-        >>> blocks = [torch.randn(30000), torch.randn(34000)]
-        >>> [embeddings.shape for embeddings in embed.embed_blocks(blocks)]
-        [torch.Size([3, 2560])]
+        >>> songs = {"a": [torch.randn(30000), torch.randn(34000)]}
+        >>> songs["b"] = [torch.randn(9)]
+        >>> [(key, len(clips)) for key, clips in embed.embed_songs(songs.items())]
+        [('a', 3), ('b', 1)]
         """
-        stretch, done = None, False
-        hops = self.batch_size * self.hop_samples
-        full = hops - self.hop_samples + self.clip_samples
-        for block in blocks:
-            stretch = block if stretch is None else torch.cat([stretch, block])
-            while len(stretch) >= full:
-                yield self._embed_stretch(stretch[:full])
-                stretch, done = stretch[hops:], True
-        if not done:
-            stretch = repeat_to_length(stretch, self.clip_samples)
-        if len(stretch) >= self.clip_samples:
-            yield self._embed_stretch(stretch)
+        batch, free = [], self.batch_size
+        for key, blocks in songs:
+            rest, n_cut = None, 0
+            for block in blocks:
+                rest = block if rest is None else torch.cat([rest, block])
+                while self._clips_of(rest) >= free:
+                    end = (free - 1) * self.hop_samples + self.clip_samples
+                    yield from self._embed_batch([*batch, (key, rest[:end])])
+                    rest, n_cut = rest[free * self.hop_samples :], n_cut + free
+                    batch, free = [], self.batch_size
+            if rest is None:
+                continue
+            if n_cut == 0:
+                rest = repeat_to_length(rest, self.clip_samples)
+            if self._clips_of(rest):
+                batch.append((key, rest))
+                free -= self._clips_of(rest)
+            if free == 0:  # as a song was repeated
+                yield from self._embed_batch(batch)
+                batch, free = [], self.batch_size
+        yield from self._embed_batch(batch)
 
-    def _embed_stretch(self, stretch):
-        """Embeddings of the clips of a stretch of a song."""
-        return self.embedding(self._maps(stretch))[:, 0]
+    def _clips_of(self, stretch):
+        """How many whole clips a stretch of a song has."""
+        return max(0, (len(stretch) - self.clip_samples) // self.hop_samples + 1)
+
+    def _embed_batch(self, batch):
+        """Yields the embeddings of the clips of each stretch of a batch."""
+        if not batch:
+            return
+        keys, stretches = zip(*batch, strict=True)
+        quiet = [silent(self._cut(stretch)) for stretch in stretches]
+        embeddings = self._embed_stretches(stretches)
+        if embeddings.isnan().any():
+            raise WeightsError(
+                "the model makes NaN of audio: its weights hold NaN, or the precision "
+                "is too low for it; run it in fp32"
+            )
+        embeddings = embeddings.masked_fill(torch.cat(quiet)[:, None], float("nan"))
+        yield from zip(keys, embeddings.split([*map(len, quiet)]), strict=True)
+
+    def _embed_stretches(self, stretches):
+        """Embeddings of the clips of some stretches of songs, as one batch."""
+        maps = torch.cat([self._maps(self.full_scale * each) for each in stretches])
+        return self.embedding(maps)[:, 0]
 
     def _maps(self, stretch):
         """What the front-end makes of the clips of a stretch of a song."""
         if hasattr(self.frontend, "clip_maps"):  # which does for all what it can
             return self.frontend.clip_maps(stretch, self.clip_samples, self.hop_samples)
-        return self.frontend(split_clips(stretch, self.clip_samples, self.hop_samples))
+        return self.frontend(self._cut(stretch))
+
+    def _cut(self, stretch):
+        """The clips of a stretch of a song."""
+        return split_clips(stretch, self.clip_samples, self.hop_samples)
 
 
 class SongVote(StrictlyLoaded):
@@ -275,14 +329,14 @@ class SongVote(StrictlyLoaded):
         Returns
         -------
         torch.Tensor [batch, 1, n_genres]
-            Log-posteriors of the songs.
+            Log-posteriors of the songs; for a silent one, all genres are as likely.
         """
         clips = self.clip_log_posteriors(embeddings)
         songs = [song_log_posteriors(song, self.voting) for song in clips]
         return torch.stack(songs)[:, None]
 
     def clip_log_posteriors(self, embeddings):
-        """Log-posteriors of the clips that each song has.
+        """Log-posteriors of the clips that each song has and that are not silent.
 
         Arguments
         ---------

@@ -72,7 +72,7 @@ def song_log_posteriors(log_posteriors, method="majority", weight_of_mean=0.01):
     Arguments
     ---------
     log_posteriors : torch.Tensor [clips, genres]
-        Log-posteriors of the clips.
+        Log-posteriors of the clips. Without a clip, all genres are as likely.
     method : str
         As in ``vote``.
     weight_of_mean : float
@@ -90,6 +90,8 @@ def song_log_posteriors(log_posteriors, method="majority", weight_of_mean=0.01):
     >>> song_log_posteriors(clips).argmax().item()
     1
     """
+    if len(log_posteriors) == 0:
+        return log_posteriors.new_zeros(log_posteriors.shape[1]).log_softmax(0)
     index, shares = vote(log_posteriors, method)
     mean = log_posteriors.double().exp().mean(0)
     weight = min(weight_of_mean, 0.5 / len(log_posteriors))

@@ -1,0 +1,8 @@
+"""``python -m ms_sincresnet``: the command ``ms-sincresnet``."""
+
+import sys
+
+from ms_sincresnet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Predictions of songs, counted by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction, predict
+
+GENRES = ["jazz", "rock", "pop"]
+TIMES = {"clip_s": 3.0, "hop_s": 0.5, "duration": 5.25}
+CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.3, 0.7, 0.0]]).log()
+HEARD = [True, False, True, False, True]
+
+
+def test_the_majority_of_the_clips_decides():
+    song = predict(CLIPS, HEARD, GENRES, voting="majority", **TIMES)
+    assert song.genre == "rock"
+    assert song.shares == pytest.approx({"jazz": 1 / 3, "rock": 2 / 3, "pop": 0})
+    assert song.posteriors == pytest.approx(
+        {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}, abs=1e-6
+    )
+    assert song.duration == 5.25
+
+
+def test_the_mean_of_the_posteriors_decides():
+    song = predict(CLIPS, HEARD, GENRES, voting="mean", **TIMES)
+    assert song.genre == "jazz"
+    assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
+
+
+def test_silent_clips_keep_their_place_in_time():
+    clips = predict(CLIPS, HEARD, GENRES, voting="majority", **TIMES).clips
+    assert [clip.start_s for clip in clips] == [0, 0.5, 1, 1.5, 2]
+    assert [clip.end_s for clip in clips] == [3, 3.5, 4, 4.5, 5]
+    assert [clip.genre for clip in clips] == ["jazz", None, "rock", None, "rock"]
+    assert [clip.posterior for clip in clips] == pytest.approx([0.9, 0, 0.6, 0, 0.7])
+    assert clips[1] == ClipPrediction(0.5, 3.5, None, 0.0, {})
+    expected = {"jazz": 0.4, "rock": 0.6, "pop": 0.0}
+    assert clips[2].posteriors == pytest.approx(expected)
+
+
+def test_a_song_shorter_than_a_clip_ends_where_it_ends():
+    times = TIMES | {"duration": 0.25}
+    song = predict(CLIPS[:1], [True], GENRES, voting="majority", **times)
+    assert song.clips[0][:3] == (0.0, 0.25, "jazz")
+
+
+def test_a_timeline_is_a_table_of_the_clips_posteriors():
+    clips = [
+        ClipPrediction(0.0, 3.0, "rock", 0.75, {"jazz": 0.25, "rock": 0.75}),
+        ClipPrediction(0.5, 3.5, None, 0.0, {}),
+        ClipPrediction(1.0, 4.0, "jazz", 1.0, {"jazz": 1.0, "rock": 0.0}),
+    ]
+    table = SongPrediction("jazz", {"jazz": 0.5, "rock": 0.5}, {}, clips, 4).timeline()
+    assert table.columns.tolist() == ["jazz", "rock"]
+    assert table.index.tolist() == [1.5, 2.0, 2.5]
+    expected = [[0.25, 0.75], [np.nan, np.nan], [1.0, 0.0]]
+    np.testing.assert_array_equal(table, expected)
