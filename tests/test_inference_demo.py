@@ -1,0 +1,324 @@
+"""The page shows what the model says of a song, in a real browser too."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import soundfile
+
+from ms_sincresnet import GenreClassifier, MelResNet
+from ms_sincresnet.errors import AudioFileError, UserError
+from ms_sincresnet.inference.demo import build_demo, launch, look_at
+from ms_sincresnet.inference.model_folder import save_model_folder
+
+PATIENCE_S = 300  # a loaded machine takes its time to import torch and gradio
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+QUIETLY = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+LAUNCH = "from ms_sincresnet.inference.demo import launch; launch({!r})"
+
+# Python runs it at its start: it writes down each other machine that is asked for.
+WITNESS = """
+import sys
+import threading
+
+def witness(event, arguments):
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    if host not in (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"):
+        with open({path!r}, "a") as file:
+            print(event, host, file=file)
+
+sys.addaudithook(witness)
+"""
+
+
+def silently(part, doing):
+    """Tells nobody about progress."""
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A file that is no audio, in spite of its name."""
+    path = tmp_path / "it's broken.wav"
+    path.write_bytes(b"no audio " * 100)
+    return path
+
+
+@pytest.fixture
+def show(classifier):
+    """What the page does with a song: a list of what it shows, one after the other."""
+    pytest.importorskip("gradio")
+    (event,) = build_demo(classifier).fns.values()
+    assert event.concurrency_limit == 1  # not twice the memory for two users
+
+    def show(path):
+        return list(event.fn(path and str(path)))
+
+    return show
+
+
+def test_a_view_shows_the_song(tmp_path, write_song, classifier):
+    song = write_song(tmp_path / "song.flac", ("jazz", 3), ("metal", 8), rate=44100)
+    steps = []
+    view = look_at(classifier, song, lambda *step: steps.append(step))
+    assert view.prediction == classifier.predict_song(song)
+    assert view.prediction.genre == view.surest.genre == "metal"
+    assert view.surest.posterior == max(
+        clip.posterior for clip in view.prediction.clips if clip.genre == "metal"
+    )
+    top, below, _ = view.timeline.axes
+    assert below.get_yticklabels()[-1].get_text() == "metal"
+    assert top.get_xlim() == below.get_xlim() == (0, 11)
+
+    parts = [part for part, _ in steps]
+    assert steps[0] == (0.0, "reading") and steps[-1] == (1.0, "listening")
+    assert parts == sorted(parts) and len(parts) > 5
+
+
+def test_the_maps_are_of_the_surest_clip(tmp_path, write_song, classifier, tone_model):
+    song = write_song(tmp_path / "song.wav", ("jazz", 3.2), ("rock", 4.3))
+    view = look_at(classifier, song, silently)
+    samples, rate = soundfile.read(song, dtype="float32")
+    start = round(view.surest.start_s * rate)
+    clip = classifier.load_audio(song)[start : start + 48000]
+    np.testing.assert_array_equal(clip, samples[start : start + 48000])
+    for axes, values in zip(
+        view.maps.axes, tone_model.frontend(clip[None])[0], strict=False
+    ):
+        np.testing.assert_array_equal(axes.get_images()[0].get_array(), values)
+
+
+def test_a_model_without_maps(tmp_path, write_song):
+    save_model_folder(tmp_path / "model", MelResNet(2), ["jazz", "rock"])
+    classifier = GenreClassifier.from_pretrained(tmp_path / "model")
+    song = write_song(tmp_path / "song.wav", ("jazz", 0.5))
+    view = look_at(classifier, song, silently)
+    assert view.maps is None and view.timeline.axes
+
+
+def test_a_broken_file_raises(broken, classifier):
+    with pytest.raises(AudioFileError, match="not readable as audio"):
+        look_at(classifier, broken, silently)
+
+
+def test_the_page_shows_genre_votes_and_figures(tmp_path, write_song, show, genres):
+    first, last = show(write_song(tmp_path / "song.wav", ("rock", 3), ("jazz", 6)))
+    assert [first[0], *first[2:]] == [None, None, "", None]  # no longer of another song
+    assert first[1]["visible"] is False and last[1]["visible"] is True
+    shares, _, timeline, learned, maps = last
+    assert next(iter(shares)) == "jazz" and sorted(shares) == sorted(genres)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert timeline.axes and maps.axes
+    about = " ".join(learned.split())
+    assert re.search(r"images of [\d.]+ to [\d.]+ s, where .* surest of jazz", about)
+
+
+def test_the_genre_stands_first_in_a_tie(tmp_path, write_song, show, monkeypatch):
+    song = write_song(tmp_path / "song.wav", ("metal", 3))
+    predict_songs = GenreClassifier.predict_songs
+
+    def tied(*arguments):
+        for key, prediction in predict_songs(*arguments):
+            shares = dict.fromkeys(prediction.shares, 0.25)
+            yield key, prediction._replace(shares=shares)
+
+    monkeypatch.setattr(GenreClassifier, "predict_songs", tied)
+    shares = show(song)[-1][0]
+    import gradio
+
+    assert gradio.Label().postprocess(shares).label == "metal"
+
+
+def test_without_a_song_the_page_is_blank(show):
+    (blank,) = show(None)
+    assert blank[0] is None and blank[1]["visible"] is False
+
+
+def test_the_page_says_what_is_wrong(broken, show):
+    import gradio
+
+    with pytest.raises(gradio.Error) as error:
+        show(broken)
+    message = error.value.message
+    assert message.startswith("it&#x27;s broken.wav: not readable as audio (")
+    assert str(broken.parent) not in message
+    assert not error.value.print_exception
+
+
+def test_the_page_warns_of_what_is_missing(tmp_path, write_song, show, monkeypatch):
+    whole = write_song(tmp_path / "whole.wav", ("jazz", 8))
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(whole.read_bytes()[: 44 + 2 * 16000 * 5])
+    warnings = []
+    monkeypatch.setattr(
+        "gradio.Warning", lambda message, duration: warnings.append(message)
+    )
+    assert next(iter(show(cut)[-1][0])) == "jazz"
+    (warning,) = warnings  # though the file is read more than once
+    assert re.match(r"cut\.wav: .*5\.00 s", warning)
+
+
+def texts(demo):
+    """What stands on a page."""
+    return "\n".join(
+        str(part["props"].get("value") or part["props"].get("label"))
+        for part in demo.get_config_file()["components"]
+    )
+
+
+def test_the_page_tells_what_the_model_is(tmp_path, tone_model):
+    pytest.importorskip("gradio")
+    folder = str(tmp_path / "model")
+    save_model_folder(folder, tone_model, ["a", "b", "c", "d"], voting="mean")
+    text = texts(build_demo(folder)).replace("\\", "")  # Markdown's escapes
+    assert f"MSSincResNet ({folder}) tells 4 genres apart: a, b, c, d." in text
+    assert "3 s of a song at a time, every 0.5 s" in " ".join(text.split())
+    assert "gets one of these" in text and "ICMR 2021" in text
+    assert "mean posteriors of the clips" in text
+
+
+def test_the_page_says_that_bars_are_votes(classifier):
+    pytest.importorskip("gradio")
+    assert "shares of the clips’ votes" in texts(build_demo(classifier))
+
+
+def test_gradio_is_asked_for_by_name(monkeypatch, classifier):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"pip install 'ms_sincresnet\[demo\]'"):
+        build_demo(classifier)
+
+
+def test_a_taken_port_is_named(classifier):
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot be served: .*{port}"):
+            launch(classifier, port=port)
+
+
+@contextmanager
+def serving(tmp_path, *command, **environment):
+    """The address of a page that another process serves, which asks no other host."""
+    witness = tmp_path / "witness"
+    witness.mkdir()
+    asked = witness / "asked.txt"
+    (witness / "sitecustomize.py").write_text(WITNESS.format(path=str(asked)))
+    environment |= {
+        "PYTHONPATH": str(witness),
+        "PYTHONUNBUFFERED": "1",
+        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"),
+    }
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, *command],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+    timer = threading.Timer(PATIENCE_S, server.kill)  # and so its output ends
+    timer.start()
+    try:
+        said = ""
+        while "public link" not in said:  # the last that it says at its start
+            line = server.stdout.readline()
+            assert line, log.read_text()
+            said += line
+        yield re.search(r"http://[\d.]+:\d+", said)[0]
+        server.send_signal(signal.SIGINT)
+        server.wait(PATIENCE_S)
+    finally:
+        timer.cancel()
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    assert not asked.exists(), asked.read_text()
+    assert "Traceback" not in log.read_text(), log.read_text()
+    assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()] == []
+
+
+def test_a_model_folder_is_a_space(tmp_path, model_folder):
+    pytest.importorskip("gradio")
+    app = str(model_folder / "app.py")
+    with (
+        serving(tmp_path, app, GRADIO_SERVER_NAME="0.0.0.0") as address,
+        urlopen(address.replace("0.0.0.0", "127.0.0.1") + "/config") as answer,
+    ):
+        config = json.load(answer)
+    assert config["theme"] == "default" and ".figure" in config["css"]
+    assert config["footer_links"] == []
+
+
+@pytest.fixture
+def browser():
+    """Chromium, as Debian packages it."""
+    pytest.importorskip("gradio")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        pytest.skip("there is no Chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIETLY)
+        yield browser
+        browser.close()
+
+
+def test_a_song_and_a_broken_file_in_a_browser(
+    tmp_path, tone_model, genres, write_song, broken, browser
+):
+    hostile = "<img src=//example.org> & *blues*"
+    names = [hostile if name == "blues" else name for name in genres]
+    save_model_folder(tmp_path / "model", tone_model, names)
+    song = write_song(tmp_path / "song.wav", ("metal", 5))
+    with serving(tmp_path, "-c", LAUNCH.format(str(tmp_path / "model"))) as address:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_S * 1000)
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("websocket", lambda websocket: asked.append(websocket.url))
+        page.goto(address)
+        page.get_by_text(f"tells 4 genres apart: {', '.join(names)}.").wait_for()
+
+        page.set_input_files("input[type=file]", song)
+        genre = page.get_by_test_id("label-output-value")
+        genre.wait_for()
+        assert genre.inner_text().strip() == "metal"
+        bars = page.get_by_test_id("metal-confidence-set").inner_text()
+        assert "100%" in bars
+        page.locator(".figure img").nth(1).wait_for()
+        assert page.locator(".figure img").count() == 2
+
+        page.get_by_label("Clear").click()
+        genre.wait_for(state="hidden")
+        page.set_input_files("input[type=file]", broken)
+        message = page.get_by_test_id("toast-body")
+        message.wait_for()
+        assert "broken.wav: not readable as audio" in message.inner_text()
+        assert str(tmp_path) not in message.inner_text()
+        assert not genre.is_visible()
+        page.close()
+    hosts = {urlsplit(url).hostname for url in asked if not url.startswith("blob:")}
+    assert hosts == {"127.0.0.1"} and len(asked) > 10
