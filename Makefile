@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := "$(CURDIR)/$(VENV)/bin"
 INSTALLED := $(VENV)/.installed
+WITH_EXTRAS := $(VENV)/.installed_with_extras
 
 MODEL := results/quickstart/model
 SONG ?= results/quickstart/data/genres/reggae/reggae.00000.wav
@@ -23,19 +24,21 @@ $(INSTALLED): setup.py pyproject.toml ms_sincresnet/nnet/simd_blocks.c
 		"Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
 		". Name a newer one: make install PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(WITH_EXTRAS): $(INSTALLED)  # all extras, and what tests and checks style
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
 quickstart: install  ## Train on synthetic music (offline, minutes) and name a song's genre
 	cd recipes/GTZAN && $(BIN)/python train.py hparams/quickstart.yaml
-	@$(BIN)/python -c 'import sys; from ms_sincresnet import GenreClassifier; \
-		song = GenreClassifier.from_hparams(sys.argv[1]).predict_song(sys.argv[2]); \
-		print(sys.argv[2] + ":", song.genre)' $(MODEL) $(SONG)
+	$(BIN)/ms-sincresnet classify $(MODEL) $(SONG)
 
-test: install lint  ## Run every test, the docstrings' examples too
+test: lint  ## Run every test, the docstrings' examples too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: install  ## Check style, yaml and spelling
+lint: $(WITH_EXTRAS)  ## Check style, yaml and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .

@@ -38,6 +38,7 @@ QUICK = steps.Sizes(
     gpu_batch_size=4,
     gpu_larger_batch_sizes=(8,),
     song_s=(1, 2, 4),
+    n_songs=2,
     n_tracks=10,
     epoch_clips=40,
 )
@@ -130,6 +131,33 @@ class Suite:
         return (
             f"## Song of {seconds} s, {n_clips} clips: file to voted genre\n\n"
             f"{report.comparison(measured, n_clips)}"
+        )
+
+    def songs(self):
+        """A folder of songs: plain, one by one; ours, and with a ResNet in bf16."""
+        seconds, n_songs = self.sizes.song_s[0], self.sizes.n_songs
+        with TemporaryDirectory() as folder:
+            model = f"{folder}/model"
+            steps.write_model_folder(model, self.sizes)
+            paths = [f"{folder}/{number}.wav" for number in range(n_songs)]
+            for path in paths:
+                steps.write_song(path, seconds)
+            measured = compare(
+                {
+                    "plain": partial(steps.plain_songs_step, paths, self.sizes),
+                    "ours": partial(steps.songs_step, paths, model, "fp32"),
+                    "ours, bf16": partial(steps.songs_step, paths, model, "bf16"),
+                },
+                self.n_runs,
+            )
+        rates = ", ".join(
+            f"{name}: {60 * n_songs / np.median(subject.seconds):.3g}"
+            for name, subject in measured.items()
+        )
+        return (
+            f"## Folder of {n_songs} songs of {seconds} s: files to voted genres\n\n"
+            f"{report.comparison(measured, n_songs * self.sizes.n_clips(seconds))}\n\n"
+            f"Songs a minute: {rates}."
         )
 
     def systems(self):
@@ -264,6 +292,7 @@ SECTIONS = {
     "frontend": Suite.frontend,
     "training": Suite.training,
     "song": Suite.song,
+    "songs": Suite.songs,
     "systems": Suite.systems,
     "lengths": Suite.lengths,
     "loader": Suite.loader,  # after training, over which it is measured

@@ -23,6 +23,7 @@ from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
 from ms_sincresnet.data.clips import PassSampler, clip_loader_options
 from ms_sincresnet.data.datasets import genre_datasets
 from ms_sincresnet.data.synthetic import GENRES, render_track
+from ms_sincresnet.inference.catalogue import classify_songs
 from ms_sincresnet.inference.model_folder import save_model_folder
 
 SONG_RATE = 22050  # Hz, GTZAN's
@@ -53,6 +54,8 @@ class Sizes(NamedTuple):
         The same where ours is measured alone; the first that fits.
     song_s : tuple of int
         Lengths of songs, in s.
+    n_songs : int
+        Songs of a folder, of ``song_s[0]`` each.
     n_tracks : int
         Tracks that the loader reads from, of ``song_s[0]`` each.
     epoch_clips : int
@@ -69,6 +72,7 @@ class Sizes(NamedTuple):
     gpu_batch_size: int = 64
     gpu_larger_batch_sizes: tuple = (256, 128)
     song_s: tuple = (30, 120, 480, 3600)
+    n_songs: int = 4
     n_tracks: int = 100
     epoch_clips: int = 3200
 
@@ -245,6 +249,48 @@ def song_step(path, model_folder, precision):
         model_folder, run_opts={"device": "cpu", "precision": precision}
     )
     return lambda: classifier.predict_song(path).genre
+
+
+def plain_songs_step(paths, sizes):
+    """Builds the plain pipeline's way through some songs, one after the other.
+
+    Arguments
+    ---------
+    paths : list of str
+        The files.
+    sizes : Sizes
+        The sizes.
+
+    Returns
+    -------
+    callable
+        The step; it returns the genres' names.
+    """
+    songs = [plain_song_step(path, sizes) for path in paths]
+    return lambda: [name() for name in songs]
+
+
+def songs_step(paths, model_folder, precision):
+    """Builds our way through some songs: what ``ms-sincresnet classify`` does.
+
+    Arguments
+    ---------
+    paths : list of str
+        The files.
+    model_folder : str
+        What ``write_model_folder`` wrote.
+    precision : str
+        "fp32" or "bf16".
+
+    Returns
+    -------
+    callable
+        The step; it returns the genres' names.
+    """
+    classifier = GenreClassifier.from_pretrained(
+        model_folder, run_opts={"device": "cpu", "precision": precision}
+    )
+    return lambda: [song.genre for _, song in classify_songs(classifier, paths)]
 
 
 def loader_epoch(folder, cache, recipe, sizes):

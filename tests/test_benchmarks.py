@@ -52,6 +52,7 @@ def test_the_script_writes_every_table(tmp_path):
         "## Front-end, training: forward and backward, batch of 2 clips",
         "## Training step, batch of 4 clips",
         "## Song of 1 s, 5 clips: file to voted genre",
+        "## Folder of 2 songs of 1 s: files to voted genres",
         "## Systems: training step, bf16, batch of 4 clips",
         "## Systems: song of 1 s, bf16, file to voted genre",
         "## Songs by length, ours",
@@ -61,7 +62,7 @@ def test_the_script_writes_every_table(tmp_path):
     assert titles[-1].startswith("## Profile of our training step")
     for name in peers.CONVOLUTIONS:
         assert text.count(f"\n| {name} | ") >= 2
-    assert text.count("\n| ours, bf16 | ") == 2
+    assert text.count("\n| ours, bf16 | ") == 3
     for name in ("MSSincResNet", "SincResNet", "SincNet", "MelResNet"):
         assert text.count(f"\n| {name} | ") == 2
     for row in ("1 s | 5", "2 s | 12", "4 s | 25", "disk", "memory"):

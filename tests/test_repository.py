@@ -41,6 +41,9 @@ PUBLIC_NAMES = {
     "vote",
 }
 
+# Extras for who develops or measures, not for the library.
+NOT_IMPORTED = {"bench", "dev"}
+
 # The columns of SpeechBrain's recipe tests.
 COLUMNS = (
     "Task,Dataset,Script_file,Hparam_file,Data_prep_file,Readme_file,Result_url,"
@@ -251,16 +254,25 @@ def test_the_package_requires_what_the_library_imports():
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.split(".")[0])
     providers = metadata.packages_distributions()
-    # PyTorch brings triton on Linux, and it is done without elsewhere; librosa is an
-    # extra's, and may not be there.
-    imported -= sys.stdlib_module_names | {"ms_sincresnet", "triton", "librosa"}
-    needed = {providers[name][0].lower().replace("_", "-") for name in imported}
-    required = {
-        re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
-        for requirement in metadata.requires("ms_sincresnet")
-        if "extra ==" not in requirement
-    }
-    assert required == needed | {"sentencepiece", "torchaudio"}  # SpeechBrain's needs
+    # PyTorch brings triton on Linux, and it is done without elsewhere.
+    imported -= sys.stdlib_module_names | {"ms_sincresnet", "triton"}
+    needed = {normal(providers[name][0]) for name in imported}
+    required, extras = set(), set()
+    for requirement in metadata.requires("ms_sincresnet"):
+        _, _, extra = requirement.partition("extra ==")
+        if extra.strip(" \"'") not in NOT_IMPORTED:
+            (extras if extra else required).add(normal(requirement))
+    extras -= required
+    # SpeechBrain needs the first two, torch.onnx onnxscript, pandas pyarrow.
+    unseen = {"sentencepiece", "torchaudio", "onnxscript", "pyarrow", "tensorboard"}
+    assert required <= needed | unseen
+    assert extras <= needed | unseen
+    assert needed <= required | extras
+
+
+def normal(requirement):
+    """The normalised name of a package in a requirement."""
+    return re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
 
 
 def test_version_and_changelog_agree():
