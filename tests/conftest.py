@@ -1,5 +1,7 @@
 """A small model that tells tones apart, its model folder, and songs made of tones."""
 
+import signal
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +9,11 @@ import torch
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.inference.model_folder import save_model_folder
+
+# What runs in the background of a shell ignores interrupts, and so would the processes
+# that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Not in the order of the alphabet, in which something might sort them.
 TONES_HZ = {"rock": 600.0, "blues": 200.0, "metal": 3000.0, "jazz": 1400.0}

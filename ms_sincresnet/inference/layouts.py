@@ -322,7 +322,8 @@ class CsvLayout:
 
         rows = csv.reader(lines())
         found = next(rows, self.columns)
-        if found != self.columns and (ended or not self.head.startswith(found[0])):
+        is_part = not ended and found and self.head.startswith(found[0])
+        if found != self.columns and not is_part:
             check_alike("first line", ",".join(found), ",".join(self.columns))
         for row in rows:
             if len(row) != len(self.columns) or not ended:

@@ -178,7 +178,8 @@ def _connect(ray, address):
         if address is not None and ":" in address:  # Ray would try for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address, include_dashboard=False, logging_level="ERROR")
+        options = {"include_dashboard": False, "log_to_driver": False}
+        ray.init(address, logging_level="ERROR", **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"Ray cannot be reached at {address}: {error}") from error
 

@@ -123,11 +123,11 @@ def _draw_representations(arguments):
             f"{arguments.audio}: the last clip of {n_samples / rate:g} s starts at "
             f"{(len(wav) - n_samples) / rate:g} s; got {arguments.start:g} s"
         )
-    clip = wav[start : start + n_samples]
+    embedding = classifier.mods.embedding_model
+    clip = embedding.full_scale * wav[start : start + n_samples]
     end_s = arguments.start + n_samples / rate
     title = f"{arguments.audio.name}, {arguments.start:g} to {end_s:g} s"
-    frontend = classifier.mods.embedding_model.frontend
-    return plot_representations(frontend, clip, arguments.start, title)
+    return plot_representations(embedding.frontend, clip, arguments.start, title)
 
 
 def _draw_losses(arguments):
