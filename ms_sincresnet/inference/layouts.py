@@ -318,7 +318,7 @@ class CsvLayout:
             nonlocal ended
             for line in stream:
                 ended = line.endswith("\n")
-                yield line
+                yield line.replace("\0", "\ufffd")  # which csv of Python 3.10 refuses
 
         rows = csv.reader(lines())
         found = next(rows, self.columns)
