@@ -50,7 +50,10 @@ class StrictlyLoaded(nn.Module):
         except FileNotFoundError:
             raise WeightsError(f"{path}: no such file of weights") from None
         except Exception as error:  # torch.load raises whatever the bytes provoke
-            raise WeightsError(f"{path}: not a file of weights ({error})") from error
+            # Its text is not quoted: it advises to run whatever the file holds.
+            raise WeightsError(
+                f"{path}: not a file of weights; nothing in it was run"
+            ) from error
         try:
             self.load_state_dict(state)
         except WeightsError as error:
