@@ -25,7 +25,7 @@ from ms_sincresnet.inference.catalogue import (
     model_identity,
     song_row,
 )
-from ms_sincresnet.inference.layouts import columns, flat_row
+from ms_sincresnet.inference.layouts import as_utf8, columns, flat_row
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def classify_on_ray(
     system.makedirs(path, exist_ok=True)
     top = min(top, classifier.hparams.n_genres)
     done = _songs_done(folder, model_identity(classifier), columns(top, timeline))
-    songs = [song for song in songs if song not in done]
+    songs = [song for song in songs if as_utf8(song) not in done]
     if done:
         logger.warning("%s: %d songs are there already", folder, len(done))
     if not songs:
