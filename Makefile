@@ -19,7 +19,7 @@ help:  ## Say what can be made
 
 install: $(INSTALLED)  ## Make the environment in .venv and install the package
 
-$(INSTALLED): setup.py pyproject.toml ms_sincresnet/nnet/simd_blocks.c
+$(INSTALLED): setup.py pyproject.toml ms_sincresnet/nnet/backends/simd.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 		"Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
 		". Name a newer one: make install PYTHON=python3.12")'

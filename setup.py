@@ -8,8 +8,8 @@ KINDS = {"avx512": (16, ["-mavx512f"]), "avx2": (8, ["-mavx2", "-mfma"])}
 setup(
     ext_modules=[
         Extension(
-            f"ms_sincresnet.nnet._simd_blocks_{kind}",
-            ["ms_sincresnet/nnet/simd_blocks.c"],
+            f"ms_sincresnet.nnet.backends._simd_{kind}",
+            ["ms_sincresnet/nnet/backends/simd.c"],
             define_macros=[("LANES", str(lanes))],
             extra_compile_args=["-O3", "-Wno-psabi", *flags],
             optional=True,  # without a compiler, PyTorch's own operators do

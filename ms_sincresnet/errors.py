@@ -1,15 +1,16 @@
-"""Errors that a user can mend: where, what was expected, what was found, what to do.
+"""Errors that a user can fix: where, what was expected, what was found, what to do.
 
-The command lines print the message of a ``UserError`` and exit; every other
-exception is a fault of the program and keeps its traceback.
+The commands print the message of a ``UserError`` and exit; any other exception is a bug
+and keeps its traceback.
 """
 
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a path, a file, an hparam."""
+    """A mistake in the user's input: a path, a file, an hparam."""
 
 
 class AudioFileError(UserError):
@@ -17,11 +18,11 @@ class AudioFileError(UserError):
 
 
 class DataFolderError(UserError):
-    """A data set that is missing or is not laid out as expected."""
+    """A data set that is missing or laid out differently than expected."""
 
 
 class HparamError(UserError):
-    """An hparam that is unknown or has a value that cannot be used."""
+    """An hparam that is unknown or has an unusable value."""
 
 
 class WeightsError(UserError):
@@ -33,8 +34,13 @@ class ModelFolderError(UserError):
 
 
 @contextmanager
-def exit_on_user_error():
+def exit_on_user_error(interrupted: str = "interrupted") -> Iterator[None]:
     """Ends a command with the message of a ``UserError`` and no traceback.
+
+    Arguments
+    ---------
+    interrupted
+        Message if the user interrupts the command: how to resume it, if it can be.
 
     Example
     -------
@@ -49,4 +55,4 @@ def exit_on_user_error():
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
+        sys.exit(interrupted)

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
-from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 # What runs in the background of a shell ignores interrupts, and so would the processes
 # that tests start and interrupt.

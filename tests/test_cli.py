@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import ms_sincresnet
-from ms_sincresnet import commands
-from ms_sincresnet.cli import main
+from ms_sincresnet.cli import commands, main
 from ms_sincresnet.errors import ModelFolderError
 
 NAMES = ["classify", "export", "push", "convert", "onnx", "info", "demo", "plot"]
@@ -152,7 +151,7 @@ def test_only_what_concerns_the_user_is_told(capsys, parsed, monkeypatch):
         logging.getLogger("speechbrain.utils").warning("Could not parse")
         warnings.warn("something is deprecated", stacklevel=1)
         logging.getLogger("ms_sincresnet.data.audio").warning("a.wav: \x1b ends early")
-        logging.getLogger("ms_sincresnet.inference.hub").info("3 files")
+        logging.getLogger("ms_sincresnet.pretrained.hub").info("3 files")
         return 3
 
     parsed("info", "model")

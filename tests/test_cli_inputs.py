@@ -15,7 +15,6 @@ import soundfile
 
 from ms_sincresnet import GenreClassifier
 from ms_sincresnet.cli import main
-from ms_sincresnet.inference import catalogue
 
 NOISE = np.random.default_rng(0).standard_normal(64000) / 8
 
@@ -430,13 +429,13 @@ def test_an_output_is_gone_on_with(classify, write_song, name, monkeypatch):
     assert classify("1.wav", "3.wav", *options, form=None)[0] == 3
     write_song("3.wav", ("metal", 4.0))
     done = []
-    original = catalogue.read_blocks
+    original = batch.read_blocks
 
     def read(file, rate):
         done.append(file)
         return original(file, rate)
 
-    monkeypatch.setattr(catalogue, "read_blocks", read)
+    monkeypatch.setattr(batch, "read_blocks", read)
     status, out, err = classify(".", *options, form=None)
     assert (status, out, err) == (0, "", f"{output}: 3 of 3 songs have a genre\n")
     assert done == ["./2.wav", "./3.wav"]

@@ -16,12 +16,12 @@ from ms_sincresnet.data.audio import (
     AUDIO_SUFFIXES,
     SAMPLE_RATE,
     AudioNormalizer,
-    atomic_path,
     normalize_audio,
     read_audio,
     repeat_to_length,
 )
 from ms_sincresnet.errors import AudioFileError
+from ms_sincresnet.files import atomic_path
 
 FORMATS = [".wav", ".au", ".flac", ".ogg", ".mp3", ".aiff", ".caf", ".w64"]
 

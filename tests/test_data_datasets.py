@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ms_sincresnet.data.clips import PassSampler
-from ms_sincresnet.data.datasets import genre_datasets
+from ms_sincresnet.data.dataset import genre_datasets
 from ms_sincresnet.errors import HparamError, UserError
 
 

@@ -17,8 +17,8 @@ import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 import ms_sincresnet
-import ms_sincresnet.data.manifest as manifest
-from ms_sincresnet.data.manifest import (
+import ms_sincresnet.data.prepare as manifest
+from ms_sincresnet.data.prepare import (
     cache_tracks,
     find_tracks,
     identical_groups,
@@ -598,8 +598,8 @@ def test_a_killed_preparation_is_never_taken_for_a_finished_one(
     script = f"""
 import os, signal
 from pathlib import Path
-import ms_sincresnet.data.manifest as manifest
-from ms_sincresnet.data.manifest import find_tracks, prepare_manifests
+import ms_sincresnet.data.prepare as manifest
+from ms_sincresnet.data.prepare import find_tracks, prepare_manifests
 
 def die_at(n, function):
     calls = []

@@ -17,14 +17,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ms_sincresnet import GenreClassifier, MSSincNet, MSSincResNet, split_clips
-from ms_sincresnet.inference.model_folder import save_model_folder
-from ms_sincresnet.inference.songs import SongEmbedding
-from ms_sincresnet.nnet import fft_blocks, frontend, moments, simd_blocks
+from ms_sincresnet.inference.speechbrain_modules import SongEmbedding
+from ms_sincresnet.nnet import frontend, moments
+from ms_sincresnet.nnet.backends import fft, simd
 from ms_sincresnet.nnet.filtering import filtered_maps
 from ms_sincresnet.nnet.voting import song_log_posteriors
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 needs_compiler = pytest.mark.skipif(
-    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+    simd.LIBRARY is None, reason="installed without a C compiler"
 )
 SIMD = pytest.param("simd", marks=needs_compiler)
 FAST = ["fft", SIMD]
@@ -107,8 +108,8 @@ def test_nothing_inside_the_fft_path_is_left_on_the_cpu(n_frames, padding):
         wavs = torch.randn(2, 600, device="cuda")
         filters, offsets = torch.randn(9, 7, device="cuda"), wavs.new_zeros(9)
         arguments = wavs, filters, offsets, n_frames, padding, True
-        maps, masks = fft_blocks._forward(*arguments)
-        grads = fft_blocks._backward(torch.randn_like(maps), wavs, masks, 7, padding)
+        maps, masks = fft._forward(*arguments)
+        grads = fft._backward(torch.randn_like(maps), wavs, masks, 7, padding)
         statistics = moments.output_moments(wavs, filters, padding)
     assert maps.shape == (2, 9, n_frames)
     for values in (maps, masks, *grads, *statistics):
@@ -363,7 +364,7 @@ def test_songs_have_the_log_posteriors_of_the_definition(
     for name, song in songs.items():
         found = model.classifier(embed(song[None]))[0]
         torch.testing.assert_close(found, expected[name], rtol=0, atol=1e-4)
-    by_loops = backend in ("simd", "auto") and simd_blocks.LIBRARY is not None
+    by_loops = backend in ("simd", "auto") and simd.LIBRARY is not None
     assert bool(filtered_once) == by_loops
 
 
@@ -412,7 +413,7 @@ def front_end_at_its_limits(padding, training):
             norm.bias.uniform_(-0.5, 0.5)
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 2)
-            # In simd_blocks, which has 16 pairs of filters, these two are alone: one
+            # In simd, which has 16 pairs of filters, these two are alone: one
             # of 300 times the other's gain would leave its rounding there.
             norm.running_var[[10, 11]] = 1e-12
     return model
@@ -474,7 +475,7 @@ def test_simd_is_refused_for_float64():
 
 
 def test_simd_is_refused_where_there_was_no_compiler(monkeypatch):
-    monkeypatch.setattr(simd_blocks, "LIBRARY", None)
+    monkeypatch.setattr(simd, "LIBRARY", None)
     wavs = torch.randn(4 * HOP + CLIP)
     model = small(MSSincNet, backend="simd").eval().requires_grad_(False)
     message = "a C compiler; .* and no compiled loops.*backend='auto'"

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_blocks
-from ms_sincresnet.data.datasets import genre_datasets
-from ms_sincresnet.data.manifest import find_tracks, prepare_manifests
+from ms_sincresnet.data.dataset import genre_datasets
+from ms_sincresnet.data.prepare import find_tracks, prepare_manifests
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.inference.config import read_config
-from ms_sincresnet.inference.pretrained import read_network
 from ms_sincresnet.inference.results import open_results
+from ms_sincresnet.models.config import read_config
+from ms_sincresnet.models.weights import read_network
 from ms_sincresnet.plots.training import read_confusion_matrix
 from ms_sincresnet.training.comparison import read_predictions
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.inference.agreement import check_agreement
-from ms_sincresnet.inference.model_folder import FILES
+from ms_sincresnet.pretrained.agreement import check_agreement
+from ms_sincresnet.pretrained.model_folder import FILES
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from ms_sincresnet import MSSincResNet
-from ms_sincresnet.inference.card import (
+from ms_sincresnet.pretrained.card import (
     Training,
     network_card,
     read_figures,

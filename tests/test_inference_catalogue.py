@@ -13,8 +13,7 @@ import pytest
 
 from ms_sincresnet import GenreClassifier
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.inference import catalogue
-from ms_sincresnet.inference.catalogue import (
+from ms_sincresnet.inference.batch import (
     classify_songs,
     find_songs,
     is_audio,
@@ -22,8 +21,8 @@ from ms_sincresnet.inference.catalogue import (
     read_list,
     song_row,
 )
-from ms_sincresnet.inference.model_folder import save_model_folder
 from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 CPU = {"device": "cpu"}
 
@@ -149,7 +148,7 @@ def decoder(monkeypatch):
 
     read.seconds = read.files = 0
     read.threads = set()
-    monkeypatch.setattr(catalogue, "read_blocks", read)
+    monkeypatch.setattr(batch, "read_blocks", read)
     return read
 
 
@@ -194,14 +193,14 @@ def test_a_long_file_is_not_decoded_far_ahead(classifier, decoder):
 
 
 def test_whatever_a_decoder_raises_is_told_of_its_file(classifier, monkeypatch, songs):
-    decode = catalogue.read_blocks
+    decode = batch.read_blocks
 
     def fragile(file, rate):
         if file == songs[2]:
             raise MemoryError("no room")
         return decode(file, rate)
 
-    monkeypatch.setattr(catalogue, "read_blocks", fragile)
+    monkeypatch.setattr(batch, "read_blocks", fragile)
     found = dict(classify_songs(classifier, songs))
     assert isinstance(found[songs[2]], AudioFileError)
     told = f"{songs[2]}: cannot be decoded (MemoryError: no room)"

@@ -18,8 +18,8 @@ from speechbrain.utils.fetching import FetchFrom, FetchSource
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import AudioFileError, ModelFolderError
-from ms_sincresnet.inference.model_folder import SPEECHBRAIN_FILES, save_model_folder
 from ms_sincresnet.inference.predictions import ClipPrediction
+from ms_sincresnet.pretrained.model_folder import SPEECHBRAIN_FILES, save_model_folder
 
 CPU = {"device": "cpu"}
 

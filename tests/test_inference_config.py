@@ -6,7 +6,7 @@ import pytest
 
 from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.config import check_config, read_config
+from ms_sincresnet.models.config import check_config, read_config
 
 NETWORK = {
     "n_genres": 2,

@@ -19,8 +19,8 @@ import soundfile
 
 from ms_sincresnet import GenreClassifier, MelResNet
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.inference.demo import build_demo, launch, look_at
-from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.inference.demo import analyze_song, build_demo, launch
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 PATIENCE_S = 300  # a loaded machine takes its time to import torch and gradio
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -82,7 +82,7 @@ def show(classifier):
 def test_a_view_shows_the_song(tmp_path, write_song, classifier):
     song = write_song(tmp_path / "song.flac", ("jazz", 3), ("metal", 8), rate=44100)
     steps = []
-    view = look_at(classifier, song, lambda *step: steps.append(step))
+    view = analyze_song(classifier, song, lambda *step: steps.append(step))
     assert view.prediction == classifier.predict_song(song)
     assert view.prediction.genre == view.surest.genre == "metal"
     assert view.surest.posterior == max(
@@ -99,7 +99,7 @@ def test_a_view_shows_the_song(tmp_path, write_song, classifier):
 
 def test_the_maps_are_of_the_surest_clip(tmp_path, write_song, classifier, tone_model):
     song = write_song(tmp_path / "song.wav", ("jazz", 3.2), ("rock", 4.3))
-    view = look_at(classifier, song, silently)
+    view = analyze_song(classifier, song, silently)
     samples, rate = soundfile.read(song, dtype="float32")
     start = round(view.surest.start_s * rate)
     clip = classifier.load_audio(song)[start : start + 48000]
@@ -114,13 +114,13 @@ def test_a_model_without_maps(tmp_path, write_song):
     save_model_folder(tmp_path / "model", MelResNet(2), ["jazz", "rock"])
     classifier = GenreClassifier.from_pretrained(tmp_path / "model")
     song = write_song(tmp_path / "song.wav", ("jazz", 0.5))
-    view = look_at(classifier, song, silently)
+    view = analyze_song(classifier, song, silently)
     assert view.maps is None and view.timeline.axes
 
 
 def test_a_broken_file_raises(broken, classifier):
     with pytest.raises(AudioFileError, match="not readable as audio"):
-        look_at(classifier, broken, silently)
+        analyze_song(classifier, broken, silently)
 
 
 def test_the_page_shows_genre_votes_and_figures(tmp_path, write_song, show, genres):

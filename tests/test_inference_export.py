@@ -14,15 +14,15 @@ import torch
 
 from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, UserError
-from ms_sincresnet.inference import export
-from ms_sincresnet.inference.export import export_onnx, export_program
+from ms_sincresnet.inference import onnx
+from ms_sincresnet.inference.onnx import export_onnx, export_program
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 CLIP = 48000
-SYSTEMS = {
+MODELS = {
     "MSSincResNet": lambda: MSSincResNet(n_filters=8),
     # Frames of 48000 samples that are not evenly spread, and a layer norm to learn.
     "as released": lambda: MSSincResNet(
@@ -40,7 +40,7 @@ SYSTEMS = {
 def trained(system):
     """A system as if it were trained: no parameter or statistic is what it was."""
     torch.manual_seed(0)
-    model = SYSTEMS[system]().eval()
+    model = MODELS[system]().eval()
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if name.endswith("running_var"):
@@ -67,7 +67,7 @@ def clips(batch):
     return (wavs + tones.sin()) * torch.logspace(0, -2, batch)[:, None]
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
+@pytest.fixture(scope="module", params=MODELS)
 def system(request):
     """A system."""
     return trained(request.param)

@@ -14,7 +14,7 @@ from ms_sincresnet.inference.fusion import (
     fuse,
     sum_rule,
 )
-from ms_sincresnet.inference.songs import SongEmbedding, SongVote
+from ms_sincresnet.inference.speechbrain_modules import SongEmbedding, VotingClassifier
 
 
 class Largest(nn.Module):
@@ -54,7 +54,7 @@ def stub_model(genres=("jazz", "rock"), **hparams):
         "label_encoder": SimpleNamespace(ind2lab=dict(enumerate(genres))),
         **hparams,
     }
-    vote = SongVote(SimpleNamespace(classifier=Logarithm()))
+    vote = VotingClassifier(SimpleNamespace(classifier=Logarithm()))
     mods = {"embedding_model": stub(len(genres)), "classifier": vote}
     mods = nn.ModuleDict({"compute_features": nn.Identity(), **mods})
     return SimpleNamespace(mods=mods, hparams=SimpleNamespace(**hparams))

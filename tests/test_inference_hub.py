@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 
 from ms_sincresnet import GenreClassifier, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
-from ms_sincresnet.inference.hub import (
+from ms_sincresnet.pretrained.hub import (
     describe,
     fetch,
     hub_errors,
     local_path,
     push_folder,
 )
-from ms_sincresnet.inference.model_folder import FILES
+from ms_sincresnet.pretrained.model_folder import FILES
 
 from .hub_server import HubServer
 
@@ -36,7 +36,7 @@ import sys
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from ms_sincresnet import GenreClassifier, MSSincResNet, SincNet
-from ms_sincresnet.inference.hub import describe, push_folder
+from ms_sincresnet.pretrained.hub import describe, push_folder
 
 folder, work = sys.argv[1:]
 song = {SONG}

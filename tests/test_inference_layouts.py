@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from ms_sincresnet.inference.layouts import (
+from ms_sincresnet.files import as_utf8
+from ms_sincresnet.inference.row_formats import (
     CsvLayout,
     JsonLayout,
-    as_utf8,
     columns,
     flat_row,
 )

@@ -15,8 +15,8 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.inference.card import Training
-from ms_sincresnet.inference.model_folder import (
+from ms_sincresnet.pretrained.card import Training
+from ms_sincresnet.pretrained.model_folder import (
     FILES,
     SPEECHBRAIN_FILES,
     check_model_folder,

@@ -3,7 +3,7 @@
 import pytest
 
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.plain_yaml import read_plainly
+from ms_sincresnet.training.plain_yaml import read_plainly
 
 TEXT = """\
 folder: /runs/1

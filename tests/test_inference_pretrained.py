@@ -12,7 +12,7 @@ from torch import nn
 
 from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.inference.pretrained import (
+from ms_sincresnet.models.weights import (
     outline,
     read_network,
     whole_files,

@@ -12,8 +12,8 @@ import pytest
 
 from ms_sincresnet.cli import main
 from ms_sincresnet.errors import UserError
-from ms_sincresnet.inference import ray_engine
-from ms_sincresnet.inference.ray_engine import (
+from ms_sincresnet.inference import ray
+from ms_sincresnet.inference.ray import (
     ShardClassifier,
     classify_on_ray,
     find_addresses,

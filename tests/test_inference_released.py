@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
-from ms_sincresnet.inference.released import convert_checkpoint
+from ms_sincresnet.pretrained.released import convert_checkpoint
 
 CLIP, HOP, RATE = 48000, 8000, 16000
 GENRES = [f"genre {number}" for number in range(10)]

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from ms_sincresnet.errors import UserError
+from ms_sincresnet.files import as_utf8
 from ms_sincresnet.inference import results as results_file
-from ms_sincresnet.inference.layouts import as_utf8, columns
 from ms_sincresnet.inference.results import ParquetRows, open_results
+from ms_sincresnet.inference.row_formats import columns
 
 KIND = {"model": "0123456789ab-majority", "top": 2, "timeline": False}
 BAD_BYTES = os.fsdecode(b"caf\xe9.wav")

@@ -20,13 +20,13 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.data.synthetic import make_synthetic_gtzan
 from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
-from ms_sincresnet.inference.model_folder import FILES, save_model_folder
-from ms_sincresnet.inference.runs import export_run
+from ms_sincresnet.pretrained.model_folder import FILES, save_model_folder
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
+from ms_sincresnet.training.export import export_run
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 HPARAMS = sorted(RECIPES.glob("*/hparams/*.yaml"))
-SYSTEMS = {
+MODELS = {
     "sincnet": (SincNet, {"n_filters": 8, "kernel_size": 51, "frame_samples": 800}),
     "mel_resnet": (MelResNet, {"n_mels": 32, "hidden_size": None}),
     "ms_sincresnet": (MSSincResNet, {"n_filters": 8, "n_frames": 64}),
@@ -39,7 +39,7 @@ GENRES = [f"genre {number}" for number in range(10)]
 
 def make_run(run, hparams_file, **overrides):
     """Writes the file that SpeechBrain writes for a run, and a manifest; its model."""
-    system, options = SYSTEMS[hparams_file.stem]
+    system, options = MODELS[hparams_file.stem]
     torch.manual_seed(0)
     text = hparams_file.read_text()
     n_genres = int(text.split("\nn_genres: ")[1].split()[0])
@@ -118,7 +118,7 @@ def trained(tmp_path_factory):
         **{"output_folder": folder / "run", "number_of_epochs": 2, "num_workers": 0},
         **{"clip_samples": 8000, "hop_samples": 4000, "valid_hop": 8000, "n_folds": 3},
         **{"valid_fraction": 0.5, "batch_size": 10, "clips_per_track": 1, "seed": 2},
-        **SYSTEMS["sincnet"][1],
+        **MODELS["sincnet"][1],
     }
     words = [f"--{name}={value}" for name, value in hparams.items()]
     with pytest.MonkeyPatch.context() as patch:
@@ -271,7 +271,7 @@ def test_what_is_no_run_is_refused(tmp_path, tone_model, genres):
 
 
 def test_a_run_without_an_epoch_is_refused(run, tmp_path):
-    model = SincNet(10, **SYSTEMS["sincnet"][1])
+    model = SincNet(10, **MODELS["sincnet"][1])
     shutil.rmtree(run / "save")
     told = f"{run / 'save'}: no checkpoint of a finished epoch"
     assert told in refused(run, tmp_path / "model")

@@ -11,19 +11,19 @@ from torch import nn
 
 from ms_sincresnet.data.clips import silent
 from ms_sincresnet.errors import AudioFileError, WeightsError
-from ms_sincresnet.inference.songs import (
+from ms_sincresnet.inference.speechbrain_modules import (
+    Identity,
+    InputCheck,
     SongEmbedding,
-    SongVote,
     StrictlyLoaded,
-    Unchanged,
-    Waveforms,
+    VotingClassifier,
 )
 from ms_sincresnet.nnet import frontend as frontend_file
-from ms_sincresnet.nnet import simd_blocks
-from ms_sincresnet.nnet.overlapping_clips import cut_song
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.songs import cut_song
 
 needs_compiler = pytest.mark.skipif(
-    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+    simd.LIBRARY is None, reason="installed without a C compiler"
 )
 
 
@@ -52,7 +52,7 @@ def classify():
 
     def by(voting):
         classifier = SimpleNamespace(classifier=Logarithm())
-        return SongVote(classifier, voting)
+        return VotingClassifier(classifier, voting)
 
     return by
 
@@ -194,13 +194,13 @@ def test_an_empty_song_in_a_batch_is_refused(embed):
 )
 def test_what_is_no_audio_is_refused(wavs, told):
     with pytest.raises(AudioFileError, match=told):
-        Waveforms()(wavs)
+        InputCheck()(wavs)
 
 
 def test_audio_passes_as_it_is():
     wavs = torch.randn(2, 5)
-    assert Waveforms()(wavs) is wavs
-    assert Unchanged()(wavs, torch.ones(2)) is wavs
+    assert InputCheck()(wavs) is wavs
+    assert Identity()(wavs, torch.ones(2)) is wavs
 
 
 CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.45, 0.55, 0.0]])
@@ -272,7 +272,7 @@ def test_the_tone_model_is_cut_and_voted_on_as_it_is_trained(tone_model):
     song = torch.randn(1, 64000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         embeddings = SongEmbedding(tone_model, batch_size=2)(song)
-        (clips,) = SongVote(tone_model).clip_log_posteriors(embeddings)
+        (clips,) = VotingClassifier(tone_model).clip_log_posteriors(embeddings)
         for clip, start in zip(clips, [0, 8000, 16000], strict=True):
             alone = tone_model(song[:, start : start + 48000])[0]
             torch.testing.assert_close(clip, alone, rtol=0, atol=1e-4)

@@ -1,6 +1,7 @@
 """The table that people read."""
 
-from ms_sincresnet.inference.table import TableLayout, printable
+from ms_sincresnet.files import printable
+from ms_sincresnet.inference.table import TableLayout
 
 
 def row(file, top, error=None, **more):

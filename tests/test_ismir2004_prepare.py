@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-import ms_sincresnet.data.manifest as manifest
+import ms_sincresnet.data.prepare as manifest
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 PARTS = ["train", "valid", "test"]

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from ms_sincresnet.nnet.batch_norm import (
+from ms_sincresnet.nnet.filtering import filtered_maps
+from ms_sincresnet.nnet.sync_batch_norm import (
     SharedBatchNorm1d,
     SharedBatchNorm2d,
     moments_over_processes,
     share_statistics,
     update_running_statistics,
 )
-from ms_sincresnet.nnet.filtering import filtered_maps
 
 SHAPES = {"1d": (4, 8), "1d over time": (4, 8, 30), "2d": (4, 8, 5, 6)}
 

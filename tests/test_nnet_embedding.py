@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.embedding import ResNetEmbedding, fold_batch_norms
+from ms_sincresnet.nnet.resnet import ResNetEmbedding, fold_batch_norms
 
 
 def maps(n_filters=160, n_frames=1024, batch=2):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.fft_blocks import average, filter_and_pool, plan_blocks
+from ms_sincresnet.nnet.backends.fft import average, filter_and_pool, plan_blocks
 
 
 @pytest.mark.parametrize(

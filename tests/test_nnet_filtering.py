@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet import simd_blocks
+from ms_sincresnet.nnet.backends import simd
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import (
     fast_maps,
@@ -20,7 +20,7 @@ from ms_sincresnet.nnet.filtering import (
 from ms_sincresnet.nnet.frontend import normalize_clips
 
 needs_compiler = pytest.mark.skipif(
-    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+    simd.LIBRARY is None, reason="installed without a C compiler"
 )
 FAST = ["fft", pytest.param("simd", marks=needs_compiler)]
 N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
@@ -210,14 +210,14 @@ def arguments():
 def test_auto_is_the_fastest_on_a_cpu(arguments, monkeypatch):
     wavs = music(4000)
     for backend in ("simd", "fft"):
-        if simd_blocks.LIBRARY is None and backend == "simd":
+        if simd.LIBRARY is None and backend == "simd":
             continue
         fast = fast_maps(wavs, *arguments, backend)
         assert filtered_maps(wavs, *arguments).equal(fast)
         assert filtered_maps(wavs, *arguments, backend).equal(fast)
         # Their rounding tells them apart.
         assert not fast.equal(reference_maps(wavs, *arguments))
-        monkeypatch.setattr(simd_blocks, "LIBRARY", None)
+        monkeypatch.setattr(simd, "LIBRARY", None)
 
 
 @needs_compiler

@@ -8,13 +8,13 @@ import torch
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet import frontend as frontend_file
-from ms_sincresnet.nnet import simd_blocks
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.songs import cut_song
 from ms_sincresnet.nnet.filtering import filtered_maps, reference_maps
 from ms_sincresnet.nnet.frontend import MSSincNet, normalize_clips
-from ms_sincresnet.nnet.overlapping_clips import cut_song
 
 needs_compiler = pytest.mark.skipif(
-    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+    simd.LIBRARY is None, reason="installed without a C compiler"
 )
 KERNEL_SIZES = (251, 501, 1001)
 SAMPLE_RATE = 16000
@@ -467,7 +467,7 @@ def test_else_a_songs_clips_are_filtered_one_by_one(prepare, ways):
 def test_without_compiled_loops_a_songs_clips_are_filtered_one_by_one(
     ways, monkeypatch
 ):
-    monkeypatch.setattr(simd_blocks, "LIBRARY", None)
+    monkeypatch.setattr(simd, "LIBRARY", None)
     frontend, (song,) = song_frontend(), music(2 * CLIP, batch=1)
     with torch.no_grad():
         maps = frontend.clip_maps(song, CLIP, HOP)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ms_sincresnet.nnet.operators import filter_and_pool_operator, needs_gradient
+from ms_sincresnet.nnet.backends.op import filter_and_pool_operator, needs_gradient
 
 
 @pytest.mark.parametrize("parameters", [True, False])

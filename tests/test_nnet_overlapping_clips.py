@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from ms_sincresnet.nnet import frontend as frontend_file
-from ms_sincresnet.nnet import simd_blocks
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips, piece_size
 from ms_sincresnet.nnet.filtering import reference_maps
 from ms_sincresnet.nnet.frontend import MSSincNet
-from ms_sincresnet.nnet.overlapping_clips import cut_song, maps_of_clips, piece_size
 
 needs_compiler = pytest.mark.skipif(
-    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+    simd.LIBRARY is None, reason="installed without a C compiler"
 )
 CLIP = 4800  # samples
 

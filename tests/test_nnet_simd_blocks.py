@@ -1,6 +1,6 @@
 """The compiled loops: maps, gradients and masks, against PyTorch in float64.
 
-Waveforms and filters are whole numbers and offsets halves, so that no activation is
+InputCheck and filters are whole numbers and offsets halves, so that no activation is
 nearer to 0 than a half, and no rounding decides what the ReLU lets through.
 """
 
@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet import simd_blocks
-from ms_sincresnet.nnet.simd_blocks import FFT_SIZE, LANES, filter_and_pool, suits
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.simd import FFT_SIZE, LANES, filter_and_pool, suits
 
 needs_compiler = pytest.mark.skipif(
-    simd_blocks.LIBRARY is None, reason="installed without a C compiler"
+    simd.LIBRARY is None, reason="installed without a C compiler"
 )
 OPERATORS = torch.ops.ms_sincresnet
 
 
 def problem(batch, n_samples, n_filters, kernel_size):
-    """Waveforms, filters and offsets that need a gradient."""
+    """InputCheck, filters and offsets that need a gradient."""
     generator = torch.Generator().manual_seed(0)
 
     def integers(*shape):
@@ -168,7 +168,7 @@ def test_the_same_to_the_bit_in_any_number_of_threads_and_each_time():
 
 
 def test_clips_and_filters_that_suit(monkeypatch):
-    monkeypatch.setattr(simd_blocks, "LIBRARY", object())
+    monkeypatch.setattr(simd, "LIBRARY", object())
     wavs, filters = torch.zeros(2, 4000), torch.zeros(3, 251)
     assert suits(wavs, filters)
     assert suits(wavs, torch.zeros(3, FFT_SIZE // 2))
@@ -177,14 +177,14 @@ def test_clips_and_filters_that_suit(monkeypatch):
     assert not suits(wavs.double(), filters)
     assert not suits(wavs, filters.bfloat16())
     assert not suits(wavs.to("meta"), filters.to("meta"))
-    monkeypatch.setattr(simd_blocks, "LIBRARY", None)
+    monkeypatch.setattr(simd, "LIBRARY", None)
     assert not suits(wavs, filters)
 
 
 @pytest.mark.parametrize("n_filters", [1, 31, 32, 33, 64])
 def test_lanes_are_filled_up_with_zeros(n_filters):
     values = 1 + torch.arange(n_filters * 3).view(n_filters, 3)
-    lanes = simd_blocks.in_lanes(values)
+    lanes = simd.in_lanes(values)
     assert lanes.shape == (-(-n_filters // (2 * LANES)), 3, 2, LANES)
     in_order = lanes.movedim(1, -1).flatten(0, 2)
     assert in_order[:n_filters].equal(values)
@@ -193,12 +193,12 @@ def test_lanes_are_filled_up_with_zeros(n_filters):
 
 @needs_compiler
 def test_a_loud_filter_is_not_heard_in_the_one_beside_it():
-    filters = torch.randn(simd_blocks.GROUP, 251)
-    filters[simd_blocks.LANES] *= 3000
-    wavs, offsets = torch.randn(1, 9000), torch.zeros(simd_blocks.GROUP)
+    filters = torch.randn(simd.GROUP, 251)
+    filters[simd.LANES] *= 3000
+    wavs, offsets = torch.randn(1, 9000), torch.zeros(simd.GROUP)
     expected = F.conv1d(wavs.double()[:, None], filters.double()[:, None]).relu()
     expected = F.adaptive_avg_pool1d(expected, 64)
-    errors = (simd_blocks.filter_and_pool(wavs, filters, offsets, 64) - expected).abs()
+    errors = (simd.filter_and_pool(wavs, filters, offsets, 64) - expected).abs()
     assert (errors.amax(2) < 1e-6 * expected.amax(2)).all()
 
 

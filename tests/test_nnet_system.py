@@ -12,22 +12,22 @@ from hyperpyyaml import load_hyperpyyaml
 
 from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
-SYSTEMS = {
+MODELS = {
     MSSincResNet: {"n_filters": 8, "n_frames": 64, "kernel_sizes": (25, 51, 101)},
     MelResNet: {"n_mels": 32, "hidden_size": None},
     SincNet: {"n_filters": 8, "kernel_size": 51, "frame_samples": 800},
 }
 FILES = ["README.md", "config.json", "model.safetensors"]
 
-each_system = pytest.mark.parametrize("system", SYSTEMS)
+each_system = pytest.mark.parametrize("system", MODELS)
 
 
 def build(system, **options):
     """A small network of three genres, in evaluation mode."""
     torch.manual_seed(0)
-    return system(n_genres=3, **SYSTEMS[system], **options).eval()
+    return system(n_genres=3, **MODELS[system], **options).eval()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_is_saved_is_what_is_loaded(system, tmp_path, wavs, capsys):
 @each_system
 def test_another_system_is_refused_and_named(system, tmp_path):
     build(system).save_pretrained(tmp_path)
-    for other in SYSTEMS.keys() - {system}:
+    for other in MODELS.keys() - {system}:
         told = f"system is '{system.__name__}', expected {other.__name__}"
         with pytest.raises(ModelFolderError, match=told):
             other.from_pretrained(tmp_path)
@@ -66,7 +66,7 @@ def test_a_class_of_ones_own_is_saved_under_its_name(tmp_path, wavs):
     class Mine(SincNet):
         pass
 
-    model = Mine(3, **SYSTEMS[SincNet]).eval()
+    model = Mine(3, **MODELS[SincNet]).eval()
     model.save_pretrained(tmp_path)
     assert Mine.from_pretrained(tmp_path)(wavs).equal(model(wavs))
     with pytest.raises(ModelFolderError, match="system is 'Mine', expected SincNet"):
@@ -134,7 +134,7 @@ def test_nothing_half_written_stays_behind(tmp_path, monkeypatch):
 
     model.save_pretrained(tmp_path / "old")
     before = {path: path.read_bytes() for path in (tmp_path / "old").iterdir()}
-    monkeypatch.setattr("ms_sincresnet.inference.pretrained.save", fail)
+    monkeypatch.setattr("ms_sincresnet.models.weights.save", fail)
     for name in ("old", "new"):
         with pytest.raises(OSError, match="no space"):
             model.save_pretrained(tmp_path / name)

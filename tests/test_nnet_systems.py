@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from ms_sincresnet import GenreClassifier, vote
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.models.architectures import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.mel import LogMelSpectrogram
-from ms_sincresnet.nnet.systems import MelResNet, MSSincResNet, SincNet
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.brain import GenreBrain
 
 
@@ -48,13 +48,13 @@ def small_sincnet(**options):
 
 BASELINES = {"MelResNet": small_mel_resnet, "SincNet": small_sincnet}
 DEFINITIONS = {"MSSincResNet": partial(small_model, backend="reference")} | BASELINES
-SYSTEMS = {"MSSincResNet, fast": partial(small_model, backend="auto")} | DEFINITIONS
+MODELS = {"MSSincResNet, fast": partial(small_model, backend="auto")} | DEFINITIONS
 
 each_baseline = pytest.mark.parametrize("build", BASELINES.values(), ids=BASELINES)
 each_definition = pytest.mark.parametrize(
     "build", DEFINITIONS.values(), ids=DEFINITIONS
 )
-each_system = pytest.mark.parametrize("build", SYSTEMS.values(), ids=SYSTEMS)
+each_system = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 
 
 @pytest.mark.parametrize(

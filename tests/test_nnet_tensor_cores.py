@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet import tensor_cores
-from ms_sincresnet.nnet.tensor_cores import filter_and_pool
+from ms_sincresnet.nnet.backends import tensor_cores
+from ms_sincresnet.nnet.backends.tensor_cores import filter_and_pool
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_triton = pytest.mark.skipif(not tensor_cores.AVAILABLE, reason="needs Triton")
@@ -263,7 +263,11 @@ def test_it_is_imported_where_triton_is_missing():
         "import sys; sys.modules['triton'] = None; import {0}; print({0}.AVAILABLE)"
     )
     run = subprocess.run(
-        [sys.executable, "-c", command.format("ms_sincresnet.nnet.tensor_cores")],
+        [
+            sys.executable,
+            "-c",
+            command.format("ms_sincresnet.nnet.backends.tensor_cores"),
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -11,8 +11,8 @@ import soundfile
 import torch
 
 from ms_sincresnet import MelResNet
-from ms_sincresnet.inference.model_folder import save_model_folder
-from ms_sincresnet.plots.command import add_arguments, main, run
+from ms_sincresnet.cli.plot import add_arguments, main, run
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 MATRIX = "genre,jazz,rock,pop\njazz,3,1,0\nrock,0,120,0\npop,2,0,4\n"
 LOSSES = "epoch: 1, lr: 1.0000e-05 - train loss: 2.0 - valid loss: 9.0\n"
@@ -23,7 +23,7 @@ def drawn(monkeypatch):
     """The figures that commands drew, which are not written."""
     figures = []
     monkeypatch.setattr(
-        "ms_sincresnet.plots.command.save_figure",
+        "ms_sincresnet.cli.plot.save_figure",
         lambda figure, path: figures.append(figure),
     )
     return figures
@@ -282,7 +282,7 @@ def test_the_module_is_a_command(tmp_path):
 def test_a_command_line_is_read_without_torch_and_matplotlib():
     script = """
 import argparse, sys
-from ms_sincresnet.plots.command import add_arguments
+from ms_sincresnet.cli.plot import add_arguments
 parser = argparse.ArgumentParser()
 add_arguments(parser)
 parser.parse_args(["filters", "model", "--output", "a.png"])

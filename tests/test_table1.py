@@ -14,7 +14,7 @@ import speechbrain as sb
 import torch
 
 from ms_sincresnet import GenreBrain, GenreClassifier
-from ms_sincresnet.inference.model_folder import save_model_folder
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.hparams import plain_hparams
 
 ROWS = cross_validate.read_rows()

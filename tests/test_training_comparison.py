@@ -20,7 +20,7 @@ from ms_sincresnet.training.comparison import (
     read_predictions,
     shared_tracks,
 )
-from ms_sincresnet.training.report import StageScores
+from ms_sincresnet.training.scores import StageScores
 
 # A. Agresti, "Categorical Data Analysis", 2nd ed. 2002, Table 10.1: who approved of a
 # prime minister in each of two surveys of the same 1600 voters.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score
 
-from ms_sincresnet.training.report import StageScores, write_report
+from ms_sincresnet.training.scores import StageScores, write_report
 
 GENRES = ["blues", "jazz", "rock"]
 

@@ -6,9 +6,7 @@ PyAV decodes what soundfile cannot read.
 """
 
 import logging
-import os
-import threading
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -247,41 +245,6 @@ def repeat_to_length(wavs, n_samples):
         return wavs
     times = -(-n_samples // length)
     return torch.cat([wavs] * times, dim=-1)[..., :n_samples]
-
-
-@contextmanager
-def atomic_path(path):
-    """A temporary name beside ``path`` that becomes ``path`` when all went well.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file to write. Its folder is made.
-
-    Yields
-    ------
-    temporary_path : pathlib.Path
-        What to write to instead. It is removed when the block raises.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "figures" / "report.txt"
-    >>> with atomic_path(path) as temporary_path:
-    ...     _ = temporary_path.write_text("all of it")
-    >>> path.read_text()
-    'all of it'
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own for each process and thread; short, as path.name may be long.
-    name = f".{os.getpid()}-{threading.get_ident()}.tmp"
-    temporary_path = path.with_name(name)
-    try:
-        yield temporary_path
-        os.replace(temporary_path, path)
-    except BaseException:
-        temporary_path.unlink(missing_ok=True)
-        raise
 
 
 def _decode(path):

@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from ms_sincresnet.data.audio import (
     SAMPLE_RATE,
-    atomic_path,
     read_audio,
     repeat_to_length,
 )
 from ms_sincresnet.data.sound_files import open_sound_file
 from ms_sincresnet.errors import AudioFileError
+from ms_sincresnet.files import atomic_path
 
 
 class CachedTrack(NamedTuple):

@@ -49,7 +49,7 @@ def split_clips(wav, clip_samples=48000, hop_samples=8000):
     Arguments
     ---------
     wav : torch.Tensor [time] or [batch, time]
-        Waveforms; at least one sample.
+        InputCheck; at least one sample.
     clip_samples : int
         Length of a clip, in samples. 48000 are 3 s at 16 kHz.
     hop_samples : int

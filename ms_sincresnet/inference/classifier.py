@@ -13,9 +13,9 @@ from ms_sincresnet.data.audio import read_blocks
 from ms_sincresnet.data.clips import silent, split_clips
 from ms_sincresnet.errors import AudioFileError, ModelFolderError, UserError
 from ms_sincresnet.inference.fusion import fuse
-from ms_sincresnet.inference.hub import fetch, local_path
-from ms_sincresnet.inference.model_folder import check_model_folder, read_model_folder
 from ms_sincresnet.inference.predictions import predict
+from ms_sincresnet.pretrained.hub import fetch, local_path
+from ms_sincresnet.pretrained.model_folder import check_model_folder, read_model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class GenreClassifier(EncoderClassifier):
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> classifier = GenreClassifier.from_hparams(folder)
@@ -146,7 +146,7 @@ class GenreClassifier(EncoderClassifier):
         Example
         -------
         >>> from ms_sincresnet import MSSincResNet
-        >>> from ms_sincresnet.inference.model_folder import save_model_folder
+        >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
         >>> folder = getfixture("tmp_path") / "model"
         >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
         >>> GenreClassifier.from_pretrained(folder).hparams.voting

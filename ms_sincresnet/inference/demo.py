@@ -1,7 +1,7 @@
 """A page in the browser on which a model is tried: drop a song, see its genre.
 
 ``build_demo`` makes the page, for this machine as well as for a Space of the Hub;
-``launch`` serves it here. What it shows of a song is found out by ``look_at``.
+``launch`` serves it here. What it shows of a song is found out by ``analyze_song``.
 """
 
 import html
@@ -81,7 +81,7 @@ class SongView(NamedTuple):
     maps: object
 
 
-def look_at(classifier, path, on_progress):
+def analyze_song(classifier, path, on_progress):
     """Finds out all that the page shows of a song.
 
     Arguments
@@ -107,12 +107,12 @@ def look_at(classifier, path, on_progress):
     -------
     >>> import soundfile
     >>> from ms_sincresnet import MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path")
     >>> save_model_folder(folder / "model", MSSincResNet(2, n_filters=8), ["a", "b"])
     >>> classifier = GenreClassifier.from_pretrained(folder / "model")
     >>> soundfile.write(folder / "song.wav", np.random.randn(64000) / 8, 16000)
-    >>> view = look_at(classifier, folder / "song.wav", on_progress=lambda *_: None)
+    >>> view = analyze_song(classifier, folder / "song.wav", on_progress=lambda *_: None)
     >>> view.prediction.genre in ("a", "b"), len(view.timeline.axes)
     (True, 3)
     """
@@ -201,7 +201,7 @@ def build_demo(source):
             return
         try:
             with _warnings() as warnings:
-                view = look_at(classifier, path, progress)
+                view = analyze_song(classifier, path, progress)
         except UserError as error:
             message = _message(error, path)
             raise gr.Error(message, duration=None, print_exception=False) from None

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.songs import SongEmbedding, SongVote
+from ms_sincresnet.inference.speechbrain_modules import SongEmbedding, VotingClassifier
 
 
 def sum_rule(log_posteriors):
@@ -142,7 +142,7 @@ def fuse(sources, models):
     Example
     -------
     >>> from ms_sincresnet import GenreClassifier, MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> model = GenreClassifier.from_hparams(folder)
@@ -162,7 +162,7 @@ def fuse(sources, models):
     modules = {
         **models[0].mods,
         "embedding_model": FusedEmbedding(embeddings),
-        "classifier": SongVote(SimpleNamespace(classifier=classifier), "mean"),
+        "classifier": VotingClassifier(SimpleNamespace(classifier=classifier), "mean"),
     }
     return modules, {**vars(models[0].hparams), "voting": "mean"}
 

@@ -6,12 +6,11 @@ import sys
 import time
 from contextlib import contextmanager
 
-from ms_sincresnet.data.audio import atomic_path
 from ms_sincresnet.errors import UserError
-from ms_sincresnet.inference.layouts import (
+from ms_sincresnet.files import as_utf8, atomic_path
+from ms_sincresnet.inference.row_formats import (
     CsvLayout,
     JsonLayout,
-    as_utf8,
     check_alike,
     columns,
     flat_row,

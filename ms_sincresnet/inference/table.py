@@ -2,29 +2,7 @@
 
 import itertools
 
-
-def printable(text):
-    """Text on one line, what a terminal might obey as its code.
-
-    Arguments
-    ---------
-    text : str
-        Any text, such as a file's name.
-
-    Returns
-    -------
-    str
-        The text.
-
-    Example
-    -------
-    >>> print(printable("two\\nlines"))
-    two\\nlines
-    """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in text
-    )
+from ms_sincresnet.files import printable
 
 
 class TableLayout:

@@ -3,17 +3,17 @@
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet import fft_blocks, simd_blocks, tensor_cores
-from ms_sincresnet.nnet.batch_norm import (
+from ms_sincresnet.nnet.backends import fft, simd, tensor_cores
+from ms_sincresnet.nnet.moments import output_moments
+from ms_sincresnet.nnet.sync_batch_norm import (
     SharedBatchNorm1d,
     moments_over_processes,
     scale_and_offset,
     update_running_statistics,
 )
-from ms_sincresnet.nnet.moments import output_moments
 
 BACKENDS = ("auto", "reference", "fft", "simd", "tensor_cores")
-OPERATORS = {"fft": fft_blocks, "simd": simd_blocks, "tensor_cores": tensor_cores}
+OPERATORS = {"fft": fft, "simd": simd, "tensor_cores": tensor_cores}
 
 
 def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto", half=False):
@@ -91,7 +91,7 @@ def fastest_backend(wavs, filters, norm):
         or not isinstance(norm, torch.nn.BatchNorm1d)
     ):
         return "reference"
-    if simd_blocks.suits(wavs, filters):
+    if simd.suits(wavs, filters):
         return "simd"
     if (
         wavs.is_cuda
@@ -199,9 +199,9 @@ def _refuse_unsuited(backend, wavs, filters, norm):
             "whose statistics it cannot share. backend='auto' takes what can be used"
         )
     if backend == "simd":
-        suits = simd_blocks.suits(wavs, filters)
+        suits = simd.suits(wavs, filters)
         needs = (
-            f"float32 on the CPU, kernels of at most {simd_blocks.FFT_SIZE // 2} taps "
+            f"float32 on the CPU, kernels of at most {simd.FFT_SIZE // 2} taps "
             "and an installation that found a C compiler"
         )
     elif backend == "tensor_cores":
@@ -211,7 +211,7 @@ def _refuse_unsuited(backend, wavs, filters, norm):
         suits = wavs.dtype in (torch.float32, torch.float64)
         needs = "float32 or float64"
     if not suits:
-        loops = "" if simd_blocks.LIBRARY else ", and no compiled loops"
+        loops = "" if simd.LIBRARY else ", and no compiled loops"
         raise ValueError(
             f"backend={backend!r} needs {needs}; got {wavs.dtype} on "
             f"{wavs.device.type}, {filters.shape[1]} taps{loops}. "

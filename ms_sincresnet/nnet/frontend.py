@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet import simd_blocks
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.op import needs_gradient
+from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips, piece_size
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm
-from ms_sincresnet.nnet.operators import needs_gradient
-from ms_sincresnet.nnet.overlapping_clips import cut_song, maps_of_clips, piece_size
 
 PADDINGS = ("same", "valid")
 
@@ -211,7 +211,7 @@ class MSSincNet(nn.Module):
             or needs_gradient(self, wav)
             or piece is None
             or self.clip_norm is not None  # whose weights start anew with each clip
-            or not simd_blocks.suits(wav, self.banks[0].low_hz_)
+            or not simd.suits(wav, self.banks[0].low_hz_)
         ):
             return self(wav.unfold(0, clip_samples, hop_samples))
         with torch.autocast(wav.device.type, enabled=False):

@@ -17,7 +17,7 @@ def output_moments(wavs, filters, padding=0):
     Arguments
     ---------
     wavs : torch.Tensor [batch, time]
-        Waveforms; they get no gradient.
+        InputCheck; they get no gradient.
     filters : torch.Tensor [n_filters, kernel_size]
         Filters.
     padding : int

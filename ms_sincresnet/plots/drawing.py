@@ -42,7 +42,7 @@ def save_figure(figure, path):
     >>> path.read_text()[:5]
     '<?xml'
     """
-    from ms_sincresnet.data.audio import atomic_path
+    from ms_sincresnet.files import atomic_path
 
     path = Path(path)
     try:

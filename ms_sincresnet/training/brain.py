@@ -10,12 +10,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ms_sincresnet.data.clips import PassSampler, silent, split_clips
 from ms_sincresnet.errors import HparamError, UserError
-from ms_sincresnet.inference.card import training_of
-from ms_sincresnet.inference.model_folder import save_model_folder
-from ms_sincresnet.nnet.batch_norm import share_statistics, sum_over_processes
+from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES
+from ms_sincresnet.pretrained.card import training_of
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.distributed import rank_and_processes
-from ms_sincresnet.training.report import StageScores, write_report
+from ms_sincresnet.training.scores import StageScores, write_report
 
 CHECKPOINTS = ("best", "last")
 

@@ -443,7 +443,7 @@ def write_report(report, path):
     >>> json.loads(path.read_text())
     {'tracks': 4}
     """
-    from ms_sincresnet.data.audio import atomic_path  # brings torch
+    from ms_sincresnet.files import atomic_path
 
     try:
         with atomic_path(path) as temporary_path:

@@ -24,11 +24,11 @@ import yaml
 from scipy import stats
 from tqdm import tqdm
 
-from ms_sincresnet.data.audio import atomic_path
 from ms_sincresnet.errors import HparamError, ModelFolderError, UserError
-from ms_sincresnet.inference.model_folder import check_model_folder
+from ms_sincresnet.files import atomic_path
 from ms_sincresnet.plots.drawing import save_figure
 from ms_sincresnet.plots.training import plot_confusion_matrix, read_confusion_matrix
+from ms_sincresnet.pretrained.model_folder import check_model_folder
 from ms_sincresnet.training.comparison import read_predictions
 from ms_sincresnet.training.hparams import parse_arguments, plain_hparams
 

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ms_sincresnet.data.audio import atomic_path
 from ms_sincresnet.errors import HparamError, UserError, exit_on_user_error
+from ms_sincresnet.files import atomic_path
 from ms_sincresnet.training.cross_validation import (
     cross_validate,
     describe,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ms_sincresnet.data.folds import split_fold
-from ms_sincresnet.data.manifest import (
+from ms_sincresnet.data.prepare import (
     PARTS,
     audio_files,
     find_tracks,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES
-from ms_sincresnet.data.manifest import (
+from ms_sincresnet.data.prepare import (
     audio_files,
     genre_folders,
     prepare_manifests,

@@ -6,12 +6,12 @@ import pandas as pd
 from speechbrain.utils.checkpoints import Checkpointer, ckpt_recency
 
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.card import training_of
-from ms_sincresnet.inference.model_folder import save_model_folder
-from ms_sincresnet.inference.plain_yaml import read_plainly
-from ms_sincresnet.inference.songs import StrictlyLoaded
-from ms_sincresnet.nnet.systems import SYSTEMS
+from ms_sincresnet.inference.speechbrain_modules import StrictlyLoaded
+from ms_sincresnet.models.architectures import MODELS
+from ms_sincresnet.pretrained.card import training_of
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.brain import validation_rank
+from ms_sincresnet.training.plain_yaml import read_plainly
 
 NEEDED = (
     "dataset",
@@ -124,11 +124,11 @@ def _checkpoint_to_test(run, hparams):
 def _build(run, built):
     """The run's network, not trained."""
     name, arguments = built or (None, {})
-    system = SYSTEMS.get(str(name).removeprefix("ms_sincresnet."))
+    system = MODELS.get(str(name).removeprefix("ms_sincresnet."))
     if system is None:
         raise ModelFolderError(
             f"{run / 'hyperparams.yaml'}: its model is {name}; expected one of "
-            f"{', '.join(SYSTEMS)}"
+            f"{', '.join(MODELS)}"
         )
     try:
         return system(

@@ -256,7 +256,7 @@ def network_card(model):
 
     Arguments
     ---------
-    model : System
+    model : GenreModel
         The network.
 
     Returns

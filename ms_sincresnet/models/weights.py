@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch.overrides import TorchFunctionMode
 
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.inference.config import (
+from ms_sincresnet.models.config import (
     CONFIG,
     FORMAT_VERSION,
     check_config,
@@ -46,7 +46,7 @@ def outline(system, arguments):
 
     Returns
     -------
-    System
+    GenreModel
         The network, which cannot compute.
 
     Raises
@@ -79,7 +79,7 @@ def read_network(folder, system=None, **changes):
 
     Returns
     -------
-    System
+    GenreModel
         The network in evaluation mode, with its ``settings``.
 
     Raises
@@ -159,7 +159,7 @@ def write_network(folder, model, settings, **about):
     ---------
     folder : pathlib.Path
         The folder, which is there.
-    model : System
+    model : GenreModel
         The network.
     settings : dict
         As ``read_config`` returns them.
@@ -236,7 +236,7 @@ def whole_files(folder):
         raise ModelFolderError(
             f"{folder}: its hyperparams.yaml and checkpoints would disagree with a new "
             "network; save into a folder of its own, or write all of a model folder by "
-            "ms_sincresnet.inference.model_folder.save_model_folder"
+            "ms_sincresnet.pretrained.model_folder.save_model_folder"
         )
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder}: a file, where a folder was expected")

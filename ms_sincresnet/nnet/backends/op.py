@@ -38,7 +38,7 @@ def filter_and_pool_operator(name, forward, backward, new_masks):
 
     Example
     -------
-    >>> from ms_sincresnet.nnet.fft_blocks import filter_and_pool
+    >>> from ms_sincresnet.nnet.backends.fft import filter_and_pool
     >>> wavs, filters = torch.rand(2, 480), torch.ones(3, 5)
     >>> filter_and_pool(wavs, filters, torch.zeros(3), n_frames=16, padding=2).shape
     torch.Size([2, 3, 16])

@@ -1,5 +1,5 @@
 /* Filters, adds, rectifies and averages blocks of a waveform: the inner loops of
- * simd_blocks.py.
+ * simd.py.
  *
  * A vector holds the same sample of 8 or 16 filters' outputs, so that every step, from
  * the transform to the average, is one operation on vectors. Two real filters are the

@@ -9,6 +9,8 @@ import io
 import json
 import sys
 
+from ms_sincresnet.files import as_utf8
+
 
 def columns(top, timeline):
     """Names of the columns of a flat row.
@@ -63,29 +65,6 @@ def flat_row(row, model):
         suffix = "" if rank == 1 else f"_{rank}"
         flat |= {name + suffix: value for name, value in best.items()}
     return flat | {"model": model}
-
-
-def as_utf8(text):
-    """Text that can be encoded, the odd bytes of a file's name as their codes.
-
-    One name that is no UTF-8 would make the whole file of results unreadable to many.
-
-    Arguments
-    ---------
-    text : str
-        Any text.
-
-    Returns
-    -------
-    str
-        The text.
-
-    Example
-    -------
-    >>> print(as_utf8(b"caf\\xe9.wav".decode(errors="surrogateescape")))
-    caf\\udce9.wav
-    """
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_alike(what, found, expected):

@@ -1,8 +1,8 @@
 """Waveform × filters → affine → ReLU → pooled map by compiled loops.
 
 The fast path of ``filtering`` on a CPU, where the package was installed with a C
-compiler at hand. As in ``fft_blocks``, blocks are filtered by FFT and pooled while in
-cache; ``simd_blocks.c`` does all of it in one go, for a group of filters at a time,
+compiler at hand. As in ``fft``, blocks are filtered by FFT and pooled while in
+cache; ``simd.c`` does all of it in one go, for a group of filters at a time,
 two in each lane of the processor's vectors: they are the real and the imaginary part
 of a complex filter, and their outputs, of a real waveform, those of its output.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.operators import filter_and_pool_operator
+from ms_sincresnet.nnet.backends.op import filter_and_pool_operator
 
 LANES_OF = {"avx512": 16, "avx2": 8}  # floats of a vector, as in setup.py
 SIDE = 64
@@ -28,7 +28,7 @@ def _load_library():
     """The loops compiled for this processor, and its lanes; None and 1 without them."""
     kind = torch.backends.cpu.get_cpu_capability().lower()
     for suffix in EXTENSION_SUFFIXES:
-        file = Path(__file__).with_name(f"_simd_blocks_{kind}{suffix}")
+        file = Path(__file__).with_name(f"_simd_{kind}{suffix}")
         if kind in LANES_OF and file.is_file():
             return ctypes.CDLL(str(file)), LANES_OF[kind]
     return None, 1
@@ -79,7 +79,7 @@ def suits(wavs, filters):
     Arguments
     ---------
     wavs : torch.Tensor [batch, time]
-        Waveforms.
+        InputCheck.
     filters : torch.Tensor [n_filters, kernel_size]
         Filters.
 
@@ -254,7 +254,7 @@ def pointer(tensor):
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def side_by_side(task, *arguments):
+def parallel_map(task, *arguments):
     """Runs a task that waits for compiled loops, in as many threads as PyTorch has.
 
     Arguments
@@ -271,7 +271,7 @@ def side_by_side(task, *arguments):
 
     Example
     -------
-    >>> side_by_side(pow, [2, 3], [2, 2])
+    >>> parallel_map(pow, [2, 3], [2, 2])
     [4, 9]
     """
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
@@ -300,7 +300,7 @@ def _forward(wavs, filters, offsets, n_frames, padding, keep_masks):
             pointer(masks[clip, group] if keep_masks else None),
         )
 
-    side_by_side(task, *_pairs(range(batch), range(len(lanes))))
+    parallel_map(task, *_pairs(range(batch), range(len(lanes))))
     return maps.mul_(gains[:, None]), masks
 
 
@@ -327,7 +327,7 @@ def _backward(grad_maps, wavs, masks, kernel_size, padding):
                 *map(pointer, (sums[split, group], offset_sums[split, group])),
             )
 
-    side_by_side(task, *_pairs(range(splits), range(groups)))
+    parallel_map(task, *_pairs(range(splits), range(groups)))
     sums = column_by_column(sums.sum(0).movedim(1, -1))  # [groups, 2, lanes, 4096]
     # At time −j is the gradient of tap j.
     taps = torch.fft.ifft(torch.complex(sums[:, 0], sums[:, 1])).flip(-1).roll(1, -1)

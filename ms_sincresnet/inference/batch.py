@@ -17,7 +17,7 @@ import torch
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, read_blocks
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.inference.layouts import as_utf8
+from ms_sincresnet.files import as_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def classify_songs(classifier, files, *, jobs=2):
     Example
     -------
     >>> from ms_sincresnet import GenreClassifier, MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> classifier = GenreClassifier.from_hparams(folder)
@@ -310,7 +310,7 @@ def model_identity(classifier):
     Example
     -------
     >>> from ms_sincresnet import GenreClassifier, MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> identity = model_identity(GenreClassifier.from_hparams(folder))

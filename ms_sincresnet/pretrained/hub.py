@@ -10,9 +10,9 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
-from ms_sincresnet.inference.card import read_figures
-from ms_sincresnet.inference.config import CONFIG, FORMAT_VERSION, read_config
-from ms_sincresnet.inference.pretrained import WEIGHTS, outline
+from ms_sincresnet.models.config import CONFIG, FORMAT_VERSION, read_config
+from ms_sincresnet.models.weights import WEIGHTS, outline
+from ms_sincresnet.pretrained.card import read_figures
 
 logger = logging.getLogger(__name__)
 
@@ -294,8 +294,8 @@ def push_folder(
     ms_sincresnet.errors.ModelFolderError: results/nowhere: no such model folder
     """
     # Which stands on SpeechBrain; what is above needs none of it, nor its seconds.
-    from ms_sincresnet.inference.agreement import check_agreement
-    from ms_sincresnet.inference.model_folder import FILES
+    from ms_sincresnet.pretrained.agreement import check_agreement
+    from ms_sincresnet.pretrained.model_folder import FILES
 
     folder = Path(folder).expanduser()
     check_agreement(folder)

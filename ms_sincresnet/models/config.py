@@ -12,7 +12,7 @@ from reprlib import repr as in_short  # values from elsewhere may be of any leng
 
 from ms_sincresnet import __version__
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.nnet.systems import SYSTEMS
+from ms_sincresnet.models.architectures import MODELS
 from ms_sincresnet.nnet.voting import VOTES
 
 CONFIG = "config.json"
@@ -136,15 +136,15 @@ def check_config(config, system=None):
             f"{__version__} reads up to {FORMAT_VERSION}; pip install -U ms_sincresnet"
         )
     name = config.get("system")
-    known = [*SYSTEMS] if system is None else [system.__name__]
+    known = [*MODELS] if system is None else [system.__name__]
     if name not in known:
         hint = ""
-        if name in [*SYSTEMS]:
+        if name in [*MODELS]:
             hint = f"; load it by {name}.from_pretrained, or GenreClassifier's"
         raise ValueError(
             f"its system is {in_short(name)}, expected {' or '.join(known)}{hint}"
         )
-    system = system or SYSTEMS[name]
+    system = system or MODELS[name]
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(system.__init__).parameters.items()

@@ -4,7 +4,7 @@ Filtering is linear and the layer norm one affine a clip, x̂ = ρ (x − μ). S
 filtered in pieces, each alone, and a clip's output is the overlap-add of its own
 pieces', with nothing of its neighbours in it. Then, as ρ > 0,
 ReLU(x̂ ⋆ g + c) = ρ ReLU((x − μ) ⋆ g + c / ρ), and only what follows the filter is done
-clip by clip, by the compiled loops of ``simd_blocks``.
+clip by clip, by the compiled loops of ``simd``.
 """
 
 import ctypes
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet import simd_blocks
-from ms_sincresnet.nnet.simd_blocks import GROUP, LANES, WORK, in_lanes, pointer
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.simd import GROUP, LANES, WORK, in_lanes, pointer
 
 
 class Pieces(NamedTuple):
@@ -66,9 +66,9 @@ def piece_size(clip_samples, hop_samples, kernel_size):
     >>> piece_size(48000, 8000, kernel_size=1001)
     2000
     """
-    if clip_samples % hop_samples or kernel_size > simd_blocks.FFT_SIZE // 2:
+    if clip_samples % hop_samples or kernel_size > simd.FFT_SIZE // 2:
         return None
-    longest = simd_blocks.FFT_SIZE - kernel_size + 1
+    longest = simd.FFT_SIZE - kernel_size + 1
     parts = -(-hop_samples // longest)
     while parts * (kernel_size - 1) <= hop_samples:
         if hop_samples % parts == 0:
@@ -157,13 +157,13 @@ def maps_of_clips(song, scales, banks, n_frames):
     """
     n_clips, n_filters = len(song.clip_means), len(banks[0][0])
     maps = song.centred.new_empty(n_clips, len(banks), n_filters, n_frames)
-    gains = [simd_blocks.gains_of(filters, offsets) for filters, offsets, _ in banks]
+    gains = [simd.gains_of(filters, offsets) for filters, offsets, _ in banks]
     tasks = []
     for nth, (filters, offsets, padding) in enumerate(banks):
         bank = filters / gains[nth][:, None], offsets / gains[nth], padding
         loop = _loop_over(song, scales, bank, maps[:, nth])
         tasks += [(loop, group) for group in range(-(-n_filters // GROUP))]
-    simd_blocks.side_by_side(lambda task: task[0](task[1]), tasks)
+    simd.parallel_map(lambda task: task[0](task[1]), tasks)
     return maps.mul_(torch.stack(gains)[..., None])
 
 
@@ -173,14 +173,14 @@ def _loop_over(song, scales, bank, maps):
     (n_clips, n_filters, n_frames), kernel_size = maps.shape, filters.shape[1]
     (n_pieces, samples), reach = song.centred.shape, kernel_size - 1
     n_outputs = song.span * samples + 2 * padding - reach
-    windows = simd_blocks.Windows(n_outputs, n_frames)
+    windows = simd.Windows(n_outputs, n_frames)
     statistics = [song.means, song.clip_means, scales]
     layout = _Song(
         *(n_pieces, n_clips, song.span, song.hop, samples, reach, reach - padding),
         *(values.data_ptr() for values in statistics),
     )
-    spectra = simd_blocks.spectra_of(F.pad(song.centred, (reach, 0)))
-    roots, responses = simd_blocks.roots_of_unity(), simd_blocks.responses_of(filters)
+    spectra = simd.spectra_of(F.pad(song.centred, (reach, 0)))
+    roots, responses = simd.roots_of_unity(), simd.responses_of(filters)
     lanes, totals = in_lanes(offsets), in_lanes(filters.sum(1))
     # What a constant of 1 gives in the reach beyond the piece that it ends with.
     fading = filters.sum(1, keepdim=True) - filters.flip(1).cumsum(1)
@@ -191,7 +191,7 @@ def _loop_over(song, scales, bank, maps):
         first = GROUP * group
         buffers = torch.empty(4, WORK)
         sums = torch.empty(n_active, n_frames, 2, LANES)
-        simd_blocks.LIBRARY.filter_song(
+        simd.LIBRARY.filter_song(
             *map(pointer, (spectra, responses[group], lanes[group], totals[group])),
             *map(pointer, (fading[group], roots)),
             *(ctypes.byref(windows), ctypes.byref(layout)),

@@ -1,4 +1,4 @@
-"""System: what all systems of Table 1 are, and their way to the Hub."""
+"""GenreModel: what all systems of Table 1 are, and their way to the Hub."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 
-class System(nn.Module, PyTorchModelHubMixin):
+class GenreModel(nn.Module, PyTorchModelHubMixin):
     """What all systems are: front-end, embedding and classifier in a row.
 
     A subclass sets these three, and ``config``, the arguments that rebuild it.
@@ -24,7 +24,7 @@ class System(nn.Module, PyTorchModelHubMixin):
     Example
     -------
     >>> import torch
-    >>> system = System()
+    >>> system = GenreModel()
     >>> system.frontend = system.embedding = nn.Identity()
     >>> system.classifier = nn.Linear(3, 10)
     >>> system(torch.randn(2, 1, 3)).shape
@@ -72,7 +72,7 @@ class System(nn.Module, PyTorchModelHubMixin):
 
         Returns
         -------
-        System
+        GenreModel
             The network in evaluation mode, on the CPU.
 
         Raises
@@ -83,8 +83,8 @@ class System(nn.Module, PyTorchModelHubMixin):
             If its weights are damaged or do not fit.
         """
         # Files are for the layers above, which stand on this one.
-        from ms_sincresnet.inference.hub import fetch
-        from ms_sincresnet.inference.pretrained import read_network
+        from ms_sincresnet.models.weights import read_network
+        from ms_sincresnet.pretrained.hub import fetch
 
         folder = fetch(
             pretrained_model_name_or_path,
@@ -122,7 +122,7 @@ class System(nn.Module, PyTorchModelHubMixin):
         ModelFolderError
             If the folder holds files of SpeechBrain's, which would disagree.
         """
-        from ms_sincresnet.inference.pretrained import whole_files
+        from ms_sincresnet.models.weights import whole_files
 
         with whole_files(save_directory) as folder:
             super().save_pretrained(folder, **options)
@@ -151,7 +151,7 @@ class System(nn.Module, PyTorchModelHubMixin):
             If the repository holds a model folder, of which SpeechBrain's files would
             disagree, or the Hub cannot be reached or refuses it.
         """
-        from ms_sincresnet.inference.hub import hub_errors, refuse_model_folder
+        from ms_sincresnet.pretrained.hub import hub_errors, refuse_model_folder
 
         with hub_errors(repo_id):
             refuse_model_folder(repo_id, options.get("branch"), options.get("token"))
@@ -165,13 +165,13 @@ class System(nn.Module, PyTorchModelHubMixin):
         huggingface_hub.ModelCard
             How to install and load it.
         """
-        from ms_sincresnet.inference.card import network_card
+        from ms_sincresnet.pretrained.card import network_card
 
         return network_card(self)
 
     def _save_pretrained(self, save_directory):
         """The mixin's hook: writes the network's two files."""
-        from ms_sincresnet.inference.pretrained import write_network
+        from ms_sincresnet.models.weights import write_network
 
         write_network(save_directory, self, self.settings)
 

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.operators import needs_gradient
+from ms_sincresnet.nnet.backends.op import needs_gradient
 from ms_sincresnet.nnet.pooling import SpatialPyramidPooling
 
 POOLING_LEVELS = {"spp": (1, 2), "avg": (1,)}

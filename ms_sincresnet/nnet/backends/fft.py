@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.operators import filter_and_pool_operator
+from ms_sincresnet.nnet.backends.op import filter_and_pool_operator
 
 GROUP = 8  # filters at a time: 16 blocks of 4096 samples of each fit the cache
 LEAST_FFT = 4096
@@ -84,7 +84,7 @@ def block_spectra(wavs, plan, padding):
     Arguments
     ---------
     wavs : torch.Tensor [batch, time]
-        Waveforms.
+        InputCheck.
     plan : BlockPlan
         The blocks.
     padding : int

@@ -9,15 +9,15 @@ from pathlib import Path
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.config import CONFIG
-from ms_sincresnet.inference.model_folder import (
+from ms_sincresnet.models.config import CONFIG
+from ms_sincresnet.models.weights import WEIGHTS
+from ms_sincresnet.pretrained.model_folder import (
     FILES,
     check_model_folder,
     missing_files,
     read_model_folder,
 )
-from ms_sincresnet.inference.plain_yaml import read_plainly
-from ms_sincresnet.inference.pretrained import WEIGHTS
+from ms_sincresnet.training.plain_yaml import read_plainly
 
 # What both halves say, beside the network and the genres.
 SHARED = (
@@ -48,7 +48,7 @@ def check_agreement(folder):
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> check_agreement(folder)

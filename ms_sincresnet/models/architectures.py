@@ -2,15 +2,15 @@
 
 from torch import nn
 
+from ms_sincresnet.models.base import GenreModel
 from ms_sincresnet.nnet.classifier import GenreMLP
-from ms_sincresnet.nnet.embedding import ResNetEmbedding
 from ms_sincresnet.nnet.frontend import MSSincNet
 from ms_sincresnet.nnet.mel import LogMelSpectrogram
+from ms_sincresnet.nnet.resnet import ResNetEmbedding
 from ms_sincresnet.nnet.sincnet import FrameNetwork
-from ms_sincresnet.nnet.system import System
 
 
-class MSSincResNet(System):
+class MSSincResNet(GenreModel):
     """The paper's system, Fig. 1: multi-scale SincNet, ResNet, SPP, two linear layers.
 
     With three equal ``kernel_sizes`` and global average pooling, its SincResNet.
@@ -107,7 +107,7 @@ class MSSincResNet(System):
         self.classifier = GenreMLP(self.embedding.embedding_size, hidden_size, n_genres)
 
 
-class MelResNet(System):
+class MelResNet(GenreModel):
     """The paper's baseline of a ResNet on log-mel-spectrograms, section 3.3.
 
     Arguments
@@ -172,7 +172,7 @@ class MelResNet(System):
         self.classifier = GenreMLP(self.embedding.embedding_size, hidden_size, n_genres)
 
 
-class SincNet(System):
+class SincNet(GenreModel):
     """The paper's baseline of the original SincNet on frames of 200 ms, section 3.3.
 
     It is all embedding: ``FrameNetwork`` goes from clips to log-posteriors.
@@ -236,4 +236,4 @@ class SincNet(System):
         self.classifier = nn.Identity()
 
 
-SYSTEMS = {system.__name__: system for system in (MSSincResNet, MelResNet, SincNet)}
+MODELS = {system.__name__: system for system in (MSSincResNet, MelResNet, SincNet)}

@@ -63,7 +63,7 @@ def _classify(arguments):
 
     from tqdm import tqdm
 
-    from ms_sincresnet.inference.catalogue import (
+    from ms_sincresnet.inference.batch import (
         classify_songs,
         find_songs,
         model_identity,
@@ -121,8 +121,8 @@ def _classify_on_ray(arguments):
     if arguments.format not in (None, "parquet"):
         arguments.error("--engine ray writes parquet files")
 
-    from ms_sincresnet.inference.catalogue import read_list
-    from ms_sincresnet.inference.ray_engine import classify_on_ray, find_addresses
+    from ms_sincresnet.inference.batch import read_list
+    from ms_sincresnet.inference.ray import classify_on_ray, find_addresses
 
     listed = read_list(arguments.files_from) if arguments.files_from else []
     songs = find_addresses([*arguments.paths, *listed])
@@ -190,7 +190,7 @@ def _load_classifier(arguments):
 
 def _export(arguments):
     """Makes a model folder of a training run."""
-    from ms_sincresnet.inference.runs import export_run
+    from ms_sincresnet.training.export import export_run
 
     export_run(arguments.run_folder, arguments.folder)
     print(f"written: {arguments.folder}")
@@ -198,7 +198,7 @@ def _export(arguments):
 
 def _push(arguments):
     """Uploads a model folder."""
-    from ms_sincresnet.inference.hub import push_folder
+    from ms_sincresnet.pretrained.hub import push_folder
 
     address = push_folder(
         arguments.folder,
@@ -212,7 +212,7 @@ def _push(arguments):
 
 def _convert(arguments):
     """Makes a model folder of a released checkpoint."""
-    from ms_sincresnet.inference.released import convert_checkpoint
+    from ms_sincresnet.pretrained.released import convert_checkpoint
 
     genres = arguments.genres
     if genres is None:
@@ -229,7 +229,7 @@ def _convert(arguments):
 
 def _onnx(arguments):
     """Exports a clip classifier."""
-    from ms_sincresnet.inference.export import export_onnx
+    from ms_sincresnet.inference.onnx import export_onnx
 
     export_onnx(arguments.model, arguments.file)
     print(f"written: {arguments.file}")
@@ -237,7 +237,7 @@ def _onnx(arguments):
 
 def _info(arguments):
     """Tells what a model is."""
-    from ms_sincresnet.inference.hub import describe
+    from ms_sincresnet.pretrained.hub import describe
 
     facts = describe(arguments.model)
     if arguments.json:
@@ -259,7 +259,8 @@ def _demo(arguments):
 
 def _plot(arguments):
     """Draws a figure, which has a command line of its own."""
-    from ms_sincresnet.plots import command
+
+    from ms_sincresnet.cli import plot as command
 
     parser = argparse.ArgumentParser(
         "ms-sincresnet plot", description=command.__doc__.splitlines()[0]

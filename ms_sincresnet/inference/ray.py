@@ -18,14 +18,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.inference.catalogue import (
+from ms_sincresnet.files import as_utf8
+from ms_sincresnet.inference.batch import (
     classify_songs,
     find_songs,
     is_audio,
     model_identity,
     song_row,
 )
-from ms_sincresnet.inference.layouts import as_utf8, columns, flat_row
+from ms_sincresnet.inference.row_formats import columns, flat_row
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ class ShardClassifier:
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
-    >>> from ms_sincresnet.inference.model_folder import save_model_folder
+    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path")
     >>> save_model_folder(folder / "model", MSSincResNet(2, n_filters=8), ["a", "b"])
     >>> worker = ShardClassifier(folder / "model", None, {}, folder, 1, False)

@@ -17,11 +17,16 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 
 from ms_sincresnet.data.audio import AudioNormalizer
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.card import song_card
-from ms_sincresnet.inference.config import CONFIG
-from ms_sincresnet.inference.plain_yaml import read_plainly
-from ms_sincresnet.inference.pretrained import WEIGHTS, read_network, write_network
-from ms_sincresnet.inference.songs import SongEmbedding, SongVote, Unchanged, Waveforms
+from ms_sincresnet.inference.speechbrain_modules import (
+    Identity,
+    InputCheck,
+    SongEmbedding,
+    VotingClassifier,
+)
+from ms_sincresnet.models.config import CONFIG
+from ms_sincresnet.models.weights import WEIGHTS, read_network, write_network
+from ms_sincresnet.pretrained.card import song_card
+from ms_sincresnet.training.plain_yaml import read_plainly
 
 # What SpeechBrain's classes load; folders of earlier versions hold no more.
 SPEECHBRAIN_FILES = (
@@ -69,15 +74,15 @@ n_genres: {n_genres}
 
 model: !new:ms_sincresnet.{system}
 {config}
-compute_features: !new:ms_sincresnet.inference.songs.Waveforms
-mean_var_norm: !new:ms_sincresnet.inference.songs.Unchanged
-embedding_model: !new:ms_sincresnet.inference.songs.SongEmbedding
+compute_features: !new:ms_sincresnet.inference.speechbrain_modules.InputCheck
+mean_var_norm: !new:ms_sincresnet.inference.speechbrain_modules.Identity
+embedding_model: !new:ms_sincresnet.inference.speechbrain_modules.SongEmbedding
     model: !ref <model>
     clip_samples: !ref <clip_samples>
     hop_samples: !ref <hop_samples>
     batch_size: !ref <batch_size>
     full_scale: !ref <full_scale>
-classifier: !new:ms_sincresnet.inference.songs.SongVote
+classifier: !new:ms_sincresnet.inference.speechbrain_modules.VotingClassifier
     model: !ref <model>
     voting: !ref <voting>
 
@@ -216,7 +221,7 @@ def song_parts(model, settings):
 
     Arguments
     ---------
-    model : System
+    model : GenreModel
         The network.
     settings : dict
         Genres, clips and voting, as ``read_config`` returns them.
@@ -240,10 +245,10 @@ def song_parts(model, settings):
     hparams = {key: value for key, value in settings.items() if key != "genres"}
     cut = {key: value for key, value in hparams.items() if key != "voting"}
     modules = {
-        "compute_features": Waveforms(),
-        "mean_var_norm": Unchanged(),
+        "compute_features": InputCheck(),
+        "mean_var_norm": Identity(),
         "embedding_model": SongEmbedding(model, batch_size=BATCH_SIZE, **cut),
-        "classifier": SongVote(model, hparams["voting"]),
+        "classifier": VotingClassifier(model, hparams["voting"]),
     }
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable(settings["genres"])

@@ -22,10 +22,10 @@ from ms_sincresnet.data.audio import (
     AUDIO_SUFFIXES,
     FOREIGN_SUFFIXES,
     SAMPLE_RATE,
-    atomic_path,
 )
 from ms_sincresnet.data.cache import cache_audio
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
+from ms_sincresnet.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ import sys
 import warnings
 from contextlib import contextmanager
 
-from ms_sincresnet import __version__, commands
+from ms_sincresnet import __version__
+from ms_sincresnet.cli import commands
 from ms_sincresnet.errors import exit_on_user_error
 
 MOST_JOBS = 64
@@ -253,7 +254,7 @@ def _messages():
     """Shows on the error output what concerns the user, and nothing else."""
     from tqdm import tqdm
 
-    from ms_sincresnet.inference.table import printable
+    from ms_sincresnet.files import printable
 
     class Handler(logging.Handler):
         """Writes a line, above a progress bar if there is one."""

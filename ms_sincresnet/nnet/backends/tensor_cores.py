@@ -392,7 +392,7 @@ def filter_and_pool(wavs, filters, offsets, n_frames, padding=0, half=False):
     Arguments
     ---------
     wavs : torch.Tensor [batch, time]
-        Waveforms, float32, on an NVIDIA GPU of the Ampere generation (A100, RTX 30) or
+        InputCheck, float32, on an NVIDIA GPU of the Ampere generation (A100, RTX 30) or
         later; they get no gradient.
     filters : torch.Tensor [n_filters, kernel_size]
         Filters, with the scale of the batch norm on them, float32.

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ms_sincresnet.data.audio import atomic_path
 from ms_sincresnet.errors import ModelFolderError, UserError
-from ms_sincresnet.inference.hub import fetch
-from ms_sincresnet.inference.pretrained import read_network
-from ms_sincresnet.nnet.embedding import ResNetEmbedding, fold_batch_norms
+from ms_sincresnet.files import atomic_path
+from ms_sincresnet.models.architectures import GenreModel
+from ms_sincresnet.models.weights import read_network
 from ms_sincresnet.nnet.filtering import fold_norm
 from ms_sincresnet.nnet.frontend import MSSincNet
+from ms_sincresnet.nnet.resnet import ResNetEmbedding, fold_batch_norms
 from ms_sincresnet.nnet.sincnet import FrameNetwork
-from ms_sincresnet.nnet.systems import System
+from ms_sincresnet.pretrained.hub import fetch
 
 INPUT, OUTPUT = "wavs", "log_posteriors"
 TOLERANCE = 1e-4
@@ -31,7 +31,7 @@ def export_program(model, clip_samples):
 
     Arguments
     ---------
-    model : System
+    model : GenreModel
         The system, such as ``MSSincResNet``.
     clip_samples : int
         Samples of a clip.
@@ -140,7 +140,7 @@ def export_onnx(source, path):
 
     Arguments
     ---------
-    source : str, pathlib.Path or System
+    source : str, pathlib.Path or GenreModel
         A model folder, the name ``user/repository`` on the Hub, or a system with
         ``settings``, such as ``MSSincResNet.from_pretrained`` returns of either.
     path : str or pathlib.Path
@@ -179,7 +179,7 @@ def export_onnx(source, path):
         ) from error
     if Path(path).is_dir():
         raise UserError(f"{path}: a folder; expected the name of the file to write")
-    model = source if isinstance(source, System) else read_network(fetch(source))
+    model = source if isinstance(source, GenreModel) else read_network(fetch(source))
     if not model.settings:
         what = type(model).__name__ if source is model else source
         raise ModelFolderError(

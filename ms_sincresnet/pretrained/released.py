@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from ms_sincresnet.errors import UserError, WeightsError
-from ms_sincresnet.inference.model_folder import save_model_folder
-from ms_sincresnet.nnet.systems import MSSincResNet
+from ms_sincresnet.models.architectures import MSSincResNet
+from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 FULL_SCALE = 32768.0
 

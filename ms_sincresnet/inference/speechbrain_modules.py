@@ -65,12 +65,12 @@ class StrictlyLoaded(nn.Module):
             ) from error
 
 
-class Waveforms(nn.Module):
+class InputCheck(nn.Module):
     """``compute_features``: refuses what is no audio, and passes the rest.
 
     Example
     -------
-    >>> Waveforms()(torch.zeros(1, 0))
+    >>> InputCheck()(torch.zeros(1, 0))
     Traceback (most recent call last):
     ...
     ms_sincresnet.errors.AudioFileError: the audio is empty: 0 samples
@@ -105,12 +105,12 @@ class Waveforms(nn.Module):
         return wavs
 
 
-class Unchanged(nn.Module):
+class Identity(nn.Module):
     """``mean_var_norm``: nothing, since each clip is normalised by the front-end.
 
     Example
     -------
-    >>> Unchanged()(torch.ones(1, 2), torch.ones(1))
+    >>> Identity()(torch.ones(1, 2), torch.ones(1))
     tensor([[1., 1.]])
     """
 
@@ -298,7 +298,7 @@ class SongEmbedding(StrictlyLoaded):
         return split_clips(stretch, self.clip_samples, self.hop_samples)
 
 
-class SongVote(StrictlyLoaded):
+class VotingClassifier(StrictlyLoaded):
     """``classifier``: a song's embeddings to its log-posteriors, by voting.
 
     Arguments
@@ -311,7 +311,7 @@ class SongVote(StrictlyLoaded):
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
-    >>> classify = SongVote(MSSincResNet(n_filters=8))
+    >>> classify = VotingClassifier(MSSincResNet(n_filters=8))
     >>> classify(torch.randn(2, 55, 2560)).shape
     torch.Size([2, 1, 10])
     """
@@ -354,7 +354,7 @@ class SongVote(StrictlyLoaded):
         Example
         -------
         >>> from ms_sincresnet import MSSincResNet
-        >>> classify = SongVote(MSSincResNet(n_filters=8))
+        >>> classify = VotingClassifier(MSSincResNet(n_filters=8))
         >>> classify.clip_log_posteriors(torch.randn(1, 55, 2560))[0].shape
         torch.Size([55, 10])
         """

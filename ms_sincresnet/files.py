@@ -1,0 +1,114 @@
+"""Files that are written whole or not at all, weights, and file names as text."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ms_sincresnet.errors import WeightsError
+
+if TYPE_CHECKING:  # torch takes seconds to load
+    from torch import Tensor
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name that becomes ``path`` when the block ends without an error.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "figures" / "report.txt"
+    >>> with atomic_path(path) as temporary_path:
+    ...     _ = temporary_path.write_text("all of it")
+    >>> path.read_text()
+    'all of it'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Unique per process and thread; short, since path.name may be as long as allowed.
+    temporary_path = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary_path
+        os.replace(temporary_path, path)
+    except BaseException:
+        temporary_path.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_json(data: Any, path: str | os.PathLike) -> None:
+    """Writes a JSON file, whole or not at all."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary_path:
+        temporary_path.write_text(text, encoding="utf-8")
+
+
+def load_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Tensors by name, from a safetensors file or a state dict saved by torch.
+
+    Pickles are read with ``weights_only=True``, so no code in them runs.
+
+    Arguments
+    ---------
+    path
+        The file; the suffix ``.safetensors`` tells the two formats apart.
+
+    Returns
+    -------
+    The tensors, on the CPU.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or holds anything but a dict.
+
+    Example
+    -------
+    >>> load_weights("nowhere.pth")
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.WeightsError: nowhere.pth: no such file of weights
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes provoke
+        # Its message is not quoted: it advises to unpickle the file without checks.
+        raise WeightsError(
+            f"{path}: not a file of weights (a safetensors file, or a state dict "
+            "written by torch.save); nothing in it was run"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(
+            f"{path}: expected a dict of tensors by name; got {type(state).__name__}"
+        )
+    return state
+
+
+def as_utf8(text: str) -> str:
+    """Text that encodes as UTF-8; undecodable bytes of a file name become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """Text with its control characters escaped, safe to print to a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )

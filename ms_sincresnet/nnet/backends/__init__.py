@@ -1,0 +1,1 @@
+"""Faster ways to the same maps: PyTorch's FFT, compiled loops, tensor cores."""

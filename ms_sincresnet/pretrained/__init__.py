@@ -1,0 +1,1 @@
+"""Model folders, the Hub, and what is rendered for them."""
