@@ -20,7 +20,7 @@ import torch
 from measure import compare, run_alone, time_in_turn
 from peers import CONVOLUTIONS, is_installed
 
-from ms_sincresnet.data.clips import CACHES
+from ms_sincresnet.data.dataset import CACHES
 from ms_sincresnet.training.hparams import plain_hparams
 
 HERE = Path(__file__).parent

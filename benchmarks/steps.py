@@ -20,8 +20,7 @@ from ms_sincresnet import (
     vote,
 )
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
-from ms_sincresnet.data.clips import PassSampler, clip_loader_options
-from ms_sincresnet.data.dataset import genre_datasets
+from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
 from ms_sincresnet.data.synthetic import GENRES, render_track
 from ms_sincresnet.inference.batch import classify_songs
 from ms_sincresnet.pretrained.model_folder import save_model_folder

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ms_sincresnet import MSSincNet, MSSincResNet, WarmupStepScheduler
 from ms_sincresnet.data.cache import read_song
-from ms_sincresnet.data.clips import PassSampler, RandomClipDataset, clip_loader_options
+from ms_sincresnet.data.dataset import PassSampler, RandomClipDataset, clip_loader_options
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.training.brain import GenreBrain
 from ms_sincresnet.training.checkpoints import WholeCheckpointer

@@ -112,7 +112,7 @@ def _load(model):
 
 def _draw_representations(arguments):
     """The figure of a clip, from the command line."""
-    from ms_sincresnet.data.audio import repeat_to_length
+    from ms_sincresnet.data.clips import repeat_to_length
 
     classifier = _load(arguments.model)
     rate, n_samples = classifier.hparams.sample_rate, classifier.hparams.clip_samples

@@ -220,33 +220,6 @@ class AudioNormalizer:
         return torch.from_numpy(samples).to(audio.device)
 
 
-def repeat_to_length(wavs, n_samples):
-    """Repeats what is shorter than ``n_samples`` until it is as long.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor [..., time]
-        Samples; at least one.
-    n_samples : int
-        The least length of the result.
-
-    Returns
-    -------
-    wavs : torch.Tensor [..., max(time, n_samples)]
-        ``wavs`` itself where it is long enough.
-
-    Example
-    -------
-    >>> repeat_to_length(torch.tensor([1, 2, 3]), 7)
-    tensor([1, 2, 3, 1, 2, 3, 1])
-    """
-    length = wavs.shape[-1]
-    if length >= n_samples:
-        return wavs
-    times = -(-n_samples // length)
-    return torch.cat([wavs] * times, dim=-1)[..., :n_samples]
-
-
 def _decode(path):
     """Sample rate and blocks [time, channels], by the first library that can."""
     check_file(path)

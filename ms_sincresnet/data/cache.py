@@ -8,11 +8,8 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from ms_sincresnet.data.audio import (
-    SAMPLE_RATE,
-    read_audio,
-    repeat_to_length,
-)
+from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
+from ms_sincresnet.data.clips import repeat_to_length
 from ms_sincresnet.data.sound_files import open_sound_file
 from ms_sincresnet.errors import AudioFileError
 from ms_sincresnet.files import atomic_path

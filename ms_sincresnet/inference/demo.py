@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ms_sincresnet.data.audio import read_audio, read_blocks, repeat_to_length
+from ms_sincresnet.data.audio import read_audio, read_blocks
+from ms_sincresnet.data.clips import repeat_to_length
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.inference.classifier import GenreClassifier
 from ms_sincresnet.inference.predictions import SongPrediction

@@ -9,8 +9,7 @@ import torch
 from speechbrain.utils.checkpoints import mark_as_transfer, register_checkpoint_hooks
 from torch import nn
 
-from ms_sincresnet.data.audio import repeat_to_length
-from ms_sincresnet.data.clips import silent, split_clips
+from ms_sincresnet.data.clips import repeat_to_length, silent, split_clips
 from ms_sincresnet.errors import AudioFileError, WeightsError
 from ms_sincresnet.nnet.voting import song_log_posteriors
 

@@ -8,7 +8,8 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ms_sincresnet.data.clips import PassSampler, silent, split_clips
+from ms_sincresnet.data.clips import silent, split_clips
+from ms_sincresnet.data.dataset import PassSampler
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES

@@ -4,8 +4,7 @@ import logging
 
 from speechbrain.utils.distributed import run_on_main
 
-from ms_sincresnet.data.clips import PassSampler, clip_loader_options
-from ms_sincresnet.data.dataset import genre_datasets
+from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
 from ms_sincresnet.training.brain import GenreBrain
 from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.distributed import rank_and_processes
