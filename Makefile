@@ -38,11 +38,13 @@ quickstart: install  ## Train on synthetic music (offline, minutes) and name a s
 test: lint  ## Run every test, the docstrings' examples too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: $(WITH_EXTRAS)  ## Check style, yaml and spelling
+lint: $(WITH_EXTRAS)  ## Check style, types, the order of imports, yaml and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
 	$(BIN)/codespell
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: install  ## Measure time and memory against the plain pipeline and peers
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
