@@ -1,32 +1,34 @@
-"""Draws what was learned and how, and what a song looks like to the model."""
+"""``ms-sincresnet plot``: loads models and files, and draws a figure of them.
+
+Torch, pandas and matplotlib are imported when a figure is drawn, so that help is
+immediate.
+"""
+
+from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ms_sincresnet.errors import UserError, exit_on_user_error
-from ms_sincresnet.plots.drawing import save_figure
-from ms_sincresnet.plots.filters import plot_filters
-from ms_sincresnet.plots.representations import plot_representations
-from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
-from ms_sincresnet.plots.training import (
-    LOG,
-    plot_confusion_matrix,
-    plot_losses,
-    read_confusion_matrix,
-    read_losses,
-)
+from ms_sincresnet.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from ms_sincresnet.models import GenreModel
+    from ms_sincresnet.nnet.filterbank import SincFilterbank
 
 SUFFIXES = (".png", ".pdf", ".svg")
+MODEL: dict[str, Any] = {
+    "metavar": "MODEL",
+    "help": "a model folder, or user/repository on the Hub",
+}
 
 
-def add_arguments(parser):
-    """Adds the commands, one a figure.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        The parser. What it parses is for ``run``.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds one subcommand per figure; ``run`` takes the parsed arguments.
 
     Example
     -------
@@ -35,196 +37,199 @@ def add_arguments(parser):
     >>> parser.parse_args(["loss", "results/run"]).logs
     [PosixPath('results/run')]
     """
-    commands = parser.add_subparsers(dest="figure", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
 
-    def add(draw, name, text):
-        command = commands.add_parser(name, help=text, description=f"{text}.")
+    def add(name: str, draw, text: str) -> argparse.ArgumentParser:
+        description = f"{text[0].upper()}{text[1:]}."
+        command = commands.add_parser(name, help=text, description=description)
         command.set_defaults(draw=draw)
-        command.add_argument(
-            "--output",
-            type=_image_path,
-            help="the image to write, .png, .pdf or .svg (default: a .png in this "
-            "folder, named after the figure)",
-        )
+        text = f"image to write: {', '.join(SUFFIXES)} (default: FIGURE.png)"
+        command.add_argument("--output", type=_image_path, metavar="FILE", help=text)
         return command
 
-    add_model = {"metavar": "MODEL", "help": "a model folder"}
-    add_audio = {"metavar": "AUDIO", "type": Path, "help": "a song"}
-    command = add(
-        _draw_representations,
-        "representations",
-        "a clip's spectrograms beside the maps that the model learned (Fig. 4)",
-    )
-    command.add_argument("model", **add_model)
-    command.add_argument("audio", **add_audio)
-    command.add_argument(
-        "--start", type=_seconds, default=0.0, help="where the clip starts, in s"
-    )
+    def add_for_song(*figure) -> argparse.ArgumentParser:
+        command = add(*figure)
+        command.add_argument("song", metavar="SONG", type=Path, help="an audio file")
+        command.add_argument("--model", required=True, **MODEL)
+        return command
 
-    command = add(_draw_losses, "loss", "training losses of several runs (Fig. 5)")
-    command.add_argument(
-        "logs", metavar="LOG", type=Path, nargs="+", help=f"a run's folder or its {LOG}"
-    )
-    command.add_argument("--labels", nargs="+", help="names of the runs, in order")
-
-    command = add(
-        _draw_filters, "filters", "what the filters became and where they started"
-    )
-    command.add_argument("model", **add_model)
-
-    command = add(_draw_confusion_matrix, "confusion", "a confusion matrix")
-    command.add_argument(
-        "csv", metavar="CSV", type=Path, help="a confusion_matrix.csv of a test"
-    )
-
-    command = add(_draw_timeline, "timeline", "the genres of a song over its time")
-    command.add_argument("model", **add_model)
-    command.add_argument("audio", **add_audio)
+    add_for_song("timeline", _draw_timeline, "the genres of a song over time")
+    text = "spectrograms of a clip next to the maps of the learned filters (Fig. 4)"
+    command = add_for_song("representations", _draw_representations, text)
+    text = "start of the clip (default: 0)"
+    command.add_argument("--start", type=float, default=0, metavar="SECONDS", help=text)
+    text = "frequency responses of the learned filters, and shifts of their cut-offs"
+    add("filters", _draw_filters, text).add_argument("model", **MODEL)
+    command = add("loss", _draw_losses, "training losses of several runs (Fig. 5)")
+    text = "a run's folder or its train_log.txt"
+    command.add_argument("logs", metavar="RUN", type=Path, nargs="+", help=text)
+    text = "names of the runs, in order"
+    command.add_argument("--labels", metavar="LABEL", nargs="+", help=text)
+    command = add("confusion", _draw_confusion_matrix, "the confusion matrix of a test")
+    text = "the test's confusion_matrix.csv"
+    command.add_argument("csv", metavar="CSV", type=Path, help=text)
 
 
-def _image_path(text):
-    """A path that figures can be written to."""
-    path = Path(text)
-    if path.suffix not in SUFFIXES:
-        raise argparse.ArgumentTypeError(
-            f"expected a name that ends in {', '.join(SUFFIXES)}; got {text!r}"
+def run(arguments: argparse.Namespace) -> None:
+    """Draws a figure, writes it and prints its path."""
+    from ms_sincresnet.plots.drawing import save_figure
+
+    figure, path = arguments.draw(arguments), arguments.output
+    if path is None:
+        prefix = f"{arguments.song.stem}_" if hasattr(arguments, "song") else ""
+        path = Path(f"{prefix}{arguments.figure}.png")
+    save_figure(figure, path)
+    print(f"written: {path}")
+
+
+def cutoff_table(model: GenreModel) -> DataFrame:
+    """Initial and current cut-offs of a model's filters, one row per filter.
+
+    Columns: scale and filter (from 0), kernel_size, init_low_hz, init_high_hz, low_hz,
+    high_hz.
+
+    Example
+    -------
+    >>> from ms_sincresnet import MSSincResNet
+    >>> table = cutoff_table(MSSincResNet(n_filters=8))
+    >>> len(table), (table.low_hz == table.init_low_hz).all().item()
+    (24, True)
+    """
+    import pandas as pd
+
+    tables, init = [], model.config["init"]
+    for scale, bank in enumerate(_filterbanks(model)):
+        size = bank.n_filters, bank.kernel_size, bank.sample_rate
+        names = ("init_low_hz", "init_high_hz", "low_hz", "high_hz")
+        cutoffs = *type(bank)(*size, init).cutoffs(), *bank.cutoffs()
+        table = {"scale": scale, "filter": range(size[0]), "kernel_size": size[1]}
+        for name, hz in zip(names, cutoffs, strict=True):
+            table[name] = hz.detach().numpy()
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _filterbanks(model: GenreModel) -> list[SincFilterbank]:
+    """The filterbanks of a model, one per scale."""
+    from ms_sincresnet.nnet.filterbank import SincFilterbank
+
+    banks = [part for part in model.modules() if isinstance(part, SincFilterbank)]
+    if not banks:
+        raise UserError(
+            "the model has no learned filters; expected one with a SincFilterbank, "
+            f"such as MSSincResNet or SincNet; got {type(model).__name__}"
         )
-    return path
+    return banks
 
 
-def _seconds(text):
-    """A time in a song."""
-    try:
-        time_s = float(text)
-    except ValueError:
-        time_s = -1
-    if not 0 <= time_s < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a time ≥ 0 in s; got {text!r}")
-    return time_s
+def _load_model(source: str) -> GenreModel:
+    """The model of a folder or of the Hub."""
+    from ms_sincresnet.models.hub import fetch
+    from ms_sincresnet.pretrained.model_folder import read_model_folder
+
+    return read_model_folder(fetch(source))
 
 
-def _load(model):
-    """The classifier of a model folder."""
+def _draw_timeline(arguments: argparse.Namespace) -> Figure:
+    """The genres of a song over time."""
     from ms_sincresnet import GenreClassifier
+    from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
 
-    return GenreClassifier.from_pretrained(model)
+    classifier = GenreClassifier.from_pretrained(arguments.model)
+    song = classifier.predict_song(arguments.song)
+    posteriors = song.timeline()
+    share = {"majority": "votes", "mean": "mean posterior"}[classifier.hparams.voting]
+    title = (
+        f"{arguments.song.name}: {song.genre}, {song.shares[song.genre]:.0%} of the "
+        f"{share} of {posteriors.notna().all(axis=1).sum()} clips"
+    )
+    envelope = read_envelope(arguments.song, classifier.hparams.sample_rate)
+    return plot_timeline(posteriors, song.duration, title, envelope)
 
 
-def _draw_representations(arguments):
-    """The figure of a clip, from the command line."""
+def _draw_representations(arguments: argparse.Namespace) -> Figure:
+    """Spectrograms and learned maps of a clip."""
+    import torch
+
+    from ms_sincresnet.data.audio import read_audio
     from ms_sincresnet.data.clips import repeat_to_length
+    from ms_sincresnet.nnet.frontend import MSSincNet
+    from ms_sincresnet.plots.representations import plot_representations
 
-    classifier = _load(arguments.model)
-    rate, n_samples = classifier.hparams.sample_rate, classifier.hparams.clip_samples
-    wav = repeat_to_length(classifier.load_audio(arguments.audio), n_samples)
-    start = round(arguments.start * rate)
-    if start + n_samples > len(wav):
+    model, start_s = _load_model(arguments.model), arguments.start
+    frontend: Any = model.frontend
+    if not isinstance(frontend, MSSincNet):
         raise UserError(
-            f"{arguments.audio}: the last clip of {n_samples / rate:g} s starts at "
-            f"{(len(wav) - n_samples) / rate:g} s; got {arguments.start:g} s"
+            "the model has no learned maps; expected one with the front-end MSSincNet, "
+            f"such as MSSincResNet; its front-end is {type(frontend).__name__}"
         )
-    embedding = classifier.mods.embedding_model
-    clip = embedding.full_scale * wav[start : start + n_samples]
-    end_s = arguments.start + n_samples / rate
-    title = f"{arguments.audio.name}, {arguments.start:g} to {end_s:g} s"
-    return plot_representations(embedding.frontend, clip, arguments.start, title)
-
-
-def _draw_losses(arguments):
-    """The figure of losses, from the command line."""
-    names = arguments.labels or _names_of_runs(arguments.logs)
-    if len(names) != len(arguments.logs) or len(set(names)) != len(names):
+    rate, n_samples = model.config["sample_rate"], model.settings["clip_samples"]
+    samples = torch.from_numpy(read_audio(arguments.song, rate))
+    song = repeat_to_length(samples, n_samples)
+    last_s, clip_s = (len(song) - n_samples) / rate, n_samples / rate
+    if not 0 <= start_s <= last_s:
         raise UserError(
-            f"expected a label of its own for each of the {len(arguments.logs)} runs; "
-            f"got {', '.join(names)}"
+            f"{arguments.song}: --start must lie between 0 and {last_s:g} s, where the "
+            f"last clip of {clip_s:g} s starts; got {start_s:g} s"
         )
-    losses = [read_losses(path) for path in arguments.logs]
-    return plot_losses(dict(zip(names, losses, strict=True)))
+    start = round(start_s * rate)
+    clip = song[start : start + n_samples]
+    with torch.no_grad():
+        maps = frontend(model.settings["full_scale"] * clip[None])[0].numpy()
+        cutoffs = [bank.cutoffs() for bank in frontend.banks]
+    centres_hz = [((low + high) / 2).numpy() for low, high in cutoffs]
+    sizes = [bank.kernel_size for bank in frontend.banks]
+    title = f"{arguments.song.name}, {start_s:g} to {start_s + clip_s:g} s"
+    return plot_representations(
+        clip.numpy(), rate, maps, centres_hz, sizes, start_s, title
+    )
 
 
-def _names_of_runs(paths):
-    """What tells the folders of runs apart."""
+def _draw_filters(arguments: argparse.Namespace) -> Figure:
+    """Responses and cut-offs of a model's filters."""
+    from ms_sincresnet.plots.filters import plot_filters
+
+    model = _load_model(arguments.model)
+    table, banks = cutoff_table(model), _filterbanks(model)
+    taps = [bank.filters().detach().numpy() for bank in banks]
+    title = f"{arguments.model}: learned filters"
+    return plot_filters(table, taps, banks[0].sample_rate, title)
+
+
+def _draw_losses(arguments: argparse.Namespace) -> Figure:
+    """Training losses of several runs."""
+    from ms_sincresnet.plots.training import plot_losses, read_losses
+
+    logs = arguments.logs
+    labels = arguments.labels or _run_names(logs)
+    if len(labels) != len(logs) or len(set(labels)) != len(labels):
+        found = ", ".join(labels)
+        raise UserError(
+            f"expected {len(logs)} different labels, one per run; got {found}"
+        )
+    losses = [read_losses(path) for path in logs]
+    return plot_losses(dict(zip(labels, losses, strict=True)))
+
+
+def _run_names(paths: list[Path]) -> list[str]:
+    """Paths of the runs' folders below their common parent."""
     paths = [path.resolve() for path in paths]
     folders = [path if path.is_dir() else path.parent for path in paths]
     root = os.path.commonpath([folder.parent for folder in folders])
     return [os.path.relpath(folder, root) for folder in folders]
 
 
-def _draw_filters(arguments):
-    """The figure of filters, from the command line."""
-    model = _load(arguments.model).hparams.model
-    return plot_filters(model, f"{arguments.model}: learned filters")
+def _draw_confusion_matrix(arguments: argparse.Namespace) -> Figure:
+    """The confusion matrix of a test."""
+    from ms_sincresnet.plots import training
+
+    matrix = training.read_confusion_matrix(arguments.csv)
+    return training.plot_confusion_matrix(matrix, arguments.csv.resolve().parent.name)
 
 
-def _draw_confusion_matrix(arguments):
-    """The figure of a confusion matrix, from the command line."""
-    matrix = read_confusion_matrix(arguments.csv)
-    return plot_confusion_matrix(matrix, arguments.csv.resolve().parent.name)
-
-
-def _draw_timeline(arguments):
-    """The figure of a song, from the command line."""
-    classifier = _load(arguments.model)
-    song = classifier.predict_song(arguments.audio)
-    posteriors = song.timeline()
-    of = {"majority": "votes", "mean": "mean posterior"}[classifier.hparams.voting]
-    title = (
-        f"{arguments.audio.name}: {song.genre}, {song.shares[song.genre]:.0%} of the "
-        f"{of} of {posteriors.notna().all(axis=1).sum()} clips"
-    )
-    envelope = read_envelope(arguments.audio, classifier.hparams.sample_rate)
-    return plot_timeline(posteriors, song.duration, title, envelope)
-
-
-def run(arguments):
-    """Draws a figure, writes it and tells where.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        What was parsed.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or of another kind than expected.
-
-    Example
-    -------
-    >>> from matplotlib.figure import Figure
-    >>> path = getfixture("tmp_path") / "empty.pdf"
-    >>> arguments = argparse.Namespace(draw=lambda arguments: Figure(), output=path)
-    >>> run(arguments)  # doctest: +ELLIPSIS
-    written: ...empty.pdf
-    """
-    figure = arguments.draw(arguments)
-    path = arguments.output
-    if path is None:
-        of = f"{arguments.audio.stem}_" if hasattr(arguments, "audio") else ""
-        path = Path(f"{of}{arguments.figure}{SUFFIXES[0]}")
-    save_figure(figure, path)
-    print(f"written: {path}")
-
-
-def main(argv=None):
-    """Draws a figure from the command line.
-
-    Arguments
-    ---------
-    argv : list of str, optional
-        The command line.
-
-    Example
-    -------
-    >>> main(["confusion", "nowhere.csv"])
-    Traceback (most recent call last):
-    ...
-    SystemExit: error: nowhere.csv: no such file; expected a confusion_matrix.csv
-    """
-    parser = argparse.ArgumentParser(
-        "python -m ms_sincresnet.plots", description=__doc__.splitlines()[0]
-    )
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    with exit_on_user_error():
-        run(arguments)
+def _image_path(text: str) -> Path:
+    """A path with an image suffix."""
+    path, known = Path(text), ", ".join(SUFFIXES)
+    if path.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"expected a name in {known}; got {text!r}")
+    return path
