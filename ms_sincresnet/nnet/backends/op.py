@@ -1,119 +1,133 @@
-"""Fast paths as operators of PyTorch, which compiled and traced callers know."""
+"""The autograd operators of the backends, and the geometry that these share."""
+
+from collections.abc import Callable
 
 import torch
-
-FORWARD = (
-    "(Tensor wavs, Tensor filters, Tensor offsets, int n_frames, int padding, "
-    "bool keep_masks) -> (Tensor, Tensor)"
-)
-BACKWARD = (
-    "(Tensor grad_maps, Tensor wavs, Tensor masks, int kernel_size, int padding) "
-    "-> (Tensor, Tensor)"
-)
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
-def filter_and_pool_operator(name, forward, backward, new_masks):
-    """Makes ReLU(x ⋆ g + c), pooled, an operator, and its gradient another one.
+def filter_and_pool_operator(
+    name: str,
+    forward: Callable[..., Tensor],
+    backward: Callable[..., tuple[Tensor, Tensor]],
+    mask_shape: Callable[..., tuple[int, ...]],
+    options: str = "",
+) -> Callable[..., Tensor]:
+    """Registers ReLU(x ⋆ g + c), pooled, and its gradient as operators of PyTorch.
 
-    Arguments
-    ---------
-    name : str
-        Its name in ``torch.ops.ms_sincresnet``; that of its gradient ends with
-        ``_backward``.
-    forward : callable
-        (wavs, filters, offsets, n_frames, padding, keep_masks) → maps, masks. The masks
-        tell which activations are positive, or are empty if not to be kept.
-    backward : callable
-        (grad_maps, wavs, masks, kernel_size, padding) → gradients of filters and
-        offsets.
-    new_masks : callable
-        (wavs, filters, n_frames, padding, keep_masks) → masks, uninitialised.
+    So callers can be traced, compiled and exported. The backward pass needs one bit per
+    activation, its sign, in masks whose layout is the backend's own:
 
-    Returns
-    -------
-    callable
-        (wavs [batch, time], filters [n_filters, kernel_size], offsets [n_filters],
-        n_frames, padding=0) → maps [batch, n_filters, n_frames], differentiable in
-        filters and offsets.
+    * ``mask_shape(batch, n_filters, kernel_size, n_outputs, n_frames)``, in bytes
+    * ``forward(wavs, filters, offsets, n_frames, padding, masks, *options)`` returns
+      the maps, and fills the masks unless they are None
+    * ``backward(grad_maps, wavs, masks, kernel_size, padding, *options)`` returns the
+      gradients of filters and offsets; the waveform gets none
 
-    Example
-    -------
-    >>> from ms_sincresnet.nnet.backends.fft import filter_and_pool
-    >>> wavs, filters = torch.rand(2, 480), torch.ones(3, 5)
-    >>> filter_and_pool(wavs, filters, torch.zeros(3), n_frames=16, padding=2).shape
-    torch.Size([2, 3, 16])
+    ``options`` declares further arguments, as in "bool half, ".
     """
-    options = {"mutates_args": ()}
+
+    def new_masks(wavs, filters, n_frames, padding, keep_masks):
+        shape: tuple[int, ...] = (0,)
+        if keep_masks:
+            n_samples = n_outputs(wavs, filters.shape[1], padding)
+            shape = mask_shape(wavs.shape[0], *filters.shape, n_samples, n_frames)
+        return wavs.new_empty(shape, dtype=torch.uint8)
+
+    def compute(wavs, filters, offsets, n_frames, padding, *rest):
+        *options, keep_masks = rest
+        masks = new_masks(wavs, filters, n_frames, padding, keep_masks)
+        kept = masks if keep_masks else None
+        maps = forward(wavs, filters, offsets, n_frames, padding, kept, *options)
+        return maps, masks
+
     operator = torch.library.custom_op(
-        f"ms_sincresnet::{name}", forward, schema=FORWARD, **options
+        f"ms_sincresnet::{name}",
+        compute,
+        mutates_args=(),
+        schema="(Tensor wavs, Tensor filters, Tensor offsets, SymInt n_frames, "
+        f"SymInt padding, {options}bool keep_masks) -> (Tensor, Tensor)",
     )
     gradient = torch.library.custom_op(
-        f"ms_sincresnet::{name}_backward", backward, schema=BACKWARD, **options
+        f"ms_sincresnet::{name}_backward",
+        backward,
+        mutates_args=(),
+        schema="(Tensor grad_maps, Tensor wavs, Tensor masks, SymInt kernel_size, "
+        f"SymInt padding, {options}".rstrip(", ")
+        + ") -> (Tensor, Tensor)",
     )
 
     @operator.register_fake
-    def _fake(wavs, filters, offsets, n_frames, padding, keep_masks):
-        """Shapes, for tracing."""
-        maps = wavs.new_empty(wavs.shape[0], len(filters), n_frames)
-        return maps, new_masks(wavs, filters, n_frames, padding, keep_masks)
+    def _(wavs, filters, offsets, n_frames, padding, *rest):
+        maps = wavs.new_empty(wavs.shape[0], filters.shape[0], n_frames)
+        return maps, new_masks(wavs, filters, n_frames, padding, rest[-1])
 
     @gradient.register_fake
-    def _fake_gradient(grad_maps, wavs, masks, kernel_size, padding):
-        """Shapes, for tracing."""
+    def _(grad_maps, wavs, masks, kernel_size, padding, *options):
         n_filters = grad_maps.shape[1]
         grad_filters = grad_maps.new_empty(n_filters, kernel_size)
         return grad_filters, grad_maps.new_empty(n_filters)
 
-    def _keep(ctx, inputs, output):
-        """Keeps the waveforms and the masks."""
-        wavs, filters, _, _, padding, _ = inputs
+    def setup_context(ctx, inputs, output):
+        wavs, filters, _, _, padding, *options, _ = inputs
         ctx.save_for_backward(wavs, output[1])
-        ctx.arguments = filters.shape[1], padding
-        ctx.set_materialize_grads(False)  # the masks' would be as large as they are
+        ctx.arguments = filters.shape[1], padding, *options
+        ctx.set_materialize_grads(False)  # those of the masks are as large as the masks
 
-    def _propagate(ctx, grad_maps, _):
-        """Gradients of the arguments; the waveform gets none."""
+    def propagate(ctx, grad_maps, _):
+        constants = [None] * (len(ctx.arguments) + 1)
         if grad_maps is None:
-            return (None,) * 6
+            return None, None, None, *constants
         return (
             None,
             *gradient(grad_maps, *ctx.saved_tensors, *ctx.arguments),
-            *[None] * 3,
+            *constants,
         )
 
-    operator.register_autograd(_propagate, setup_context=_keep)
+    operator.register_autograd(propagate, setup_context=setup_context)
 
-    def filter_and_pool(wavs, filters, offsets, n_frames, padding=0):
-        """Filters, adds, rectifies and averages: ReLU(x ⋆ g + c), pooled."""
-        needs_masks = torch.is_grad_enabled() and (
-            filters.requires_grad or offsets.requires_grad
+    def filter_and_pool(wavs, filters, offsets, n_frames, padding=0, *options):
+        """ReLU(x ⋆ g + c) of clips [batch, time], pooled: [batch, n_filters, n_frames].
+
+        Filters [n_filters, kernel_size] and offsets [n_filters] get a gradient.
+        """
+        learns = filters.requires_grad or offsets.requires_grad
+        keep_masks = torch.is_grad_enabled() and learns
+        n_samples = n_outputs(wavs, filters.shape[1], padding)
+        # Frames shorter than a sample are copies: backends need not know of them.
+        maps, _ = operator(
+            *(wavs.detach(), filters, offsets, min(n_frames, n_samples), padding),
+            *(*options, keep_masks),
         )
-        return operator(wavs, filters, offsets, n_frames, padding, needs_masks)[0]
+        return maps if n_frames <= n_samples else F.adaptive_avg_pool1d(maps, n_frames)
 
     return filter_and_pool
 
 
-def needs_gradient(module, inputs):
-    """Whether a backward pass may follow, so that shortcuts are out of the question.
+def n_outputs(wavs: Tensor, kernel_size: int, padding: int) -> int:
+    """Samples of a filter's output, for clips with zeros at either end."""
+    return wavs.shape[1] + 2 * padding - kernel_size + 1
 
-    Arguments
-    ---------
-    module : torch.nn.Module
-        A module.
-    inputs : torch.Tensor
-        What it is given.
 
-    Returns
-    -------
-    bool
-        Whether its parameters or the inputs may get a gradient.
+def overlapping_blocks(
+    wavs: Tensor, padding: int, size: int, hop: int, n_blocks: int
+) -> Tensor:
+    """The input [batch, n_blocks, size] that each block of ``hop`` outputs needs."""
+    reach = (n_blocks - 1) * hop + size
+    return F.pad(wavs, (padding, reach - padding - wavs.shape[1])).unfold(1, size, hop)
 
-    Example
-    -------
-    >>> with torch.no_grad():
-    ...     needs_gradient(torch.nn.Linear(1, 1), torch.zeros(1))
-    False
-    """
+
+def pool_windows(
+    n_samples: int, n_frames: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Start and end of each frame's samples in ``adaptive_avg_pool1d``."""
+    edges = torch.arange(n_frames + 1, device=device) * n_samples
+    return edges[:-1] // n_frames, -(-edges[1:] // n_frames)
+
+
+def needs_gradient(module: nn.Module, inputs: Tensor) -> bool:
+    """True if a backward pass may follow, which rules out inference's shortcuts."""
     return torch.is_grad_enabled() and (
         inputs.requires_grad or any(p.requires_grad for p in module.parameters())
     )
