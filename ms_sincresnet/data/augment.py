@@ -1,21 +1,19 @@
-"""Augmentations of clips, active in training only."""
+"""Augmentations of clips, active in training only (the paper's section 2.3)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class RandomGain(nn.Module):
     """Multiplies each clip by a random gain.
 
-    The paper's section 2.3. Behind the network's layer norm a gain alone changes
-    nothing; it does where noise of fixed size is added, or without a layer norm.
+    The network's layer norm undoes a gain. It matters where noise of a fixed size is
+    added, or without the layer norm.
 
     Arguments
     ---------
-    low : float
-        Least gain.
-    high : float
-        Greatest gain.
+    low, high
+        Bounds of the gain.
 
     Example
     -------
@@ -24,44 +22,32 @@ class RandomGain(nn.Module):
     tensor([[1., 1., 1.]])
     """
 
-    def __init__(self, low=0.9, high=1.1):
+    def __init__(self, low: float = 0.9, high: float = 1.1):
         super().__init__()
         if low > high:
             raise ValueError(f"low must not exceed high; got {low} and {high}")
         self.low, self.high = low, high
 
-    def forward(self, wavs):
-        """Multiplies in training, passes in evaluation.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips.
-
-        Returns
-        -------
-        torch.Tensor [batch, time]
-            Clips.
-        """
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Scaled clips [batch, time] in training, the same clips in evaluation."""
         if not self.training:
             return wavs
-        gains = torch.empty_like(wavs[:, :1]).uniform_(self.low, self.high)
-        return wavs * gains
+        return wavs * torch.empty_like(wavs[:, :1]).uniform_(self.low, self.high)
 
 
 class GaussianNoise(nn.Module):
-    """Adds white Gaussian noise.
+    """Adds white Gaussian noise, by default relative to the clip's root mean square.
 
-    The paper's section 2.3, σ = 0.02, whose scale it does not say. Here it is the
-    clip's root mean square, that is the scale of the normalised input.
+    The paper does not give the scale of its σ = 0.02. Relative noise is on the scale
+    of the normalised input.
 
     Arguments
     ---------
-    std : float
+    std
         Standard deviation of the noise.
-    relative : bool
-        Whether ``std`` is in units of the clip's root mean square; else in units of
-        the samples.
+    relative
+        True if ``std`` is relative to the clip's root mean square, False if it is in
+        units of the samples.
 
     Example
     -------
@@ -71,25 +57,14 @@ class GaussianNoise(nn.Module):
     0.5
     """
 
-    def __init__(self, std=0.02, relative=True):
+    def __init__(self, std: float = 0.02, relative: bool = True):
         super().__init__()
         if std < 0:
             raise ValueError(f"std must not be negative; got {std}")
         self.std, self.relative = std, relative
 
-    def forward(self, wavs):
-        """Adds noise in training, passes in evaluation.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips.
-
-        Returns
-        -------
-        torch.Tensor [batch, time]
-            Clips.
-        """
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Noisy clips [batch, time] in training, the same clips in evaluation."""
         if not self.training:
             return wavs
         noise = torch.randn_like(wavs) * self.std
