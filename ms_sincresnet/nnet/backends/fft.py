@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.backends.op import (
+    Sizes,
     filter_and_pool_operator,
-    n_outputs,
     overlapping_blocks,
     pool_windows,
 )
@@ -120,30 +120,24 @@ def spread(grads: Tensor, positive: Tensor) -> Tensor:
 
 
 def _forward(
-    wavs: Tensor,
-    filters: Tensor,
-    offsets: Tensor,
-    n_frames: int,
-    padding: int,
-    masks: Tensor | None,
+    wavs: Tensor, filters: Tensor, offsets: Tensor, sizes: Sizes, masks: Tensor | None
 ) -> Tensor:
     """Maps; a byte of the masks [batch, groups, n_blocks, hop] holds eight filters."""
-    n_filters, kernel_size = filters.shape
-    plan = plan_blocks(n_outputs(wavs, kernel_size, padding), n_frames, kernel_size)
-    spectra = _spectra(wavs, plan, padding)
+    plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
+    spectra = _spectra(wavs, plan, sizes.padding)
     # Correlation, as conv1d: the filters' spectra are conjugated. The lazy conj() is
     # lost where a compiled caller runs this.
     responses = torch.fft.rfft(filters, plan.fft_size).conj_physical()[:, None]
     offsets = plan.fft_size * offsets[:, None]
-    maps = wavs.new_empty(len(wavs), n_filters, n_frames)
+    maps = wavs.new_empty(sizes.batch, sizes.n_filters, sizes.n_frames)
     for clips in _at_a_time(wavs):
-        for group, few in enumerate(_groups(n_filters)):
+        for group, few in enumerate(_groups(sizes.n_filters)):
             product = spectra[clips] * responses[few]
             # At frequency 0 an offset is added to every sample at no cost.
             product[..., 0] += offsets[few]
             activations = torch.fft.irfft(product, plan.fft_size).relu_()
             averages = average(activations, plan.hop, plan.frames)
-            maps[clips, few] = averages.flatten(2)[..., :n_frames]
+            maps[clips, few] = averages.flatten(2)[..., : sizes.n_frames]
             if masks is not None:
                 bits = activations[..., : plan.hop].bool().view(torch.uint8)
                 bits = bits << _places(few, bits.device)
@@ -152,18 +146,17 @@ def _forward(
 
 
 def _backward(
-    grad_maps: Tensor, wavs: Tensor, masks: Tensor, kernel_size: int, padding: int
+    grad_maps: Tensor, wavs: Tensor, masks: Tensor, sizes: Sizes
 ) -> tuple[Tensor, Tensor]:
     """Gradients of filters and offsets."""
-    n_filters, n_frames = grad_maps.shape[1:]
-    plan = plan_blocks(n_outputs(wavs, kernel_size, padding), n_frames, kernel_size)
-    conj_spectra = _spectra(wavs, plan, padding).conj_physical()
-    grad_maps = F.pad(grad_maps, (0, plan.n_blocks * plan.frames - n_frames))
+    plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
+    conj_spectra = _spectra(wavs, plan, sizes.padding).conj_physical()
+    grad_maps = F.pad(grad_maps, (0, plan.n_blocks * plan.frames - sizes.n_frames))
     grad_maps = grad_maps.unflatten(-1, (plan.n_blocks, plan.frames))
-    grad_responses = conj_spectra.new_zeros(n_filters, conj_spectra.shape[-1])
-    grad_offsets = grad_maps.new_zeros(n_filters)
+    grad_responses = conj_spectra.new_zeros(sizes.n_filters, conj_spectra.shape[-1])
+    grad_offsets = grad_maps.new_zeros(sizes.n_filters)
     for clips in _at_a_time(wavs):
-        for group, few in enumerate(_groups(n_filters)):
+        for group, few in enumerate(_groups(sizes.n_filters)):
             bits = masks[clips, group, None] >> _places(few, masks.device)
             grad = spread(grad_maps[clips, few], (bits & 1).to(grad_maps.dtype))
             grad = torch.fft.rfft(grad, plan.fft_size)
@@ -171,15 +164,13 @@ def _backward(
             grad_responses[few] += grad.mul_(conj_spectra[clips]).sum((0, 2))
     # The correlation's spectrum is conjugated, so its gradient is reversed in time.
     grad_filters = torch.fft.irfft(grad_responses.conj_physical_(), plan.fft_size)
-    return grad_filters[:, :kernel_size].contiguous(), grad_offsets
+    return grad_filters[:, : sizes.kernel_size].contiguous(), grad_offsets
 
 
-def _mask_shape(
-    batch: int, n_filters: int, kernel_size: int, n_outputs: int, n_frames: int
-) -> tuple[int, ...]:
+def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
     """One bit per activation of each block."""
-    plan = plan_blocks(n_outputs, n_frames, kernel_size)
-    return batch, len(_groups(n_filters)), plan.n_blocks, plan.hop
+    plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
+    return sizes.batch, len(_groups(sizes.n_filters)), plan.n_blocks, plan.hop
 
 
 def _spectra(wavs: Tensor, plan: BlockPlan, padding: int) -> Tensor:

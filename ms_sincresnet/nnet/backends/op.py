@@ -1,17 +1,37 @@
 """The autograd operators of the backends, and the geometry that these share."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Sizes(NamedTuple):
+    """The sizes of a call, which fix the blocks and masks of a backend."""
+
+    batch: int
+    n_filters: int
+    kernel_size: int
+    padding: int  # zeros at either end of a clip
+    n_outputs: int  # samples of a filter's output
+    n_frames: int
+
+    @classmethod
+    def of(
+        cls, wavs: Tensor, n_filters: int, kernel_size: int, padding: int, n_frames: int
+    ) -> "Sizes":
+        """The sizes of a call for these clips [batch, time]."""
+        n_outputs = wavs.shape[1] + 2 * padding - kernel_size + 1
+        return cls(wavs.shape[0], n_filters, kernel_size, padding, n_outputs, n_frames)
+
+
 def filter_and_pool_operator(
     name: str,
     forward: Callable[..., Tensor],
     backward: Callable[..., tuple[Tensor, Tensor]],
-    mask_shape: Callable[..., tuple[int, ...]],
+    mask_shape: Callable[[Sizes], tuple[int, ...]],
     options: str = "",
 ) -> Callable[..., Tensor]:
     """Registers ReLU(x ⋆ g + c), pooled, and its gradient as operators of PyTorch.
@@ -19,28 +39,30 @@ def filter_and_pool_operator(
     So callers can be traced, compiled and exported. The backward pass needs one bit per
     activation, its sign, in masks whose layout is the backend's own:
 
-    * ``mask_shape(batch, n_filters, kernel_size, n_outputs, n_frames)``, in bytes
-    * ``forward(wavs, filters, offsets, n_frames, padding, masks, *options)`` returns
-      the maps, and fills the masks unless they are None
-    * ``backward(grad_maps, wavs, masks, kernel_size, padding, *options)`` returns the
-      gradients of filters and offsets; the waveform gets none
+    * ``mask_shape(sizes)``, in bytes
+    * ``forward(wavs, filters, offsets, sizes, masks, *options)`` returns the maps, and
+      fills the masks unless they are None
+    * ``backward(grad_maps, wavs, masks, sizes, *options)`` returns the gradients of
+      filters and offsets; the waveform gets none
 
     ``options`` declares further arguments, as in "bool half, ".
     """
 
-    def new_masks(wavs, filters, n_frames, padding, keep_masks):
-        shape: tuple[int, ...] = (0,)
-        if keep_masks:
-            n_samples = n_outputs(wavs, filters.shape[1], padding)
-            shape = mask_shape(wavs.shape[0], *filters.shape, n_samples, n_frames)
+    def new_masks(wavs, sizes, keep_masks):
+        shape = mask_shape(sizes) if keep_masks else (0,)
         return wavs.new_empty(shape, dtype=torch.uint8)
 
     def compute(wavs, filters, offsets, n_frames, padding, *rest):
         *options, keep_masks = rest
-        masks = new_masks(wavs, filters, n_frames, padding, keep_masks)
+        sizes = Sizes.of(wavs, *filters.shape, padding, n_frames)
+        masks = new_masks(wavs, sizes, keep_masks)
         kept = masks if keep_masks else None
-        maps = forward(wavs, filters, offsets, n_frames, padding, kept, *options)
-        return maps, masks
+        return forward(wavs, filters, offsets, sizes, kept, *options), masks
+
+    def differentiate(grad_maps, wavs, masks, kernel_size, padding, *options):
+        _, n_filters, n_frames = grad_maps.shape
+        sizes = Sizes.of(wavs, n_filters, kernel_size, padding, n_frames)
+        return backward(grad_maps, wavs, masks, sizes, *options)
 
     operator = torch.library.custom_op(
         f"ms_sincresnet::{name}",
@@ -51,7 +73,7 @@ def filter_and_pool_operator(
     )
     gradient = torch.library.custom_op(
         f"ms_sincresnet::{name}_backward",
-        backward,
+        differentiate,
         mutates_args=(),
         schema="(Tensor grad_maps, Tensor wavs, Tensor masks, SymInt kernel_size, "
         f"SymInt padding, {options}".rstrip(", ")
@@ -60,8 +82,9 @@ def filter_and_pool_operator(
 
     @operator.register_fake
     def _(wavs, filters, offsets, n_frames, padding, *rest):
-        maps = wavs.new_empty(wavs.shape[0], filters.shape[0], n_frames)
-        return maps, new_masks(wavs, filters, n_frames, padding, rest[-1])
+        sizes = Sizes.of(wavs, *filters.shape, padding, n_frames)
+        maps = wavs.new_empty(sizes.batch, sizes.n_filters, n_frames)
+        return maps, new_masks(wavs, sizes, keep_masks=rest[-1])
 
     @gradient.register_fake
     def _(grad_maps, wavs, masks, kernel_size, padding, *options):
@@ -76,14 +99,10 @@ def filter_and_pool_operator(
         ctx.set_materialize_grads(False)  # those of the masks are as large as the masks
 
     def propagate(ctx, grad_maps, _):
-        constants = [None] * (len(ctx.arguments) + 1)
-        if grad_maps is None:
-            return None, None, None, *constants
-        return (
-            None,
-            *gradient(grad_maps, *ctx.saved_tensors, *ctx.arguments),
-            *constants,
-        )
+        grads = None, None
+        if grad_maps is not None:
+            grads = gradient(grad_maps, *ctx.saved_tensors, *ctx.arguments)
+        return None, *grads, *[None] * (1 + len(ctx.arguments))
 
     operator.register_autograd(propagate, setup_context=setup_context)
 
@@ -94,8 +113,8 @@ def filter_and_pool_operator(
         """
         learns = filters.requires_grad or offsets.requires_grad
         keep_masks = torch.is_grad_enabled() and learns
-        n_samples = n_outputs(wavs, filters.shape[1], padding)
-        # Frames shorter than a sample are copies: backends need not know of them.
+        n_samples = Sizes.of(wavs, *filters.shape, padding, n_frames).n_outputs
+        # Backends have no frames shorter than a sample.
         maps, _ = operator(
             *(wavs.detach(), filters, offsets, min(n_frames, n_samples), padding),
             *(*options, keep_masks),
@@ -103,11 +122,6 @@ def filter_and_pool_operator(
         return maps if n_frames <= n_samples else F.adaptive_avg_pool1d(maps, n_frames)
 
     return filter_and_pool
-
-
-def n_outputs(wavs: Tensor, kernel_size: int, padding: int) -> int:
-    """Samples of a filter's output, for clips with zeros at either end."""
-    return wavs.shape[1] + 2 * padding - kernel_size + 1
 
 
 def overlapping_blocks(

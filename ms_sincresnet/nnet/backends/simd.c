@@ -1,15 +1,14 @@
-/* Filters, adds, rectifies and averages blocks of a waveform: the inner loops of
- * simd.py.
+/* The inner loops of simd.py: filter, add, rectify and average blocks of a waveform.
  *
- * A vector holds the same sample of 8 or 16 filters' outputs, so that every step, from
+ * A vector holds one sample of the outputs of 8 or 16 filters, so that every step, from
  * the transform to the average, is one operation on vectors. Two real filters are the
- * real and the imaginary part of a complex one: up to 32 filters a transform, whose
- * 512 KiB stay in a core's cache.
+ * real and the imaginary part of a complex one: up to 32 filters share a transform,
+ * whose 512 KiB stay in a core's cache.
  *
- * A transform of 4096 points is done in place, in two passes over a matrix of 64 × 64
- * (and a column to spare, as a pitch of a power of two would fill few sets of the
- * cache). It takes frequency 64·row + column and leaves time row + 64·column. The
- * forward transform is the inverse one with real and imaginary parts swapped.
+ * A transform of 4096 points works in place, in two passes over a matrix of 64 × 64,
+ * with a spare column, as a pitch of a power of two would use few sets of the cache.
+ * The input is frequency 64·row + column, the output time row + 64·column. The forward
+ * transform is the inverse one with real and imaginary parts swapped.
  */
 #include <stdint.h>
 #include <string.h>
@@ -18,7 +17,7 @@
 #define SIDE 64
 #define PITCH (SIDE + 1)
 #ifndef LANES
-#define LANES 16 /* floats of a vector of the processor that this is compiled for */
+#define LANES 16 /* floats in a vector of the target processor */
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -61,8 +60,8 @@ INLINE void dft8(cvec x[8])
     x[1] = d0, x[3] = d1, x[5] = d2, x[7] = d3;
 }
 
-/* 64 points, `stride` apart, in place; `roots` holds e^(2πi k / 4096). With `turn`,
- * output m is multiplied by the root of turn · m. */
+/* 64 points, `stride` apart, in place; `roots` holds e^(2πi k / 4096). Multiplies
+ * output m by root turn · m. */
 INLINE void dft64(cvec *data, int stride, const complex_t *roots, int turn)
 {
     cvec scratch[SIDE], x[8];
@@ -90,8 +89,8 @@ INLINE void inverse_transform(cvec *work, const complex_t *roots)
 
 INLINE cvec *at_time(cvec *work, int t) { return work + t % SIDE * PITCH + t / SIDE; }
 
-/* A block of outputs of a group of filters: spectrum × responses (+ offsets), inverted.
- * Both are given column by column. */
+/* A block of outputs of a group of filters: the inverse transform of spectrum ×
+ * responses (+ offsets), both in column-major order. */
 INLINE void filter_block(const complex_t *spectrum, const cvec *responses,
                          const cvec *offsets, const complex_t *roots, cvec *work)
 {
@@ -116,8 +115,8 @@ INLINE int first_frame(const windows_t *w, int t)
     return f;
 }
 
-/* Adds ReLU(y + level) of the block's times u to u_end − 1, which are outputs t and so
- * on, to the sums of their frames. */
+/* Adds ReLU(y + level) at the block's times u … u_end − 1 to the sums of their frames;
+ * time u of the block is output t of the clip. */
 INLINE void pool(cvec *work, int u, int u_end, int t, cvec level, const windows_t *w,
                  cvec *sums)
 {
@@ -143,7 +142,7 @@ INLINE void pool(cvec *work, int u, int u_end, int t, cvec level, const windows_
     }
 }
 
-/* The averages [n_filters, n_frames], times a scale. */
+/* Averages [n_filters, n_frames] from the sums, multiplied by a scale. */
 INLINE void write_maps(const cvec *sums, float scale, const windows_t *w, int n_filters,
                        float *maps)
 {
@@ -155,8 +154,8 @@ INLINE void write_maps(const cvec *sums, float scale, const windows_t *w, int n_
     }
 }
 
-/* Maps of a clip for a group of filters, and, if `masks` is not null, a bit for each
- * activation, [block][time / 8][lane]. A block gives `hop` outputs, a multiple of 8. */
+/* Maps of a clip for a group of filters and, unless `masks` is null, one bit per
+ * activation, [block][time / 8][lane]. A block has `hop` outputs, a multiple of 8. */
 void filter_and_pool(
     const complex_t *spectra, const cvec *responses, const cvec *offsets,
     const complex_t *roots, const windows_t *windows, int hop, int n_filters,
@@ -180,8 +179,8 @@ void filter_and_pool(
     write_maps(sums, 1, windows, n_filters, maps);
 }
 
-/* Adds, over the blocks of a clip, conj(spectrum) × the transform of the masked
- * gradient to `grads` [4096], column by column, and its sum to `grad_offsets`. */
+/* Transforms the masked gradient of each block of a clip, adds its product with
+ * conj(spectrum) to `grads` [4096], column-major, and its sum to `grad_offsets`. */
 void filter_and_pool_backward(
     const complex_t *spectra, const float *grad_maps, const bytes *masks,
     const complex_t *roots, const windows_t *windows, int hop, int n_filters,
@@ -204,7 +203,7 @@ void filter_and_pool_backward(
             int bit = 1 << u % 8;
             ivec re = __builtin_convertvector(masks[u / 8 * 2], ivec) & bit;
             ivec im = __builtin_convertvector(masks[u / 8 * 2 + 1], ivec) & bit;
-            /* Parts swapped: a forward transform. */
+            /* Real and imaginary parts are swapped, for a forward transform. */
             work[u / SIDE * PITCH + u % SIDE] = (cvec){
                 (vec)((ivec)grad.im & (im != 0)), (vec)((ivec)grad.re & (re != 0))};
         }
@@ -222,17 +221,17 @@ void filter_and_pool_backward(
     }
 }
 
-/* Where the clips of a song lie: clip c has the pieces c * hop … c * hop + span − 1. */
+/* The clips of a song: clip c consists of pieces c * hop … c * hop + span − 1. */
 typedef struct {
     int32_t n_pieces, n_clips, span, hop;
-    int32_t samples; /* of a piece */
-    int32_t reach;   /* of a piece's output into the next one */
-    int32_t skip;    /* samples of a clip's output before the first that counts */
+    int32_t samples; /* in a piece */
+    int32_t reach;   /* samples of a piece's output that fall into the next one */
+    int32_t skip;    /* samples of a clip's output before the first that is pooled */
     const float *means, *clip_means, *clip_scales;
 } song_t;
 
-/* The reach of a piece: its own, what comes over from the piece before, if any, and
- * a step of the mean between them. */
+/* Output in the reach of a piece: its own, that of the piece before (`other`), if any,
+ * and the step between their means. */
 INLINE void add_reach(cvec *to, cvec *from, cvec *other, const cvec *fading,
                       float step, int reach)
 {
@@ -243,10 +242,10 @@ INLINE void add_reach(cvec *to, cvec *from, cvec *other, const cvec *fading,
     }
 }
 
-/* Maps of a song's clips for a group of filters: `total` is the sum over the taps of
- * each, `fading` how a constant of 1 fades out where it ends. Each piece of the song,
- * without its mean and delayed by the reach, is filtered once; while it is in cache,
- * every clip that has it takes its share of it, with its own mean and scale. */
+/* Maps of a song's clips for a group of filters: `total` is the sum of each filter's
+ * taps, `fading` the output of a constant 1 after its end. Each piece of the song,
+ * without its mean and delayed by the reach, is filtered once. While it is in cache it
+ * is pooled for every clip that contains it, with the clip's own mean and scale. */
 void filter_song(
     const complex_t *spectra, const cvec *responses, const cvec *offsets,
     const cvec *total, const cvec *fading, const complex_t *roots,
@@ -276,7 +275,7 @@ void filter_song(
                 pool(edge, 0, reach, t, level, windows, of_clip);
                 from = reach;
             }
-            /* The newest clip comes first: the others want the piece before as well. */
+            /* The newest clip comes first: older ones include the piece before, too. */
             if (c == newest && p)
                 add_reach(work, work, tail, fading, song->means[p - 1] - song->means[p],
                           reach);

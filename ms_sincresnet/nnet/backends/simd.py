@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ms_sincresnet.nnet.backends.op import (
+    Sizes,
     filter_and_pool_operator,
-    n_outputs,
     overlapping_blocks,
     pool_windows,
 )
@@ -126,21 +126,15 @@ def parallel_map(task: Callable[..., Any], arguments: Iterable[tuple]) -> list:
 
 
 def _forward(
-    wavs: Tensor,
-    filters: Tensor,
-    offsets: Tensor,
-    n_frames: int,
-    padding: int,
-    masks: Tensor | None,
+    wavs: Tensor, filters: Tensor, offsets: Tensor, sizes: Sizes, masks: Tensor | None
 ) -> Tensor:
     """Maps; the masks hold one bit per activation."""
-    n_filters, kernel_size = filters.shape
-    windows = Windows(n_outputs(wavs, kernel_size, padding), n_frames)
-    hop, spectra = _spectra(wavs, kernel_size, padding)
+    batch, n_filters, _, _, n_outputs, n_frames = sizes
+    windows, (hop, spectra) = Windows(n_outputs, n_frames), _spectra(wavs, sizes)
     gains = gains_of(filters, offsets)
     responses = responses_of(filters / gains[:, None])
     lanes, roots = in_lanes(offsets / gains), roots_of_unity()
-    maps = wavs.new_empty(len(wavs), n_filters, n_frames)
+    maps = wavs.new_empty(batch, n_filters, n_frames)
 
     def task(clip: int, group: int) -> None:
         first = GROUP * group
@@ -152,17 +146,16 @@ def _forward(
             pointer(None if masks is None else masks[clip, group]),
         )
 
-    parallel_map(task, product(range(len(wavs)), range(len(lanes))))
+    parallel_map(task, product(range(batch), range(len(lanes))))
     return maps.mul_(gains[:, None])
 
 
 def _backward(
-    grad_maps: Tensor, wavs: Tensor, masks: Tensor, kernel_size: int, padding: int
+    grad_maps: Tensor, wavs: Tensor, masks: Tensor, sizes: Sizes
 ) -> tuple[Tensor, Tensor]:
     """Gradients of filters and offsets."""
-    batch, n_filters, n_frames = grad_maps.shape
-    windows = Windows(n_outputs(wavs, kernel_size, padding), n_frames)
-    hop, spectra = _spectra(wavs, kernel_size, padding)
+    batch, n_filters, kernel_size, _, n_outputs, n_frames = sizes
+    windows, (hop, spectra) = Windows(n_outputs, n_frames), _spectra(wavs, sizes)
     roots, grad_maps = roots_of_unity(), grad_maps.contiguous()
     splits, groups = min(SPLITS, batch), masks.shape[1]
     sums = grad_maps.new_zeros(splits, groups, FFT_SIZE, 2, LANES)
@@ -189,25 +182,24 @@ def _backward(
     return grad_filters.flatten(0, 2)[:n_filters].contiguous(), grad_offsets.clone()
 
 
-def _mask_shape(
-    batch: int, n_filters: int, kernel_size: int, n_outputs: int, n_frames: int
-) -> tuple[int, ...]:
+def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
     """One bit per activation of each block, as the loops leave them."""
-    hop = _hop(kernel_size)
-    groups, n_blocks = -(-n_filters // GROUP), -(-n_outputs // hop)
-    return batch, groups, n_blocks, hop // 8, 2, LANES
+    hop = _hop(sizes)
+    groups, n_blocks = -(-sizes.n_filters // GROUP), -(-sizes.n_outputs // hop)
+    return sizes.batch, groups, n_blocks, hop // 8, 2, LANES
 
 
-def _hop(kernel_size: int) -> int:
+def _hop(sizes: Sizes) -> int:
     """Outputs per block, a multiple of the 8 that a byte of the masks holds."""
-    return (FFT_SIZE - kernel_size + 1) // 8 * 8
+    return (FFT_SIZE - sizes.kernel_size + 1) // 8 * 8
 
 
-def _spectra(wavs: Tensor, kernel_size: int, padding: int) -> tuple[int, Tensor]:
+def _spectra(wavs: Tensor, sizes: Sizes) -> tuple[int, Tensor]:
     """Outputs per block, and the spectra of the input of all blocks."""
-    hop = _hop(kernel_size)
-    n_blocks = -(-n_outputs(wavs, kernel_size, padding) // hop)
-    return hop, spectra_of(overlapping_blocks(wavs, padding, FFT_SIZE, hop, n_blocks))
+    hop = _hop(sizes)
+    n_blocks = -(-sizes.n_outputs // hop)
+    blocks = overlapping_blocks(wavs, sizes.padding, FFT_SIZE, hop, n_blocks)
+    return hop, spectra_of(blocks)
 
 
 filter_and_pool = filter_and_pool_operator(

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.backends.op import (
+    Sizes,
     filter_and_pool_operator,
-    n_outputs,
     pool_windows,
 )
 
@@ -235,15 +235,13 @@ def _forward(
     wavs: Tensor,
     filters: Tensor,
     offsets: Tensor,
-    n_frames: int,
-    padding: int,
+    sizes: Sizes,
     masks: Tensor | None,
     half: bool,
 ) -> Tensor:
     """Maps; the masks [batch, n_filters, octets] hold one bit per activation."""
     tiles = FORWARD[half]
-    batch, (n_filters, kernel_size) = len(wavs), filters.shape
-    n_samples = n_outputs(wavs, kernel_size, padding)
+    batch, n_filters, kernel_size, padding, n_samples, n_frames = sizes
     # As many frames as fit a tile whose first octet begins up to 7 samples before them
     # and whose windows end up to a sample after; where none fits, parts of one.
     frames_a_tile = (8 * tiles["OCTETS"] - 9) * n_frames // n_samples
@@ -279,17 +277,11 @@ def _forward(
 
 
 def _backward(
-    grad_maps: Tensor,
-    wavs: Tensor,
-    masks: Tensor,
-    kernel_size: int,
-    padding: int,
-    half: bool,
+    grad_maps: Tensor, wavs: Tensor, masks: Tensor, sizes: Sizes, half: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of filters and offsets."""
     tiles = BACKWARD[half]
-    batch, n_filters, n_frames = grad_maps.shape
-    n_samples = n_outputs(wavs, kernel_size, padding)
+    batch, n_filters, kernel_size, padding, n_samples, n_frames = sizes
     n_tiles = triton.cdiv(n_filters, tiles["FILTERS"])
     n_lags = _round_up(kernel_size + 7, tiles["LAGS"])
     n_octets = _round_up(masks.shape[2], tiles["OCTETS"])
@@ -316,11 +308,9 @@ def _backward(
     return grad_filters[:n_filters] / scale, grad_offsets[:n_filters] / scale
 
 
-def _mask_shape(
-    batch: int, n_filters: int, kernel_size: int, n_outputs: int, n_frames: int
-) -> tuple[int, ...]:
+def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
     """One byte per octet."""
-    return batch, n_filters, (n_outputs + 7) // 8
+    return sizes.batch, sizes.n_filters, (sizes.n_outputs + 7) // 8
 
 
 # Sums are accumulated in float32, in an order that is the same from call to call. With
