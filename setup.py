@@ -1,8 +1,8 @@
-"""Compiles the front-end's loops; all else of the package stands in pyproject.toml."""
+"""Compiles the front-end's loops; pyproject.toml configures everything else."""
 
 from setuptools import Extension, setup
 
-# For each kind of processor: floats of its vectors, and what the compiler calls it.
+# Floats in a vector, and the compiler's flags, for each kind of processor.
 KINDS = {"avx512": (16, ["-mavx512f"]), "avx2": (8, ["-mavx2", "-mfma"])}
 
 setup(
@@ -12,7 +12,7 @@ setup(
             ["ms_sincresnet/nnet/backends/simd.c"],
             define_macros=[("LANES", str(lanes))],
             extra_compile_args=["-O3", "-Wno-psabi", *flags],
-            optional=True,  # without a compiler, PyTorch's own operators do
+            optional=True,  # without a compiler, the package uses PyTorch's FFT
         )
         for kind, (lanes, flags) in KINDS.items()
     ]
