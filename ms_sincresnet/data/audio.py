@@ -1,11 +1,11 @@
-"""Audio files to mono float samples at one rate.
+"""Audio files as mono float samples at one rate.
 
-Preparation, training and inference all come through here, so that there is one
-decoder, one down-mix and one resampler: soundfile, the mean of the channels, soxr HQ.
-PyAV decodes what soundfile cannot read.
+Preparation, training and inference share one decoder, one down-mix and one resampler:
+libsndfile, the mean of the channels, soxr HQ. PyAV decodes what libsndfile cannot read.
 """
 
 import logging
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import soundfile
 import soxr
 import torch
 
-from ms_sincresnet.data.containers import decode_container
+from ms_sincresnet.data.containers import FOREIGN_SUFFIXES, decode_container
 from ms_sincresnet.data.sound_files import (
     BLOCK_FRAMES,
     DecodingError,
@@ -29,19 +29,13 @@ logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
 """Rate of everything that the network hears, in Hz."""
 
-AUDIO_SUFFIXES = frozenset(
-    # Headerless files cannot be read without being told rate and sample format.
-    {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
-    | {".aif", ".aifc", ".snd", ".oga", ".opus", ".wave", ".bwf", ".mp1", ".mp2"}
-    | {".iff", ".8svx", ".sph", ".mat", ".sf"}
+AUDIO_SUFFIXES = FOREIGN_SUFFIXES.union(
+    # Headerless files do not state their rate and sample format.
+    {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"},
+    {".aif", ".aifc", ".snd", ".oga", ".opus", ".wave", ".bwf", ".mp1", ".mp2"},
+    {".iff", ".8svx", ".sph", ".mat", ".sf"},
 )
-"""Lower-case suffixes of the files that soundfile reads."""
-
-FOREIGN_SUFFIXES = frozenset(
-    {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".wma", ".mka", ".ape", ".wv", ".mpc"}
-    | {".ac3", ".eac3", ".tta"}
-)
-"""Lower-case suffixes of audio that soundfile cannot read, and PyAV can."""
+"""Lower-case suffixes of audio files, including those that need PyAV."""
 
 # Beyond these a header is damaged, and a few samples would become millions.
 _RATES_HZ = (1_000, 6_144_000)
@@ -49,105 +43,49 @@ _RATES_HZ = (1_000, 6_144_000)
 _LOUDEST = 2.0**40
 
 
-def normalize_audio(samples, sample_rate, target_rate=SAMPLE_RATE):
-    """Mean of the channels, then soxr's high-quality resampling.
+def read_blocks(
+    path: str | Path, sample_rate: int = SAMPLE_RATE
+) -> Generator[np.ndarray, None, None]:
+    """Mono float32 blocks [time] of a file, so that hours never lie in memory whole.
 
-    Arguments
-    ---------
-    samples : numpy.ndarray [time] or [time, channels]
-        Float samples at ``sample_rate``.
-    sample_rate : int
-        Rate of ``samples``, in Hz.
-    target_rate : int
-        Rate of the result, in Hz.
-
-    Returns
-    -------
-    samples : numpy.ndarray [time * target_rate / sample_rate]
-        Mono float32 samples at ``target_rate``.
-
-    Raises
-    ------
-    AudioFileError
-        If there are no samples, or if some are NaN or infinite.
-
-    Example
-    -------
-    >>> stereo = np.ones((44100, 2), dtype=np.float32)
-    >>> normalize_audio(stereo, 44100).shape
-    (16000,)
-    """
-    samples = [np.asarray(samples)]
-    return np.concatenate(
-        list(_normalize_blocks(samples, sample_rate, target_rate, "audio"))
-    )
-
-
-def read_blocks(path, sample_rate=SAMPLE_RATE):
-    """Decodes a file to mono samples at one rate, block by block.
-
-    So an hour of stereo at 48 kHz never lies in memory whole. A file that breaks off or
-    cannot be decoded to its end gives what comes before, with a warning.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A file in any format that soundfile reads, or PyAV where it is installed, at
-        any rate, of any channel count.
-    sample_rate : int
-        Rate of the result, in Hz.
-
-    Yields
-    ------
-    samples : numpy.ndarray [time]
-        Mono float32 samples at ``sample_rate``.
-
-    Raises
-    ------
-    AudioFileError
-        If the file is missing, no regular file, not decodable or empty, or if it holds
-        NaN, infinite or huge samples.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "two channels.flac"
-    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> sum(len(block) for block in read_blocks(path))
-    16000
+    A file that is damaged or cut short yields what can be decoded, with a warning. An
+    ``AudioFileError`` names a file that is missing, no regular file, not decodable or
+    empty, or that holds NaN, infinite or huge samples.
     """
     path = Path(path)
     rate, blocks = _decode(path)
-    blocks = _until_fault(blocks, rate, path)
-    yield from _normalize_blocks(blocks, rate, sample_rate, path)
+    yield from _normalize(_until_fault(blocks, rate, path), rate, sample_rate, path)
 
 
-def read_audio(path, sample_rate=SAMPLE_RATE, *, excerpt=None):
-    """Decodes a file, or an excerpt, to mono samples as ``read_blocks`` does.
+def read_audio(
+    path: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    excerpt: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Mono samples of a file or of an excerpt.
 
-    Nothing after an excerpt is decoded. What precedes it is, as seeking in an mp3 is
-    not exact.
+    Nothing after an excerpt is decoded. What precedes it is, since seeking in an mp3
+    is not exact.
 
     Arguments
     ---------
-    path : str or pathlib.Path
-        A file in any format that soundfile reads, or PyAV where it is installed, at
-        any rate, of any channel count.
-    sample_rate : int
+    path
+        A file of any format that libsndfile reads, or PyAV where it is installed.
+    sample_rate
         Rate of the result, in Hz.
-    excerpt : (float, float), optional
-        Start and duration, in s. A file that ends before the excerpt does gives its
-        last ``duration`` seconds, or all of it if it is no longer than that.
+    excerpt
+        Start and duration, in s. A file that ends before the excerpt does yields its
+        last ``duration`` seconds, or all of it if it is not longer.
 
     Returns
     -------
-    samples : numpy.ndarray [time]
-        Mono float32 samples at ``sample_rate``.
+    Float32 samples [time] at ``sample_rate``.
 
     Raises
     ------
     AudioFileError
-        If the file is missing, no regular file, not decodable or empty, or if it holds
-        NaN, infinite or huge samples.
+        As for ``read_blocks``.
 
     Example
     -------
@@ -174,14 +112,14 @@ def read_audio(path, sample_rate=SAMPLE_RATE, *, excerpt=None):
 
 
 class AudioNormalizer:
-    """The ``audio_normalizer`` of a model folder, on this module's resampler.
+    """The ``audio_normalizer`` of a model folder: down-mix and resampler for tensors.
 
-    SpeechBrain's own of the same name resamples with torchaudio, which leaks: a tone
-    of 8.2 kHz folds back with -8 dB, where soxr leaves -138 dB.
+    SpeechBrain's class of this name resamples with torchaudio, which leaks: a tone of
+    8.2 kHz folds back at -8 dB, where soxr leaves -138 dB.
 
     Arguments
     ---------
-    sample_rate : int
+    sample_rate
         Rate of the result, in Hz.
 
     Example
@@ -191,37 +129,19 @@ class AudioNormalizer:
     torch.Size([16000])
     """
 
-    def __init__(self, sample_rate=SAMPLE_RATE):
+    def __init__(self, sample_rate: int = SAMPLE_RATE) -> None:
         self.sample_rate = sample_rate
 
-    def __call__(self, audio, sample_rate):
-        """Gives mono samples at ``self.sample_rate``.
-
-        Arguments
-        ---------
-        audio : torch.Tensor [time] or [time, channels]
-            Float samples at ``sample_rate``, on any device.
-        sample_rate : int
-            Rate of ``audio``, in Hz.
-
-        Returns
-        -------
-        audio : torch.Tensor [time]
-            Mono float32 samples, on the device that they came from.
-
-        Raises
-        ------
-        AudioFileError
-            If there are no samples, or if some are NaN or infinite.
-        """
-        samples = normalize_audio(
-            audio.detach().cpu().numpy(), sample_rate, self.sample_rate
+    def __call__(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        """Mono samples [time] of audio [time] or [time, channels], on its device."""
+        blocks = _normalize(
+            [audio.detach().cpu().numpy()], sample_rate, self.sample_rate, "audio"
         )
-        return torch.from_numpy(samples).to(audio.device)
+        return torch.from_numpy(np.concatenate(list(blocks))).to(audio.device)
 
 
-def _decode(path):
-    """Sample rate and blocks [time, channels], by the first library that can."""
+def _decode(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    """Sample rate and blocks [time, channels], from the first library that can."""
     check_file(path)
     try:
         return decode_sound_file(path)
@@ -233,16 +153,18 @@ def _decode(path):
         raise not_readable(path, f"{reason}; FFmpeg: {error}") from error
     except ModuleNotFoundError as error:
         suffix = path.suffix.lower()
-        those = f"{suffix} files" if suffix in FOREIGN_SUFFIXES else "m4a, aac, webm …"
+        kind = f"{suffix} files" if suffix in FOREIGN_SUFFIXES else "m4a, aac, webm …"
         raise AudioFileError(
-            f"{path}: not readable as audio ({reason}). To read {those}, run "
+            f"{path}: not readable as audio ({reason}). To read {kind}, run "
             "`pip install 'ms_sincresnet[audio]'`; or convert it to wav or flac, for "
             "example with `ffmpeg -i IN OUT.wav`."
         ) from error
 
 
-def _until_fault(blocks, sample_rate, path):
-    """Hands blocks on, and warns at the end if some of the audio is missing."""
+def _until_fault(
+    blocks: Iterator[np.ndarray], sample_rate: int, path: Path
+) -> Iterator[np.ndarray]:
+    """Blocks up to where decoding fails, with a warning if it does."""
     n_frames = 0
     try:
         for block in blocks:
@@ -252,15 +174,17 @@ def _until_fault(blocks, sample_rate, path):
         if n_frames == 0:
             raise not_readable(path, error) from error
         logger.warning(
-            "%s: damaged or cut short (%s); going on with the %.2f s that were decoded",
+            "%s: damaged or cut short (%s); using the %.2f s that were decoded",
             path,
             error,
             n_frames / sample_rate,
         )
 
 
-def _normalize_blocks(blocks, sample_rate, target_rate, name):
-    """The one down-mix and resampler: blocks in a row to mono ones."""
+def _normalize(
+    blocks: Iterable[np.ndarray], sample_rate: int, target_rate: int, name: str | Path
+) -> Iterator[np.ndarray]:
+    """Blocks [time] at the target rate: the one down-mix and resampler."""
     if not _RATES_HZ[0] <= sample_rate <= _RATES_HZ[1]:
         raise AudioFileError(
             f"{name}: expected a sample rate of {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz, "
@@ -296,22 +220,23 @@ def _normalize_blocks(blocks, sample_rate, target_rate, name):
         yield resampled
 
 
-def _downmix(block):
+def _downmix(block: np.ndarray) -> np.ndarray:
     """Mean of the channels of [time] or [time, channels], float32 and contiguous."""
     if block.ndim == 2:
-        # float64 inside, as the sum of two full-scale channels rounds in float32.
+        # float64 inside, since the sum of two full-scale channels rounds in float32.
         block = block.mean(axis=1, dtype=np.float64)
     elif block.ndim != 1:
         raise ValueError(
             f"samples must be [time] or [time, channels]; got shape {block.shape}"
         )
-    with np.errstate(over="ignore"):  # to infinity, which is told of
+    with np.errstate(over="ignore"):  # to infinity, which is reported
         return np.ascontiguousarray(block, dtype=np.float32)
 
 
-def _join(blocks):
-    """Joins short mono blocks, as decoders give them, to such of some length."""
-    waiting, n_waiting = [], 0
+def _join(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Mono blocks of at least ``BLOCK_FRAMES``, from a decoder's short ones."""
+    waiting: list[np.ndarray] = []
+    n_waiting = 0
     for block in blocks:
         waiting.append(block)
         n_waiting += len(block)

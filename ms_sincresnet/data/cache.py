@@ -1,188 +1,95 @@
-"""Tracks as mono 16-bit wav files at 16 kHz, of which training reads clips."""
+"""Tracks as mono 16-bit wav files at 16 kHz, from which training reads clips."""
 
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
 from ms_sincresnet.data.clips import repeat_to_length
-from ms_sincresnet.data.sound_files import open_sound_file
+from ms_sincresnet.data.sound_files import (
+    DecodingError,
+    check_file,
+    not_readable,
+    open_sound_file,
+)
 from ms_sincresnet.errors import AudioFileError
 from ms_sincresnet.files import atomic_path
 
 
 class CachedTrack(NamedTuple):
-    """What is known of a track once it lies in the cache.
+    """A track in the cache: file name, length, hash of the samples, all zeros or not.
 
-    Arguments
-    ---------
-    n_samples : int
-        Decoded length at the cache's rate, in samples.
-    sha256 : str
-        Hash of the cached 16-bit samples: equal for identical audio, whatever the
-        lossless format it came in.
-    silent : bool
-        Whether every cached sample is zero.
+    The file is named by its hash, so data sets can share a cache folder, and a track
+    that has changed does not replace the copy that a training reads.
     """
 
+    cached: str
     n_samples: int
     sha256: str
     silent: bool
 
 
-def cache_audio(path, cached_path, sample_rate=SAMPLE_RATE, *, excerpt=None):
-    """Writes the mono 16-bit wav copy of a file that training reads clips from.
+def cache_audio(
+    path: str | Path,
+    cache_folder: str | Path,
+    *,
+    excerpt: tuple[float, float] | None = None,
+) -> CachedTrack:
+    """Writes the mono 16-bit wav copy of a track, or of an excerpt of it.
 
-    The level is kept, unless resampling or a float file went beyond full scale: then
-    the whole track is scaled to fit, because clipping would distort it, while its
-    scale is taken out by the network's layer norm.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file to copy.
-    cached_path : str or pathlib.Path
-        Where the copy goes. Its folder is made; the file appears whole or not at all.
-    sample_rate : int
-        Rate of the copy, in Hz.
-    excerpt : (float, float), optional
-        Start and duration of what is copied, in s, see ``read_audio``.
-
-    Returns
-    -------
-    track : CachedTrack
-        Decoded length and hash.
-
-    Raises
-    ------
-    AudioFileError
-        As ``read_audio``.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "track.au", np.ones(22050) / 2, 22050)
-    >>> cache_audio(folder / "track.au", folder / "cache" / "track.wav").n_samples
-    16000
+    The level is kept, unless resampling or a float file exceeded full scale. Then the
+    track is scaled to fit: clipping would distort it, and the network's layer norm
+    removes the scale.
     """
-    samples = read_audio(path, sample_rate, excerpt=excerpt)
+    samples = read_audio(path, excerpt=excerpt)
     samples /= max(1.0, np.abs(samples).max())
-    # Times 32768, as libsndfile reads: a 16-bit file at this rate comes back as it was.
+    # Times 32768, as libsndfile reads: a 16-bit file at this rate comes back unchanged.
     pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
-    with atomic_path(cached_path) as temporary_path:
+    sha256 = hashlib.sha256(pcm.tobytes()).hexdigest()
+    name = f"{sha256[:16]}.wav"
+    with atomic_path(Path(cache_folder) / name) as temporary_path:
         soundfile.write(
-            temporary_path, pcm, sample_rate, subtype="PCM_16", format="WAV"
+            temporary_path, pcm, SAMPLE_RATE, subtype="PCM_16", format="WAV"
         )
-    return CachedTrack(
-        n_samples=len(pcm),
-        sha256=hashlib.sha256(pcm.tobytes()).hexdigest(),
-        silent=not pcm.any(),
-    )
+    return CachedTrack(name, len(pcm), sha256, silent=not pcm.any())
 
 
-def read_song(path):
-    """Reads the whole of a cached track.
-
-    As ``read_audio``, which also reads what is no cached track, but 20 times as fast.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A wav file written by ``cache_audio``.
-
-    Returns
-    -------
-    song : torch.Tensor [time]
-        Float32 samples in [-1, 1].
-
-    Raises
-    ------
-    AudioFileError
-        If the file cannot be read, or is not 16-bit mono at 16 kHz.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "track.wav"
-    >>> soundfile.write(path, np.arange(4) / 8, SAMPLE_RATE)
-    >>> read_song(path)
-    tensor([0.0000, 0.1250, 0.2500, 0.3750])
-    """
+def read_song(path: str | Path) -> Tensor:
+    """Samples [time] in [-1, 1] of a cached track: ``read_audio``, 20 times as fast."""
     with _open_cached(path) as file:
         return _pcm_to_float(torch.from_numpy(file.read(dtype="int16")))
 
 
-def read_clip(path, start, n_samples):
-    """Reads a part of a cached track, and nothing else of it.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A wav file written by ``cache_audio``.
-    start : int
-        First sample of the part.
-    n_samples : int
-        Length of the part. A track that ends sooner is repeated up to it.
-
-    Returns
-    -------
-    clip : torch.Tensor [n_samples]
-        Float32 samples in [-1, 1].
-
-    Raises
-    ------
-    AudioFileError
-        If the file cannot be read, is not 16-bit mono at 16 kHz, or ends before
-        ``start``.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "track.wav"
-    >>> soundfile.write(path, np.arange(8) / 8, SAMPLE_RATE)
-    >>> read_clip(path, start=4, n_samples=3)
-    tensor([0.5000, 0.6250, 0.7500])
-    """
+def read_clip(path: str | Path, start: int, n_samples: int) -> Tensor:
+    """Part [n_samples] of a cached track, repeated if the track ends within it."""
     with _open_cached(path) as file:
         _check_start(start, file.frames, path)
         file.seek(start)
-        # Faster than to let libsndfile make the floats, which are the same.
+        # Faster than libsndfile's own conversion to float, which gives the same.
         pcm = torch.from_numpy(file.read(n_samples, dtype="int16"))
     return repeat_to_length(_pcm_to_float(pcm), n_samples)
 
 
 class TracksInMemory:
-    """Cached tracks, read once and held as 16-bit samples: 115 MB an hour.
+    """Cached tracks, read once and held as 16-bit samples: 115 MB per hour.
 
-    Processes that are forked later share them, those that are spawned get them through
-    shared memory. Processes of ``torchrun`` hold a copy each.
-
-    Arguments
-    ---------
-    paths : list of str
-        Wav files written by ``cache_audio``.
-
-    Raises
-    ------
-    AudioFileError
-        If a file cannot be read, or is not 16-bit mono at 16 kHz.
-
-    Example
-    -------
-    >>> path = str(getfixture("tmp_path") / "track.wav")
-    >>> soundfile.write(path, np.arange(8) / 8, SAMPLE_RATE)
-    >>> TracksInMemory([path]).read_clip(path, start=4, n_samples=3)
-    tensor([0.5000, 0.6250, 0.7500])
+    Forked processes share them, spawned ones receive them through shared memory. Each
+    process of ``torchrun`` holds a copy.
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths: Sequence[str | Path]) -> None:
         lengths = []
         for path in paths:
             with _open_cached(path) as file:
                 lengths.append(file.frames)
-        # One tensor for all, as each that a spawned process gets is an open file.
+        # One tensor for all, since each that a spawned process gets is an open file.
         self._pcm = torch.zeros(sum(lengths), dtype=torch.int16)
         tracks = self._pcm.split(lengths)
         # disable=None: no bar where the output is a file
@@ -193,37 +100,21 @@ class TracksInMemory:
         starts = [track.storage_offset() for track in tracks]
         self._spans = dict(zip(paths, zip(starts, lengths, strict=True), strict=True))
 
-    def read_clip(self, path, start, n_samples):
-        """As the function ``read_clip``, bit by bit.
-
-        Arguments
-        ---------
-        path : str
-            One of the paths that were given.
-        start : int
-            First sample of the part.
-        n_samples : int
-            Length of the part. A track that ends sooner is repeated up to it.
-
-        Returns
-        -------
-        clip : torch.Tensor [n_samples]
-            Float32 samples in [-1, 1].
-
-        Raises
-        ------
-        AudioFileError
-            If the track ends before ``start``.
-        """
+    def read_clip(self, path: str | Path, start: int, n_samples: int) -> Tensor:
+        """The result of the function ``read_clip``, from memory."""
         first, length = self._spans[path]
         _check_start(start, length, path)
         pcm = self._pcm[first + start : first + min(start + n_samples, length)]
         return repeat_to_length(_pcm_to_float(pcm), n_samples)
 
 
-def _open_cached(path):
-    """Opens a track of the cache, or says that it is none."""
-    file = open_sound_file(path)
+def _open_cached(path: str | Path) -> soundfile.SoundFile:
+    """A track of the cache, opened."""
+    check_file(path)
+    try:
+        file = open_sound_file(path)
+    except DecodingError as error:
+        raise not_readable(path, error) from error
     if (file.samplerate, file.channels, file.subtype) != (SAMPLE_RATE, 1, "PCM_16"):
         file.close()
         raise AudioFileError(
@@ -234,7 +125,7 @@ def _open_cached(path):
     return file
 
 
-def _check_start(start, n_samples, path):
+def _check_start(start: int, n_samples: int, path: str | Path) -> None:
     """Raises if a clip would start where a track has no samples."""
     if not 0 <= start < n_samples:
         raise AudioFileError(
@@ -243,6 +134,6 @@ def _check_start(start, n_samples, path):
         )
 
 
-def _pcm_to_float(pcm):
+def _pcm_to_float(pcm: Tensor) -> Tensor:
     """16-bit to float32 samples in [-1, 1], as libsndfile reads them."""
     return pcm.float().mul_(1 / 32768)

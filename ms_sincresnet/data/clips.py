@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+SILENT_STD = 2**-15
+"""Standard deviation below which a clip is silent: one step of 16-bit samples."""
+
 
 def split_clips(
     wav: Tensor, clip_samples: int = 48000, hop_samples: int = 8000
@@ -48,13 +51,12 @@ def split_clips(
 def silent(clips: Tensor) -> Tensor:
     """Mask [...] of clips [..., time] that say nothing about the genre.
 
-    Their standard deviation is below one step of 16-bit samples, as that of digital
-    silence, of dither and of a constant is.
+    Digital silence, dither and a constant are silent: see ``SILENT_STD``.
 
     >>> silent(torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.4999, 0.5001]]))
     tensor([ True, False])
     """
-    return clips.std(-1, correction=0) < 2**-15
+    return clips.std(-1, correction=0) < SILENT_STD
 
 
 def repeat_to_length(wavs: Tensor, n_samples: int) -> Tensor:

@@ -1,29 +1,38 @@
-"""Audio that libsndfile does not read: m4a, aac, webm, wma … through PyAV.
+"""Decoding of what libsndfile does not read: m4a, aac, webm, wma … through PyAV.
 
-PyAV, the extra ``audio``, brings FFmpeg, of which only the demuxers and decoders are
-used. Samples that an encoder such as AAC's puts in front of the audio, some 20 ms to
-50 ms, stay where the file does not say that they are to be dropped.
+PyAV, the extra ``audio``, brings FFmpeg; only its demuxers and decoders are used. The
+20 to 50 ms that an encoder such as AAC's puts in front of the audio stay, unless the
+file says that they are to be dropped.
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ms_sincresnet.data.sound_files import DecodingError
 
-# Formats that FFmpeg cannot mistake. It would take noise for mp3 and text for video,
-# and would open what a playlist names.
+FOREIGN_SUFFIXES = frozenset(
+    {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".wma", ".mka", ".ape", ".wv", ".mpc"}
+    | {".ac3", ".eac3", ".tta"}
+)
+"""Lower-case suffixes of audio that only PyAV reads."""
+
+# Formats that FFmpeg cannot mistake. It would read noise as mp3 and text as video, and
+# would open whatever a playlist names.
 _DEMUXERS = (
     "aac,ac3,aiff,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mpc,mpc8,mpegts,ogg,tta,"
     "wav,wv"
 )
-# Their files do not tell their length: FFmpeg guesses it from the bit rate.
+# These formats do not state their length: FFmpeg guesses it from the bit rate.
 _WITHOUT_LENGTH = {"aac", "ac3", "eac3"}
-# What stands in the codec's place where packets are encrypted, by FairPlay or others.
+# Codec tags of encrypted packets, FairPlay's and others.
 _ENCRYPTED = {"drms", "enca"}
 _SECONDS_TOLERATED = 0.25
-# NumPy's type of a sample, what stands for silence, and a step; full scale is 1.
+# NumPy's type of a sample, the value of silence, and a step; full scale is 1.
 _SAMPLE_FORMATS = {
     "u8": ("u1", 128, 2.0**-7),
     "s16": ("i2", 0, 2.0**-15),
@@ -34,45 +43,18 @@ _SAMPLE_FORMATS = {
 }
 
 
-def decode_container(path):
-    """Opens the first audio stream of a file for decoding.
+def decode_container(path: str | Path) -> tuple[int, Iterator[np.ndarray]]:
+    """Sample rate and float64 blocks [time, channels] of the first audio stream.
 
-    Video, pictures, tags and further audio streams are passed over, as are packets that
-    cannot be decoded and frames whose sample rate is not the first one's.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A file that lies on this machine.
-
-    Returns
-    -------
-    sample_rate : int
-        In Hz.
-    blocks : generator of numpy.ndarray [time, channels]
-        Float64 samples, full scale 1. The channels may change from block to block. Ends
-        with a ``DecodingError`` if some of the audio is damaged or missing.
-
-    Raises
-    ------
-    DecodingError
-        If the file is of no known format, or no audio in it can be decoded.
-    ModuleNotFoundError
-        If PyAV is not installed.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> path = getfixture("tmp_path") / "two channels.flac"
-    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> sample_rate, blocks = decode_container(path)
-    >>> sample_rate, np.concatenate(list(blocks)).shape
-    (44100, (44100, 2))
+    Skips video, pictures, tags and other streams, packets that cannot be decoded and
+    frames whose sample rate is not the first one's. Channels may change between blocks.
+    Raises a ``DecodingError`` if there is no audio; the blocks end with one if some of
+    it is damaged or missing. Raises ``ModuleNotFoundError`` without PyAV.
     """
     import av
 
     try:
-        # "file:", as FFmpeg would take what precedes a colon for a protocol.
+        # "file:", since FFmpeg would read what precedes a colon as a protocol.
         container = av.open(
             f"file:{os.fspath(path)}",
             container_options={"format_whitelist": _DEMUXERS},
@@ -82,16 +64,16 @@ def decode_container(path):
         raise DecodingError("no format that it is sure of") from error
     except av.FFmpegError as error:
         raise DecodingError(error.strerror) from error
-    frames = _decode_frames(container)
+    frames = _frames(container)
     first = next(frames, None)
     if first is None:
         raise DecodingError("empty audio stream")
     rate, length_s = first.sample_rate, _length_s(container)
-    return rate, _to_blocks(chain([first], frames), rate, length_s)
+    return rate, _blocks(chain([first], frames), rate, length_s)
 
 
-def _decode_frames(container):
-    """Yields the frames of the first audio stream, and tells of damage at the end."""
+def _frames(container: Any) -> Iterator[Any]:
+    """Frames of the first audio stream; raises at the end if packets were damaged."""
     import av
 
     with container:
@@ -118,25 +100,27 @@ def _decode_frames(container):
             raise DecodingError("damaged packets")
 
 
-def _to_blocks(frames, sample_rate, length_s):
-    """Yields the samples of frames; raises at the end if some are missing."""
+def _blocks(
+    frames: Iterable[Any], sample_rate: int, length_s: float
+) -> Iterator[np.ndarray]:
+    """Samples of the frames; raises at the end if some are missing."""
     n_frames, other_rate = 0, None
     for frame in frames:
         if frame.sample_rate != sample_rate:
             other_rate = frame.sample_rate
             continue
         n_frames += frame.samples
-        yield _to_samples(frame)
+        yield _samples(frame)
     if other_rate is not None:
         raise DecodingError(
             f"its sample rate changes from {sample_rate} to {other_rate} Hz"
         )
     if n_frames / sample_rate < length_s - _SECONDS_TOLERATED:
-        raise DecodingError("its header tells of more audio")
+        raise DecodingError("its header promises more audio")
 
 
-def _length_s(container):
-    """How long a file says that its audio is, in s; 0 if it does not."""
+def _length_s(container: Any) -> float:
+    """Length of the audio by the file's own account, in s; 0 if it is not stated."""
     import av
 
     stream = container.streams.audio[0]
@@ -149,12 +133,12 @@ def _length_s(container):
     return 0.0
 
 
-def _to_samples(frame):
+def _samples(frame: Any) -> np.ndarray:
     """Samples [time, channels] of a frame in float64, full scale 1."""
     dtype, silence, step = _SAMPLE_FORMATS[frame.format.packed.name]
     channels = frame.layout.nb_channels
     if frame.format.is_planar:
-        # PyAV lists planes beyond the last where there are eight channels and more.
+        # PyAV lists more planes than channels from eight channels on.
         planes = frame.planes[:channels]
         samples = np.stack([np.frombuffer(p, dtype, frame.samples) for p in planes], 1)
     else:

@@ -38,7 +38,7 @@ from torch.utils.data import Sampler
 
 from ms_sincresnet.data.audio import SAMPLE_RATE
 from ms_sincresnet.data.cache import TracksInMemory, read_clip, read_song
-from ms_sincresnet.data.clips import silent
+from ms_sincresnet.data.clips import SILENT_STD, silent
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 CACHES = ("disk", "memory")
@@ -195,7 +195,7 @@ class RandomClipDataset(DynamicItemDataset):
         for _ in range(_DRAWS):
             start = int(generator.integers(last_start + 1))
             clip = self._read_clip(wav, start, self.clip_samples)
-            if last_start == 0 or not silent(clip):
+            if last_start == 0 or not _is_silent(clip):
                 break
         return clip
 
@@ -320,6 +320,14 @@ def clip_batch(examples: list[dict]) -> PaddedBatch:
 def _stack(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Tensors of equal length as one, and their relative lengths."""
     return torch.stack(tensors), torch.ones(len(tensors))
+
+
+def _is_silent(clip: Tensor) -> bool:
+    """The mask of ``silent`` for one clip, in a tenth of the time if there is sound."""
+    few = clip[:: max(1, len(clip) // 100)].tolist()
+    # Two samples that differ by d alone make a variance of d² / 2n.
+    is_loud = (max(few) - min(few)) ** 2 > 2 * len(clip) * SILENT_STD**2
+    return not is_loud and bool(silent(clip))
 
 
 def _read_manifest(path: Path, cache_folder: str | Path) -> dict[str, dict]:

@@ -1,45 +1,77 @@
 """Stratified folds and validation parts that keep identical tracks together."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ms_sincresnet.data.validation import draw_valid
 from ms_sincresnet.errors import HparamError
 
 
-def stratified_folds(labels, n_folds, seed, groups=None):
-    """Deals items into folds that hold as many of each class as the others.
+def split_fold(
+    labels: ArrayLike,
+    fold: int,
+    n_folds: int,
+    valid_fraction: float,
+    seed: int,
+    groups: ArrayLike | None = None,
+) -> np.ndarray:
+    """Part of each track when one fold is tested.
+
+    The validation part is drawn from the other folds alone, by ``draw_valid``.
 
     Arguments
     ---------
-    labels : list or numpy.ndarray [n]
-        Class of each item. The result depends on their order: sort the items first.
-    n_folds : int
-        Folds, from 2 up to the size of the smallest class.
-    seed : int
-        Seed of the random choice.
-    groups : list or numpy.ndarray [n], optional
-        Items of equal value here share a fold. Without it each item is on its own.
+    labels
+        Genre of each track. The result depends on their order: sort the tracks first.
+    fold
+        The fold to test, from 0 to ``n_folds - 1``.
+    n_folds
+        Number of folds, from 2 up to the size of the smallest genre.
+    valid_fraction
+        Share of the training part that goes to validation, between 0 and 1.
+    seed
+        Seed of the folds and of the validation part.
+    groups
+        Tracks of equal value go to the same part. By default each is a group.
 
     Returns
     -------
-    folds : numpy.ndarray [n]
-        Fold of each item, from 0 to ``n_folds - 1``.
+    "train", "valid" or "test" for each track.
 
     Raises
     ------
     HparamError
-        If ``n_folds`` is below 2 or above the number of groups of a class.
+        If an argument is out of range, or a genre has too few tracks for it.
 
     Example
     -------
+    >>> split_fold(["jazz"] * 4, 0, n_folds=4, valid_fraction=0.3, seed=0).tolist()
+    ['train', 'train', 'test', 'valid']
+    """
+    genres = np.asarray(labels)
+    group_of = _numbered(groups, len(genres))
+    _check_whole("n_folds", n_folds, least=2)
+    _check_whole("fold", fold, least=0, most=n_folds - 1)
+    folds = stratified_folds(genres, n_folds, seed, group_of)
+    rest = np.flatnonzero(folds != fold)
+    in_valid = draw_valid(genres[rest], valid_fraction, seed, group_of[rest])
+    parts = np.where(folds == fold, "test", "train")
+    parts[rest[in_valid]] = "valid"
+    return parts
+
+
+def stratified_folds(
+    labels: ArrayLike, n_folds: int, seed: int, groups: ArrayLike | None = None
+) -> np.ndarray:
+    """Fold of each track; every fold has its share of each genre.
+
     >>> stratified_folds(["jazz"] * 4 + ["rock"] * 4, n_folds=4, seed=0).tolist()
     [3, 2, 1, 0, 2, 1, 0, 3]
     """
-    labels, groups = np.asarray(labels), _as_groups(groups, len(labels))
-    _check_whole("n_folds", n_folds, least=2)
-    for genre in np.unique(labels):
-        count = len(np.unique(groups[labels == genre]))
+    genres = np.asarray(labels)
+    group_of = _numbered(groups, len(genres))
+    for genre in np.unique(genres):
+        count = len(np.unique(group_of[genres == genre]))
         if count < n_folds:
             raise HparamError(
                 f"n_folds: {str(genre)!r} has {count} different track(s), too few to "
@@ -48,71 +80,102 @@ def stratified_folds(labels, n_folds, seed, groups=None):
             )
     # Shuffled here, as scikit-learn 1.9 would: the shuffle of 1.7, the last for Python
     # 3.10, deals groups without regard to their classes.
-    order = np.random.RandomState(seed).permutation(groups.max() + 1)
-    shuffled = np.argsort(order)[groups]
-    folds = np.empty(len(labels), dtype=int)
+    order = np.random.RandomState(seed).permutation(group_of.max() + 1)
+    shuffled = np.argsort(order)[group_of]
+    folds = np.empty(len(genres), dtype=int)
     splitter = StratifiedGroupKFold(n_folds)
-    for fold, (_, indices) in enumerate(splitter.split(labels, labels, shuffled)):
+    for fold, (_, indices) in enumerate(splitter.split(genres, genres, shuffled)):
         folds[indices] = fold
     return folds
 
 
-def split_fold(labels, fold, n_folds, valid_fraction, seed, groups=None):
-    """Names the part that each item plays when one fold is tested.
+def draw_valid(
+    labels: ArrayLike,
+    valid_fraction: float,
+    seed: int,
+    groups: ArrayLike | None = None,
+) -> np.ndarray:
+    """Mask of the tracks of a training part that validate.
 
-    The test part is the fold. The validation part is drawn from the rest alone, as
-    large a share of each class as of any other, and the test part has no say in it.
+    Each genre gives its share, rounded to whole tracks. Halves go to the even number,
+    so that they do not add up: a tenth of ISMIR2004's 729 tracks are 73.
 
     Arguments
     ---------
-    labels : list or numpy.ndarray [n]
-        Class of each item. The result depends on their order: sort the items first.
-    fold : int
-        The fold to test, from 0 to ``n_folds - 1``.
-    n_folds : int
-        Folds, from 2 up to the size of the smallest class.
-    valid_fraction : float
-        Share of the training part that goes to validation, between 0 and 1. Rounded
-        to whole tracks of each class.
-    seed : int
-        Seed of the folds and of the validation part.
-    groups : list or numpy.ndarray [n], optional
-        Items of equal value here play the same part.
+    labels
+        Genre of each track. The result depends on their order: sort the tracks first.
+    valid_fraction
+        Share of the tracks, between 0 and 1.
+    seed
+        Seed of the random choice.
+    groups
+        Tracks of equal value are drawn together or not at all; a genre may then give
+        less than its share. By default each track is a group.
 
     Returns
     -------
-    parts : numpy.ndarray [n]
-        "train", "valid" or "test".
+    True for the tracks that validate.
 
     Raises
     ------
     HparamError
-        If an argument is out of range, or if a class has too few items for it.
+        If ``valid_fraction`` is out of range, if it leaves a genre nothing to validate
+        or to train with, or if the groups of a genre are too large for it.
 
     Example
     -------
-    >>> split_fold(["jazz"] * 4, 0, n_folds=4, valid_fraction=0.3, seed=0).tolist()
-    ['train', 'train', 'test', 'valid']
+    >>> draw_valid(["jazz"] * 4 + ["rock"] * 4, 0.25, seed=0).tolist()
+    [False, False, True, False, True, False, False, False]
     """
-    labels, groups = np.asarray(labels), _as_groups(groups, len(labels))
-    _check_whole("n_folds", n_folds, least=2)
-    _check_whole("fold", fold, least=0, most=n_folds - 1)
-    folds = stratified_folds(labels, n_folds, seed, groups)
-    rest = np.flatnonzero(folds != fold)
-    in_valid = draw_valid(labels[rest], valid_fraction, seed, groups[rest])
-    parts = np.where(folds == fold, "test", "train")
-    parts[rest[in_valid]] = "valid"
-    return parts
+    genres = np.asarray(labels)
+    group_of = _numbered(groups, len(genres))
+    wanted = _count_wanted(genres, valid_fraction)
+    in_valid = np.zeros(len(genres), dtype=bool)
+    for group in np.random.default_rng(seed).permutation(np.unique(group_of)):
+        members = group_of == group
+        counts = list(zip(*np.unique(genres[members], return_counts=True), strict=True))
+        if all(wanted[genre] >= n for genre, n in counts):
+            in_valid |= members
+            for genre, n in counts:
+                wanted[genre] -= n
+    for genre in wanted:
+        if not in_valid[genres == genre].any():
+            raise HparamError(
+                f"valid_fraction: the tracks of {str(genre)!r} in the training part "
+                f"are too much alike to validate with {valid_fraction} of them: "
+                "identical tracks stay together. Add tracks of this genre."
+            )
+    return in_valid
 
 
-def _as_groups(groups, n_items):
-    """Groups as an array of whole numbers; each item its own group without any."""
+def _count_wanted(genres: np.ndarray, fraction: float) -> dict[str, int]:
+    """Tracks of each genre that make the fraction: at least one, and not all."""
+    if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
+        raise HparamError(
+            "valid_fraction: expected a number between 0 and 1, the share of the "
+            f"training part that validates, for example 0.1; got {fraction!r}"
+        )
+    wanted = {}
+    for genre, count in zip(*np.unique(genres, return_counts=True), strict=True):
+        wanted[genre] = round(fraction * int(count))
+        if not 0 < wanted[genre] < count:
+            advice = f"Choose a share from 1/{count} to {count - 1}/{count}, or add"
+            raise HparamError(
+                f"valid_fraction: {str(genre)!r} has {count} track(s) in the training "
+                f"part, and {fraction} of them round to {wanted[genre]}. "
+                f"{advice if count > 1 else 'Add'} tracks of this genre."
+            )
+    return wanted
+
+
+def _numbered(groups: ArrayLike | None, n_tracks: int) -> np.ndarray:
+    """Groups as whole numbers from 0; by default each track is a group."""
     if groups is None:
-        return np.arange(n_items)
+        return np.arange(n_tracks)
     return np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
-def _check_whole(name, value, least, most=None):
+def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
     """Raises unless a value is a whole number in its range."""
     whole = isinstance(value, (int, np.integer))
     if not whole or value < least or (most is not None and value > most):

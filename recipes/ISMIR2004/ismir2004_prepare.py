@@ -9,17 +9,14 @@ import logging
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ms_sincresnet.data.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES
-from ms_sincresnet.data.prepare import (
-    audio_files,
-    genre_folders,
-    prepare_manifests,
-)
-from ms_sincresnet.data.validation import draw_valid
+from ms_sincresnet.data.audio import AUDIO_SUFFIXES
+from ms_sincresnet.data.folds import draw_valid
+from ms_sincresnet.data.prepare import audio_files, prepare_manifests
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 logger = logging.getLogger(__name__)
@@ -38,14 +35,14 @@ CLASSES = {
     "rock_pop": "rock_pop",
     "world": "world",
 }
-"""The class of each name that folders and lists have: six for the contest."""
+"""Class of each genre that folders and lists name: six for the contest."""
 
 TEST_PARTS = ("development", "evaluation")
 N_TRACKS = 729  # in each part
 LAYOUTS = ("audio", ".", "ismir04_genre/audio", "ismir04_genre")
 LIST_NAME = "tracklist.csv"
 COLUMNS = ("class", "artist", "album", "track", "number", "path", "magnatune_id")
-# What may precede the path of a track below its part's folder.
+# Folders that may precede the path of a track below its part's folder.
 LEADING = {"/", "tracks", "audio", "training", *TEST_PARTS}
 
 HOW_TO_GET = """\
@@ -54,67 +51,63 @@ ISMIR2004 is re-issued by the Music Technology Group, Universitat Pompeu Fabra:
 Unpack the archives into one folder, so that it holds
   audio/training/<genre>/<artist>/<album>/*.mp3   metadata/training/tracklist.csv
   audio/development/*.mp3                         metadata/development/tracklist.csv
-then type
+then run
   python train.py hparams/ms_sincresnet.yaml --data_folder=<that folder>"""
 
 
 def prepare_ismir2004(
-    data_folder,
-    manifest_folder,
-    cache_folder,
+    data_folder: str | Path,
+    manifest_folder: str | Path,
+    cache_folder: str | Path,
     *,
-    test_part="development",
-    excerpt=None,
-    valid_fraction=0.1,
-    seed=1234,
-    n_jobs=None,
-):
+    test_part: str = "development",
+    excerpt: tuple[float, float] | None = None,
+    valid_fraction: float = 0.1,
+    split_seed: int = 1234,
+) -> None:
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for ISMIR2004.
 
-    The training part is split into tracks to train and to validate with, 656 and 73,
+    The training part is split into 656 tracks to train and 73 to validate with,
     stratified by class; the test part is fixed. ``tracklist.csv`` names the tracks and
-    their classes. Where a part has none, the names of its genre folders do. Listed
-    tracks that are not on disk and files that are not listed are named in warnings and
-    in ``report.json``, as are tracks that cannot be decoded. Tracks are decoded once,
-    to 16 kHz mono.
+    their classes; in a part without it, the genre folders do. Warnings and
+    ``report.json`` name listed tracks that are missing, files that are not listed, and
+    tracks that cannot be decoded. Tracks are decoded once, to 16 kHz mono.
 
-    Paths in lists and names on disk differ in signs, marks and leading zeros: see
-    ``plain_name``. A track's ID is the part and the plain name of its path.
+    A track's ID is the part and the ``plain_name`` of its path, since paths in lists
+    and on disk differ in punctuation, accents and leading zeros.
 
-    The report says as well how many tracks are by artists that are trained on
-    ("artists") and which tested tracks have the audio of a track of the training part
-    ("heard_in_training"). Nothing is moved for it: the parts are those of the contest.
+    The report also counts the tracks by artists of the training part ("artists") and
+    lists tested tracks with the audio of a track of the training part
+    ("heard_in_training"). They stay where they are: the parts are the contest's.
 
-    A second call does nothing. A call with other options, or after a change of the
-    data, writes the manifests anew.
+    A second call does nothing. After a change of the options or of the data, the
+    manifests are rewritten.
 
     Arguments
     ---------
-    data_folder : str or pathlib.Path
-        Where ISMIR2004 lies.
-    manifest_folder : str or pathlib.Path
-        Where manifests and ``report.json`` go.
-    cache_folder : str or pathlib.Path
-        Where the 16 kHz copies go: ``$data_root`` in the manifests.
-    test_part : str
+    data_folder
+        ISMIR2004 in any of its layouts.
+    manifest_folder
+        Folder of the manifests and ``report.json``.
+    cache_folder
+        Folder of the 16 kHz copies: ``$data_root`` in the manifests.
+    test_part
         "development", which the paper most likely tests on, or "evaluation".
-    excerpt : (float, float), optional
-        Start and duration of what is used of each song, in s. One that ends sooner
-        gives its last ``duration`` seconds, or all of it. Whole songs without it.
-    valid_fraction : float
-        Share of the training part that validates instead, between 0 and 1.
-    seed : int
+    excerpt
+        Start and duration of the used part of each song, in s. A song that ends sooner
+        yields its last ``duration`` seconds, or all of it. Whole songs by default.
+    valid_fraction
+        Share of the training part that goes to validation, between 0 and 1.
+    split_seed
         Seed of the validation part.
-    n_jobs : int, optional
-        Threads that decode; as many as there are processors without it.
 
     Raises
     ------
     DataFolderError
         If there is no data, if a part lacks a class, if a list cannot be read, or if it
-        is not clear which file a track is.
+        is ambiguous which file a track is.
     HparamError
-        If ``test_part``, ``excerpt`` or ``valid_fraction`` cannot be used.
+        If ``test_part``, ``excerpt`` or ``valid_fraction`` is out of range.
 
     Example
     -------
@@ -127,13 +120,8 @@ def prepare_ismir2004(
     ...     path.parent.mkdir(parents=True, exist_ok=True)
     ...     noise = np.random.default_rng(nth).normal(size=800) / 9
     ...     soundfile.write(path, noise, 16000)
-    >>> prepare_ismir2004(
-    ...     root,
-    ...     root / "manifests",
-    ...     root / "cache",
-    ...     test_part="evaluation",
-    ...     valid_fraction=0.5,
-    ... )
+    >>> folders = root, root / "manifests", root / "cache"
+    >>> prepare_ismir2004(*folders, test_part="evaluation", valid_fraction=0.5)
     >>> test = pd.read_csv(root / "manifests" / "test.csv")
     >>> test.ID[4], test.genre[4]
     ('evaluation/punk/artist/album/15-a_b', 'metal_punk')
@@ -142,11 +130,11 @@ def prepare_ismir2004(
     found = [_find_part(root, part) for part, root in roots.items()]
     tracks = pd.concat([tracks for tracks, _ in found]).sort_values("ID")
 
-    def assign_parts(tracks):
-        """Draws the validation part; identical tracks go together once decoded."""
+    def assign_parts(tracks: pd.DataFrame) -> np.ndarray:
+        """Parts with a validation part drawn from the training part."""
         trained = tracks.ID.str.startswith("training/").to_numpy()
         parts = np.where(trained, "train", "test")
-        in_valid = _draw_valid(tracks[trained], valid_fraction, seed)
+        in_valid = _draw_valid(tracks[trained], valid_fraction, split_seed)
         parts[np.flatnonzero(trained)[in_valid]] = "valid"
         return parts
 
@@ -160,52 +148,35 @@ def prepare_ismir2004(
             "test_part": test_part,
             "excerpt": excerpt,
             "valid_fraction": valid_fraction,
-            "seed": seed,
+            "split_seed": split_seed,
         },
         left_out=[row for _, left_out in found for row in left_out],
-        describe=lambda tracks: {
-            "artists": shared_artists(tracks),
-            "heard_in_training": _heard_in_training(tracks),
-        },
+        describe=_describe_overlap,
         excerpt=excerpt,
-        n_jobs=n_jobs,
     )
-    _log_overlap(report)
+    known = {
+        part: "unknown, since artists are anonymous"
+        if counts["by_artists_of_train"] is None
+        else f"{counts['by_artists_of_train']} of {counts['tracks']}"
+        for part, counts in report["artists"].items()
+    }
+    logger.info("tracks by artists of train: valid %(valid)s; test %(test)s", known)
+    if heard := report["heard_in_training"]:
+        logger.warning(
+            "%d tested tracks have the audio of a track of the training part; the "
+            "first: %s",
+            len(heard),
+            heard[0],
+        )
 
 
-def find_ismir2004(data_folder, test_part="development"):
-    """Finds the folders of the training part and of a test part.
+def find_ismir2004(
+    data_folder: str | Path, test_part: str = "development"
+) -> dict[str, Path]:
+    """Folders of the training part and of a test part, by part.
 
-    Arguments
-    ---------
-    data_folder : str or pathlib.Path
-        Where ISMIR2004 lies: holds ``audio``, the parts' folders or ``ismir04_genre``.
-    test_part : str
-        "development" or "evaluation".
-
-    Returns
-    -------
-    roots : dict of str to pathlib.Path
-        The folder of "training" and that of the test part.
-
-    Raises
-    ------
-    DataFolderError
-        If there is none, or if nothing tells the classes of its tracks; the message
-        says how to get ISMIR2004.
-    HparamError
-        If there is no such test part.
-
-    Example
-    -------
-    >>> data_folder = getfixture("tmp_path")
-    >>> for part in ["training", "evaluation"]:
-    ...     album = data_folder / "audio" / part / "jazz" / "artist" / "album"
-    ...     album.mkdir(parents=True)
-    ...     (album / "1-track.mp3").touch()
-    >>> roots = find_ismir2004(data_folder, "evaluation")
-    >>> [root.relative_to(data_folder).as_posix() for root in roots.values()]
-    ['audio/training', 'audio/evaluation']
+    The data folder holds ``audio``, the parts' folders or ``ismir04_genre``. If it does
+    not, or nothing names the classes, a ``DataFolderError`` says how to get ISMIR2004.
     """
     if test_part not in TEST_PARTS:
         raise HparamError(
@@ -225,75 +196,23 @@ def find_ismir2004(data_folder, test_part="development"):
     return {part: _find_root(data_folder, part) for part in ("training", test_part)}
 
 
-def plain_name(path):
-    """The name that a track has in every copy of the lists and on every disk.
+def plain_name(path: str) -> str:
+    """The name, in ASCII, that a track has in every copy of the lists and on any disk.
 
-    Copies of the lists begin paths with ``./`` or ``tracks/``; archivers made
-    underscores of quotes; marks were lost. So: no suffix, lower case, no marks and no
-    leading zeros, and an underscore for whatever is no letter, digit, ``-`` or ``/``.
+    Copies of the lists begin paths with ``./`` or ``tracks/``, archivers replaced
+    quotes by underscores, accents were lost. So: no suffix, lower case, no accents, no
+    leading zeros, and underscores for all but letters, digits, ``-`` and ``/``.
 
-    Arguments
-    ---------
-    path : str
-        A path with its suffix, from a list or below a part's folder.
-
-    Returns
-    -------
-    name : str
-        In ASCII.
-
-    Example
-    -------
     >>> plain_name("./rock/the_band/d'été_(live)/05-kruhov\u00fd_objazd.mp3")
     'rock/the_band/d_ete__live_/5-kruhovy_objazd'
     """
     return _plain(_below_part(path))
 
 
-def shared_artists(tracks):
-    """Counts tracks that validate or test and are by artists that are trained on.
-
-    Arguments
-    ---------
-    tracks : pandas.DataFrame
-        part ("train", "valid" or "test") and artist of each track.
-
-    Returns
-    -------
-    counts : dict of str to dict
-        For "valid" and "test": tracks, and by_artists_of_train, which is None where
-        artists are anonymous, as they are in the development part.
-
-    Example
-    -------
-    >>> parts = ["train", "train", "valid", "test", "test"]
-    >>> artists = ["the_quintet", "a_singer", "a_singer", "artist_7", "artist_8"]
-    >>> counts = shared_artists(pd.DataFrame({"part": parts, "artist": artists}))
-    >>> counts["valid"]
-    {'tracks': 1, 'by_artists_of_train': 1}
-    >>> counts["test"]
-    {'tracks': 2, 'by_artists_of_train': None}
-    """
-    trained = tracks.artist[tracks.part == "train"]
-    counts = {}
-    for part in ("valid", "test"):
-        artists = tracks.artist[tracks.part == part]
-        anonymous = pd.concat([trained, artists]).str.fullmatch(r"artist_\d+|").any()
-        counts[part] = {
-            "tracks": len(artists),
-            "by_artists_of_train": (
-                None if anonymous else int(artists.isin(trained).sum())
-            ),
-        }
-    return counts
-
-
-def _find_root(data_folder, part):
+def _find_root(data_folder: Path, part: str) -> Path:
     """The folder of a part, in any layout."""
     roots = (data_folder / layout / part for layout in LAYOUTS)
-    root = next(
-        (path for path in roots if path.is_dir() and _files_by_name(path)), None
-    )
+    root = next(filter(audio_files, roots), None)
     if root is None:
         raise DataFolderError(
             f"data_folder: {data_folder}: expected audio files in audio/{part} or "
@@ -302,20 +221,20 @@ def _find_root(data_folder, part):
     if not (_find_list(root, part) or len(_list_by_folders(_files_by_name(root)))):
         raise DataFolderError(
             f"{root}: expected folders of genres, or the list of the tracks' classes, "
-            f"metadata/{part}/{LIST_NAME}, beside it; found neither.\n{HOW_TO_GET}"
+            f"metadata/{part}/{LIST_NAME}; found neither.\n{HOW_TO_GET}"
         )
     return root
 
 
-def _find_list(root, part):
-    """The tracklist of a part's folder, or None."""
+def _find_list(root: Path, part: str) -> Path | None:
+    """The tracklist for a part's folder."""
     folders = (root.parent.parent, root.parent)
     lists = [folder / "metadata" / part / LIST_NAME for folder in folders]
     return next(filter(Path.is_file, [root / LIST_NAME, *lists]), None)
 
 
-def _find_part(root, part):
-    """Tracks of a part as (ID, genre, path, artist), and what is left out of it."""
+def _find_part(root: Path, part: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """ID, genre, path and artist of a part's tracks, and the tracks left out of it."""
     files, list_path = _files_by_name(root), _find_list(root, part)
     listed = _read_list(list_path) if list_path else _list_by_folders(files)
     if len(listed) != N_TRACKS:
@@ -350,19 +269,16 @@ def _find_part(root, part):
     ]
 
 
-def _files_by_name(root):
-    """Audio files at any depth below a folder, by their plain names."""
-    files, folders = {}, [root]
-    while folders:
-        folder = folders.pop()
-        folders += genre_folders(folder)
-        for path in audio_files(folder):
-            name = plain_name(path.relative_to(root).as_posix())
-            files.setdefault(name, []).append(path)
+def _files_by_name(root: Path) -> dict[str, list[Path]]:
+    """Audio files below a folder, by their plain names."""
+    files: dict[str, list[Path]] = {}
+    for path in audio_files(root):
+        name = plain_name(path.relative_to(root).as_posix())
+        files.setdefault(name, []).append(path)
     return files
 
 
-def _read_list(path):
+def _read_list(path: Path) -> pd.DataFrame:
     """Genre, artist and path of each track of a tracklist, with or without a header."""
     try:
         rows = pd.read_csv(
@@ -383,8 +299,8 @@ def _read_list(path):
         raise DataFolderError(
             f"{path}: expected a list of tracks, found an empty file."
         )
-    suffixes = AUDIO_SUFFIXES | FOREIGN_SUFFIXES
-    is_track = rows.path.map(lambda p: PurePosixPath(p).suffix.lower() in suffixes)
+    suffixes = rows.path.map(lambda path: PurePosixPath(path).suffix.lower())
+    is_track = suffixes.isin(AUDIO_SUFFIXES)
     rows["genre"] = rows["class"].str.strip().str.lower().map(CLASSES)
     is_header = (rows.index == 0) & ~is_track & rows.genre.isna()
     unusable = rows[~is_header & (~is_track | rows.genre.isna())]
@@ -397,8 +313,8 @@ def _read_list(path):
     return rows.loc[~is_header, ["genre", "artist", "path"]]
 
 
-def _list_by_folders(files):
-    """The same as a tracklist, from paths <genre>/<artist>/<album>/<n>-<track>."""
+def _list_by_folders(files: dict[str, list[Path]]) -> pd.DataFrame:
+    """The table of a tracklist, from paths <genre>/<artist>/<album>/<n>-<track>."""
     rows = []
     for name, (path, *_) in files.items():
         genre, *artist = name.split("/")[:-1] or [""]
@@ -409,8 +325,10 @@ def _list_by_folders(files):
     return pd.DataFrame(rows, columns=["genre", "artist", "path"])
 
 
-def _match(paths, files, list_path):
-    """The plain name of the file of each listed path; None where there is no file."""
+def _match(
+    paths: pd.Series, files: dict[str, list[Path]], list_path: Path | None
+) -> list[str | None]:
+    """Plain name of the file of each listed path; None where there is no file."""
     free = files.keys() - set(map(plain_name, paths))
     names = []
     for path in paths:
@@ -432,58 +350,46 @@ def _match(paths, files, list_path):
     return names
 
 
-def _pattern(path):
-    """Tells plain names that have up to two characters for each one not in ASCII."""
+def _pattern(path: str) -> Any:
+    """Matcher of plain names with up to two characters for each one beyond ASCII."""
     pieces = re.split(r"[^\x00-\x7f]", _below_part(path))
     return re.compile("[^/]{0,2}".join(re.escape(_plain(p)) for p in pieces)).fullmatch
 
 
-def _below_part(path):
-    """A listed path without its suffix and without what may precede it."""
+def _below_part(path: str) -> str:
+    """A listed path without its suffix and the folders that may precede it."""
     names = PurePosixPath(path).with_suffix("").parts
     return "/".join(itertools.dropwhile(LEADING.__contains__, names))
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     """ASCII letters, digits, - and / of a text; an underscore for other ASCII signs."""
     text = unicodedata.normalize("NFKD", re.sub("[‘’“”]", "_", text))
     text = text.encode("ascii", "ignore").decode().lower()
     return re.sub(r"(^|/)0+(?=\d)", r"\1", re.sub(r"[^a-z0-9/-]", "_", text))
 
 
-def _draw_valid(tracks, valid_fraction, seed):
-    """Draws the validation part, identical tracks together where that can be done."""
+def _draw_valid(tracks: pd.DataFrame, valid_fraction: float, seed: int) -> np.ndarray:
+    """Validation part, with identical tracks on one side of the split if possible."""
     if "sha256" in tracks:
         try:
             return draw_valid(tracks.genre, valid_fraction, seed, tracks.sha256)
         except HparamError as error:
-            # As with placeholders of one audio, by which the lists are tried.
-            logger.warning("%s Going on with identical tracks in two parts.", error)
+            # For example when all audio is one placeholder, to try the lists.
+            logger.warning("%s Identical tracks are now in two parts.", error)
     return draw_valid(tracks.genre, valid_fraction, seed)
 
 
-def _heard_in_training(tracks):
-    """IDs of tested tracks whose audio a track of the training part has."""
+def _describe_overlap(tracks: pd.DataFrame) -> dict[str, Any]:
+    """Overlap of validation and test with training, by artist and by audio."""
+    trained = tracks.artist[tracks.part == "train"]
+    counts = {}
+    for part in ("valid", "test"):
+        artists = tracks.artist[tracks.part == part]
+        # Artists of the development part are anonymous.
+        anonymous = pd.concat([trained, artists]).str.fullmatch(r"artist_\d+|").any()
+        n_known = None if anonymous else int(artists.isin(trained).sum())
+        counts[part] = {"tracks": len(artists), "by_artists_of_train": n_known}
     tested = tracks.part == "test"
-    return tracks.ID[tested & tracks.sha256.isin(tracks.sha256[~tested])].tolist()
-
-
-def _log_overlap(report):
-    """Says in one line how many tracks are by artists that are trained on."""
-    told = {
-        part: "unknown, as artists are anonymous"
-        if counts["by_artists_of_train"] is None
-        else f"{counts['by_artists_of_train']} of {counts['tracks']}"
-        for part, counts in report["artists"].items()
-    }
-    logger.info(
-        "tracks by artists that are trained on: valid %(valid)s; test %(test)s", told
-    )
-    heard = report["heard_in_training"]
-    if heard:
-        logger.warning(
-            "%d tested tracks have the audio of a track of the training part; the "
-            "first: %s",
-            len(heard),
-            heard[0],
-        )
+    heard = tracks.ID[tested & tracks.sha256.isin(tracks.sha256[~tested])]
+    return {"artists": counts, "heard_in_training": heard.tolist()}

@@ -7,37 +7,34 @@ python train.py hparams/ms_sincresnet.yaml --data_folder=ISMIR2004
 import sys
 
 import speechbrain as sb
-from ismir2004_prepare import find_ismir2004, prepare_ismir2004
+from hyperpyyaml import load_hyperpyyaml
+from ismir2004_prepare import HOW_TO_GET, prepare_ismir2004
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
-from ms_sincresnet.errors import exit_on_user_error
-from ms_sincresnet.training.experiment import train_and_test
-from ms_sincresnet.training.hparams import (
-    load_hparams,
-    parse_arguments,
-    plain_hparams,
+from ms_sincresnet import GenreBrain
+from ms_sincresnet.data.dataset import (
+    PassSampler,
+    clip_loader_options,
+    genre_datasets,
 )
+from ms_sincresnet.errors import exit_on_user_error
+from ms_sincresnet.training.checkpoints import refuse_other_split
+from ms_sincresnet.training.distributed import rank_and_processes
+from ms_sincresnet.training.hparams import flatten, open_hparams
 
 
-def main(arguments):
-    """Prepares the data, trains, tests, and writes the model folder.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The yaml file, hparams that override it, and SpeechBrain's run options.
-    """
-    hparams_file, run_opts, overrides = parse_arguments(arguments)
+def main(arguments: list[str]) -> None:
+    """Prepares the data, trains, tests, and writes the model folder."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     ddp_init_group(run_opts)
-    plain = plain_hparams(hparams_file, overrides)
-    # Before weights are downloaded.
-    find_ismir2004(plain["data_folder"], plain["test_part"])
-    hparams = load_hparams(hparams_file, overrides)
+    with open_hparams(hparams_file, overrides, HOW_TO_GET) as (file, overrides):
+        hparams = flatten(load_hyperpyyaml(file, overrides))
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
+
     run_on_main(
         prepare_ismir2004,
         kwargs={
@@ -47,12 +44,52 @@ def main(arguments):
             "test_part": hparams["test_part"],
             "excerpt": hparams["excerpt"],
             "valid_fraction": hparams["valid_fraction"],
-            "seed": hparams["seed"],
+            "seed": hparams["split_seed"],
         },
     )
-    train_and_test(hparams, run_opts)
+    run_on_main(
+        refuse_other_split, [hparams["save_folder"], hparams["manifest_folder"]]
+    )
+    datasets, hparams["label_encoder"] = genre_datasets(
+        hparams["manifest_folder"],
+        hparams["cache_folder"],
+        n_genres=hparams["n_genres"],
+        clip_samples=hparams["clip_samples"],
+        seed=hparams["seed"],
+        cache=hparams["cache"],
+    )
+    rank, n_processes = rank_and_processes()
+    sampler = PassSampler(
+        len(datasets["train"]),
+        hparams["clips_per_track"],
+        hparams["seed"],
+        batch_size=hparams["batch_size"],
+        rank=rank,
+        n_processes=n_processes,
+    )
+
+    brain = GenreBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.train_sampler = sampler
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs=clip_loader_options(
+            datasets["train"], sampler, **hparams["train_loader"]
+        ),
+        valid_loader_kwargs=hparams["song_loader"],
+    )
+    brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])
+    brain.save_model()
+    print(f"Model folder: {hparams['model_folder']}")
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_user_error("stopped; the same command resumes the training"):
         main(sys.argv[1:])
