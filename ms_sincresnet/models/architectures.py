@@ -1,53 +1,49 @@
-"""The whole systems of Table 1: clips of waveform to log-posteriors."""
+"""The models of the paper's Table 1."""
+
+from collections.abc import Sequence
+from os import PathLike
 
 from torch import nn
 
 from ms_sincresnet.models.base import GenreModel
-from ms_sincresnet.nnet.classifier import GenreMLP
-from ms_sincresnet.nnet.frontend import MSSincNet
-from ms_sincresnet.nnet.mel import LogMelSpectrogram
-from ms_sincresnet.nnet.resnet import ResNetEmbedding
+from ms_sincresnet.nnet.frontend import LogMelSpectrogram, MSSincNet
+from ms_sincresnet.nnet.resnet import GenreMLP, ResNetEmbedding
 from ms_sincresnet.nnet.sincnet import FrameNetwork
 
 
 class MSSincResNet(GenreModel):
-    """The paper's system, Fig. 1: multi-scale SincNet, ResNet, SPP, two linear layers.
+    """The paper's model, Fig. 1: multi-scale SincNet, ResNet, SPP, two linear layers.
 
-    With three equal ``kernel_sizes`` and global average pooling, its SincResNet.
+    With three equal ``kernel_sizes`` and global average pooling, it is its SincResNet.
 
     Arguments
     ---------
-    n_genres : int
+    n_genres
         Number of genres.
-    n_filters : int
-        Filters a scale, K.
-    kernel_sizes : tuple of int
+    n_filters
+        Filters per scale, K.
+    kernel_sizes
         Taps of each scale's filters, L.
-    pooling : str
+    pooling
         "spp" or "avg", as in ``ResNetEmbedding``.
-    n_frames : int
+    n_frames
         Frames of each map.
-    sample_rate : int
+    sample_rate
         Sample rate of the waveform, in Hz.
-    init : str
+    init
         Scale of the initial cut-offs, as in ``SincFilterbank``.
-    padding : str
+    padding
         "same" or "valid", as in ``MSSincNet``.
-    backend : str
-        How the front-end is computed, as in ``MSSincNet``.
-    arch : str
-        A ResNet of torchvision by its name.
-    weights : str or None
-        What the ResNet starts from, as in ``ResNetEmbedding``.
-    hidden_size : int or None
+    backend
+        Computation of the front-end, as in ``MSSincNet``.
+    arch
+        Name of a ResNet of torchvision.
+    weights
+        Initial weights of the ResNet, as in ``ResNetEmbedding``.
+    hidden_size
         Units of the classifier's hidden layer, as in ``GenreMLP``.
-    affine_samples : int or None
-        Samples of a clip if each has weights in the layer norm, as in ``MSSincNet``.
-
-    Attributes
-    ----------
-    config : dict
-        The arguments that rebuild the model, ``weights`` apart.
+    affine_samples
+        Clip length if the layer norm has per-sample weights, as in ``MSSincNet``.
 
     Example
     -------
@@ -59,43 +55,29 @@ class MSSincResNet(GenreModel):
 
     def __init__(
         self,
-        n_genres=10,
-        n_filters=160,
-        kernel_sizes=(251, 501, 1001),
-        pooling="spp",
-        n_frames=1024,
-        sample_rate=16000,
-        init="mel",
-        padding="same",
-        backend="auto",
-        arch="resnet18",
-        weights=None,
-        hidden_size=512,
-        affine_samples=None,
+        n_genres: int = 10,
+        n_filters: int = 160,
+        kernel_sizes: Sequence[int] = (251, 501, 1001),
+        pooling: str = "spp",
+        n_frames: int = 1024,
+        sample_rate: int = 16000,
+        init: str = "mel",
+        padding: str = "same",
+        backend: str = "auto",
+        arch: str = "resnet18",
+        weights: str | PathLike | None = None,
+        hidden_size: int | None = 512,
+        affine_samples: int | None = None,
     ):
-        super().__init__()
+        super().__init__(locals())
         if len(kernel_sizes) != 3:
             raise ValueError(
-                "kernel_sizes must be three, one for each channel of the ResNet's "
-                f"input; got {list(kernel_sizes)}"
+                "kernel_sizes must be three, one for each input channel of the ResNet; "
+                f"got {list(kernel_sizes)}"
             )
-        self.config = {
-            "n_genres": n_genres,
-            "n_filters": n_filters,
-            "kernel_sizes": list(kernel_sizes),
-            "pooling": pooling,
-            "n_frames": n_frames,
-            "sample_rate": sample_rate,
-            "init": init,
-            "padding": padding,
-            "backend": backend,
-            "arch": arch,
-            "hidden_size": hidden_size,
-            "affine_samples": affine_samples,
-        }
         self.frontend = MSSincNet(
             n_filters,
-            kernel_sizes,
+            tuple(kernel_sizes),
             n_frames,
             sample_rate,
             init,
@@ -112,29 +94,24 @@ class MelResNet(GenreModel):
 
     Arguments
     ---------
-    n_genres : int
+    n_genres
         Number of genres.
-    n_mels : int
+    n_mels
         Mel bands.
-    window_samples : int
-        Samples of a window of the short-term Fourier transform.
-    mel_hop : int
-        Samples from one window to the next.
-    pooling : str
+    window_samples
+        Window length of the short-term Fourier transform.
+    mel_hop
+        Samples between the starts of neighbouring windows.
+    pooling
         "avg" or "spp", as in ``ResNetEmbedding``.
-    sample_rate : int
+    sample_rate
         Sample rate of the waveform, in Hz.
-    arch : str
-        A ResNet of torchvision by its name.
-    weights : str or None
-        What the ResNet starts from, as in ``ResNetEmbedding``.
-    hidden_size : int or None
+    arch
+        Name of a ResNet of torchvision.
+    weights
+        Initial weights of the ResNet, as in ``ResNetEmbedding``.
+    hidden_size
         Units of the classifier's hidden layer, as in ``GenreMLP``.
-
-    Attributes
-    ----------
-    config : dict
-        The arguments that rebuild the model, ``weights`` apart.
 
     Example
     -------
@@ -146,27 +123,17 @@ class MelResNet(GenreModel):
 
     def __init__(
         self,
-        n_genres=10,
-        n_mels=160,
-        window_samples=512,
-        mel_hop=128,
-        pooling="avg",
-        sample_rate=16000,
-        arch="resnet18",
-        weights=None,
-        hidden_size=512,
+        n_genres: int = 10,
+        n_mels: int = 160,
+        window_samples: int = 512,
+        mel_hop: int = 128,
+        pooling: str = "avg",
+        sample_rate: int = 16000,
+        arch: str = "resnet18",
+        weights: str | PathLike | None = None,
+        hidden_size: int | None = 512,
     ):
-        super().__init__()
-        self.config = {
-            "n_genres": n_genres,
-            "n_mels": n_mels,
-            "window_samples": window_samples,
-            "mel_hop": mel_hop,
-            "pooling": pooling,
-            "sample_rate": sample_rate,
-            "arch": arch,
-            "hidden_size": hidden_size,
-        }
+        super().__init__(locals())
         self.frontend = LogMelSpectrogram(n_mels, window_samples, mel_hop, sample_rate)
         self.embedding = ResNetEmbedding(arch, weights, pooling)
         self.classifier = GenreMLP(self.embedding.embedding_size, hidden_size, n_genres)
@@ -175,31 +142,26 @@ class MelResNet(GenreModel):
 class SincNet(GenreModel):
     """The paper's baseline of the original SincNet on frames of 200 ms, section 3.3.
 
-    It is all embedding: ``FrameNetwork`` goes from clips to log-posteriors.
+    ``FrameNetwork``, its embedding, goes all the way from clips to log-posteriors.
 
     Arguments
     ---------
-    n_genres : int
+    n_genres
         Number of genres.
-    n_filters : int
-        Filters of the bank, K.
-    kernel_size : int
+    n_filters
+        Filters, K.
+    kernel_size
         Taps of each filter, L.
-    frame_samples : int
-        Samples of a frame.
-    frame_hop : int
-        Samples from one frame to the next.
-    train_frames : int
-        Frames that are drawn from each clip in training.
-    sample_rate : int
+    frame_samples
+        Frame length.
+    frame_hop
+        Samples between the starts of neighbouring frames.
+    train_frames
+        Frames drawn from each clip in training.
+    sample_rate
         Sample rate of the waveform, in Hz.
-    init : str
+    init
         Scale of the initial cut-offs, as in ``SincFilterbank``.
-
-    Attributes
-    ----------
-    config : dict
-        The arguments that rebuild the model.
 
     Example
     -------
@@ -211,29 +173,19 @@ class SincNet(GenreModel):
 
     def __init__(
         self,
-        n_genres=10,
-        n_filters=80,
-        kernel_size=251,
-        frame_samples=3200,
-        frame_hop=160,
-        train_frames=16,
-        sample_rate=16000,
-        init="mel",
+        n_genres: int = 10,
+        n_filters: int = 80,
+        kernel_size: int = 251,
+        frame_samples: int = 3200,
+        frame_hop: int = 160,
+        train_frames: int = 16,
+        sample_rate: int = 16000,
+        init: str = "mel",
     ):
-        super().__init__()
-        self.config = {
-            "n_genres": n_genres,
-            "n_filters": n_filters,
-            "kernel_size": kernel_size,
-            "frame_samples": frame_samples,
-            "frame_hop": frame_hop,
-            "train_frames": train_frames,
-            "sample_rate": sample_rate,
-            "init": init,
-        }
+        super().__init__(locals())
         self.frontend = nn.Identity()
         self.embedding = FrameNetwork(**self.config)
         self.classifier = nn.Identity()
 
 
-MODELS = {system.__name__: system for system in (MSSincResNet, MelResNet, SincNet)}
+MODELS = {model.__name__: model for model in (MSSincResNet, MelResNet, SincNet)}

@@ -1,91 +1,133 @@
-"""GenreModel: what all systems of Table 1 are, and their way to the Hub."""
+"""GenreModel: what the models of Table 1 share, and their way to the Hub and back."""
 
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
-from torch import nn
+from torch import Tensor, nn
+
+from ms_sincresnet.models.config import NOT_SAVED
+from ms_sincresnet.models.hub import fetch, hub_errors
+from ms_sincresnet.models.weights import (
+    TEMPLATES,
+    read_model,
+    whole_files,
+    write_model,
+)
+
+TAGS = ["music", "music-genre-classification", "audio", "sincnet", "resnet"]
 
 
-class GenreModel(nn.Module, PyTorchModelHubMixin):
-    """What all systems are: front-end, embedding and classifier in a row.
+class GenreModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="ms_sincresnet",
+    license="apache-2.0",
+    pipeline_tag="audio-classification",
+    tags=[*TAGS],
+    model_card_template=(TEMPLATES / "network_card.md.template").read_text("utf-8"),
+):
+    """Front-end, embedding and classifier in sequence; also a model of the Hub.
 
-    A subclass sets these three, and ``config``, the arguments that rebuild it.
+    A subclass sets ``frontend``, ``embedding`` and ``classifier``. Saved, it is
+    ``config.json`` and ``model.safetensors``: no pickle and no code.
 
-    A model of the Hub as well: ``config.json`` and ``model.safetensors``, no pickle and
-    no code. The methods are those of huggingface_hub's mixin, and stricter: what does
-    not fit to the last name is refused.
+    Arguments
+    ---------
+    arguments
+        ``locals()`` of the subclass's constructor, which become ``config``.
 
     Attributes
     ----------
-    settings : dict
-        Genres, clips and voting of the model folder that it was loaded from, which are
-        saved with it again; else empty.
+    config
+        The arguments that rebuild the model.
+    settings
+        Genres, ``clip_samples``, ``hop_samples``, ``voting``, ``full_scale`` and, if
+        they are known, the figures of its ``training``; empty for a model of clips.
 
     Example
     -------
     >>> import torch
-    >>> system = GenreModel()
-    >>> system.frontend = system.embedding = nn.Identity()
-    >>> system.classifier = nn.Linear(3, 10)
-    >>> system(torch.randn(2, 1, 3)).shape
+    >>> model = GenreModel()
+    >>> model.frontend = model.embedding = nn.Identity()
+    >>> model.classifier = nn.Linear(3, 10)
+    >>> model(torch.randn(2, 1, 3)).shape
     torch.Size([2, 10])
     """
 
-    def __init__(self):
+    frontend: nn.Module
+    embedding: nn.Module
+    classifier: nn.Module
+
+    def __init__(self, arguments: dict[str, Any] | None = None):
         super().__init__()
-        self.settings = {}
+        self.config = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in (arguments or {}).items()
+            if name not in (*NOT_SAVED, "__class__")
+        }
+        self.settings: dict[str, Any] = {}
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Log-posteriors of a batch of clips.
+
+        Arguments
+        ---------
+        wavs
+            Clips [batch, time] at the model's sample rate, on any scale.
+
+        Returns
+        -------
+        Log-posteriors [batch, n_genres].
+        """
+        return self.classifier(self.embedding(self.frontend(wavs)))[:, 0]
 
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path,
+        pretrained_model_name_or_path: str | PathLike,
         *,
-        force_download=False,
-        token=None,
-        cache_dir=None,
-        local_files_only=False,
-        revision=None,
-        **model_kwargs,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | PathLike | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
     ):
-        """Builds the network that a folder or a repository of the Hub holds.
+        """Loads a model from a folder or from a repository of the Hub.
 
-        Only ``config.json`` and ``model.safetensors`` are read, so it may come from
+        Only ``config.json`` and ``model.safetensors`` are read, so they may come from
         anyone.
 
         Arguments
         ---------
-        pretrained_model_name_or_path : str or pathlib.Path
-            What ``save_pretrained`` wrote, a model folder, or the name
-            ``user/repository`` on the Hub.
-        force_download : bool
-            Whether to download again what is in the cache.
-        token : str or bool, optional
-            The Hub's token; the one of ``hf auth login`` by default.
-        cache_dir : str or pathlib.Path, optional
-            Where downloads are kept.
-        local_files_only : bool
-            Whether to take what is in the cache and ask no server.
-        revision : str, optional
+        pretrained_model_name_or_path
+            A folder, or the name ``user/repository`` on the Hub.
+        force_download
+            Download again the files that are in the cache.
+        token
+            The Hub's token; that of ``hf auth login`` by default.
+        cache_dir
+            Folder for downloads.
+        local_files_only
+            Use the cache, and ask no server.
+        revision
             Branch, tag or commit.
-        **model_kwargs : dict
+        **model_kwargs
             Arguments of the class that replace the saved ones, such as ``backend``.
 
         Returns
         -------
-        GenreModel
-            The network in evaluation mode, on the CPU.
+        The model in evaluation mode, on the CPU.
 
         Raises
         ------
         ModelFolderError
-            If there is no such model, or it is another system.
+            If there is no such model, or it is of another class.
         WeightsError
-            If its weights are damaged or do not fit.
+            If the weights are damaged or do not fit.
         """
-        # Files are for the layers above, which stand on this one.
-        from ms_sincresnet.models.weights import read_network
-        from ms_sincresnet.pretrained.hub import fetch
-
         folder = fetch(
             pretrained_model_name_or_path,
             force_download=force_download,
@@ -94,98 +136,71 @@ class GenreModel(nn.Module, PyTorchModelHubMixin):
             local_files_only=local_files_only,
             revision=revision,
         )
-        return read_network(folder, cls, **model_kwargs)
+        return read_model(folder, {cls.__name__: cls}, **model_kwargs)
 
     def save_pretrained(
-        self, save_directory, *, push_to_hub=False, repo_id=None, **options
-    ):
-        """Writes ``config.json``, ``model.safetensors`` and ``README.md``, or nothing.
+        self,
+        save_directory: str | PathLike,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **options: Any,
+    ) -> str | None:
+        """Writes ``config.json`` and ``model.safetensors``, or nothing.
+
+        A model with ``settings`` also gets the ``hyperparams.yaml`` by which
+        SpeechBrain loads it, but its ``training`` is left out: the weights may have
+        changed since. ``README.md`` is written unless there is one.
 
         Arguments
         ---------
-        save_directory : str or pathlib.Path
-            The folder. A ``README.md`` that is there stays.
-        push_to_hub : bool
-            Whether to push it to the Hub as well.
-        repo_id : str, optional
+        save_directory
+            The folder.
+        push_to_hub
+            Push the model to the Hub as well.
+        repo_id
             The repository, named like the folder by default.
-        **options : dict
-            As in the mixin.
+        **options
+            Passed to ``push_to_hub``.
 
         Returns
         -------
-        str or None
-            The commit's address if it was pushed.
+        The commit's address if the model was pushed.
 
         Raises
         ------
         ModelFolderError
-            If the folder holds files of SpeechBrain's, which would disagree.
+            If the model is not what its ``config`` says, or other files would be lost.
         """
-        from ms_sincresnet.models.weights import whole_files
-
+        settings = {k: v for k, v in self.settings.items() if k != "training"}
         with whole_files(save_directory) as folder:
-            super().save_pretrained(folder, **options)
+            write_model(folder, self, settings)
+            name = type(self).__name__
+            card = self.generate_model_card(name=name, **self.config)
+            card.save(folder / "README.md")
         if push_to_hub:
             return self.push_to_hub(repo_id or Path(save_directory).name, **options)
         return None
 
-    def push_to_hub(self, repo_id, **options):
-        """Pushes what ``save_pretrained`` writes to the Hub.
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Pushes the files of ``save_pretrained`` to the Hub.
 
         Arguments
         ---------
-        repo_id : str
-            The repository, ``user/repository``. It is made if there is none.
-        **options : dict
-            As in the mixin: ``private``, ``token``, ``commit_message``, ``branch`` …
+        repo_id
+            The repository, ``user/repository``; it is created if it does not exist.
+        **options
+            Those of huggingface_hub's mixin: ``private``, ``token``,
+            ``commit_message``, ``branch`` …
 
         Returns
         -------
-        str
-            The commit's address.
+        The commit's address.
 
         Raises
         ------
         ModelFolderError
-            If the repository holds a model folder, of which SpeechBrain's files would
-            disagree, or the Hub cannot be reached or refuses it.
+            If the Hub is unreachable or refuses.
         """
-        from ms_sincresnet.pretrained.hub import hub_errors, refuse_model_folder
-
         with hub_errors(repo_id):
-            refuse_model_folder(repo_id, options.get("branch"), options.get("token"))
             return super().push_to_hub(repo_id, **options)
-
-    def generate_model_card(self):
-        """The ``README.md`` of a network that is saved without a model folder.
-
-        Returns
-        -------
-        huggingface_hub.ModelCard
-            How to install and load it.
-        """
-        from ms_sincresnet.pretrained.card import network_card
-
-        return network_card(self)
-
-    def _save_pretrained(self, save_directory):
-        """The mixin's hook: writes the network's two files."""
-        from ms_sincresnet.models.weights import write_network
-
-        write_network(save_directory, self, self.settings)
-
-    def forward(self, wavs):
-        """Log-posteriors of a batch of clips.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips at the system's sample rate, on any scale.
-
-        Returns
-        -------
-        torch.Tensor [batch, n_genres]
-            Log-posteriors.
-        """
-        return self.classifier(self.embedding(self.frontend(wavs)))[:, 0]

@@ -1,23 +1,25 @@
-"""The paper's authors' own checkpoints as model folders.
+"""Checkpoints of the paper's authors, converted to model folders.
 
 Their code, github.com/PeiChunChang/MS-SincResNet, saves a dict with ``state_dict``:
-the network of the paper but for valid padding, a layer norm with a weight and a bias
-for each sample of a clip, global average pooling and one linear layer, trained on
-samples as large as 16-bit integers are.
+the paper's network, except for valid padding, a layer norm with a weight and a bias
+for each sample of a clip, global average pooling and one linear layer. It was trained
+on samples in the range of 16-bit integers.
 """
 
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from ms_sincresnet.errors import UserError, WeightsError
-from ms_sincresnet.models.architectures import MSSincResNet
+from ms_sincresnet.files import load_weights
+from ms_sincresnet.models import MSSincResNet
+from ms_sincresnet.models.weights import check_fit
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 FULL_SCALE = 32768.0
 
-# Theirs and ours.
-PREFIXES = {
+PREFIXES = {  # theirs and ours
     "layerNorm.": "frontend.clip_norm.",
     **{f"sincNet{n}.0.": f"frontend.banks.{n - 1}." for n in (1, 2, 3)},
     **{f"sincNet{n}.1.": f"frontend.norms.{n - 1}." for n in (1, 2, 3)},
@@ -26,43 +28,44 @@ PREFIXES = {
 }
 
 
-def convert_checkpoint(path, folder, genres):
+def convert_checkpoint(
+    path: str | PathLike, folder: str | PathLike, genres: Iterable[str]
+) -> Path:
     """Writes a model folder from a checkpoint of the authors' released code.
 
-    Nothing that the file may hold besides tensors is loaded, and no code of it run.
+    Only tensors are loaded from the file, and no code in it is run.
 
     Arguments
     ---------
-    path : str or pathlib.Path
+    path
         The checkpoint, ``MS-SincResNet.tar``: a dict with ``state_dict``, or a state
-        dict alone. Its kernels are taken to have the 251, 501 and 1001 taps of the
-        paper, which the weights do not tell.
-    folder : str or pathlib.Path
+        dict alone. Its kernels are assumed to have the paper's 251, 501 and 1001 taps,
+        which cannot be read from the weights.
+    folder
         The model folder to write.
-    genres : list of str
+    genres
         Names of the genres in the order of the network's outputs, which the checkpoint
-        does not tell either.
+        does not hold either.
 
     Returns
     -------
-    pathlib.Path
-        The model folder.
+    The model folder.
 
     Raises
     ------
     WeightsError
         If the file is missing, damaged, or not such a checkpoint.
     UserError
-        If the genres are not as many as the network's outputs.
+        If the number of genres is not that of the network's outputs.
     ModelFolderError
-        If the folder holds something else than a model, which would be lost.
+        If the folder holds anything but a model, which would be lost.
 
     Example
     -------
     >>> convert_checkpoint("nowhere.tar", "model", ["jazz", "rock"])
     Traceback (most recent call last):
     ...
-    ms_sincresnet.errors.WeightsError: nowhere.tar: no such checkpoint
+    ms_sincresnet.errors.WeightsError: nowhere.tar: no such file of weights
     """
     model = _rebuild(path, _read_state(path))
     genres, n_genres = list(genres), model.config["n_genres"]
@@ -81,29 +84,20 @@ def convert_checkpoint(path, folder, genres):
     return Path(folder)
 
 
-def _read_state(path):
-    """The state dict of a checkpoint; its keys without DataParallel's prefix."""
-    if not Path(path).is_file():
-        raise WeightsError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes provoke
-        # Its text is not quoted: it advises to run whatever the file holds.
-        raise WeightsError(
-            f"{path}: not a checkpoint of tensors, as torch.save writes it; nothing in "
-            "it was run"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+def _read_state(path: str | PathLike) -> dict[str, Any]:
+    """State dict of a checkpoint, without the prefix of DataParallel."""
+    state = load_weights(path)
+    state = state.get("state_dict", state)
     if not isinstance(state, dict):
         raise WeightsError(
-            f"{path}: expected a dict of tensors by name; got a {type(state).__name__}"
+            f"{path}: expected a dict of tensors by name; got {type(state).__name__}"
         )
     if all(str(name).startswith("module.") for name in state):
-        state = {str(name)[len("module.") :]: value for name, value in state.items()}
+        state = {str(name).removeprefix("module."): x for name, x in state.items()}
     return state
 
 
-def _rebuild(path, state):
+def _rebuild(path: str | PathLike, state: dict[str, Any]) -> MSSincResNet:
     """The authors' network with the weights of a state dict."""
     model = MSSincResNet(
         n_genres=_length(state, "resnet.model.fc.weight", 0) or 10,
@@ -120,28 +114,15 @@ def _rebuild(path, state):
         for name in ours
         if name.startswith(our_prefix)
     }
-    faults = [f"{name} is missing" for name in names if name not in state]
-    faults += [f"{name} is unknown" for name in state if name not in names]
-    for theirs, name in names.items():
-        found, expected = _shape(state.get(theirs)), list(ours[name].shape)
-        if theirs in state and found != expected:
-            faults.append(f"{theirs} has shape {found}, expected {expected}")
-    if faults:
-        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise WeightsError(
-            f"{path}: not a checkpoint of the authors' MS-SincResNet: {faults[0]}{more}"
-        )
+    expected = {theirs: ours[name] for theirs, name in names.items()}
+    context = f"{path}: not a checkpoint of the authors' MS-SincResNet"
+    check_fit(state, expected, context)
     weights = {name: state[theirs] for theirs, name in names.items()}
     model.load_state_dict(ours | weights)
     return model
 
 
-def _shape(value):
-    """The shape of a tensor as a list; None of anything else."""
-    return list(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _length(state, name, axis):
+def _length(state: dict[str, Any], name: str, axis: int) -> int | None:
     """Length of a tensor along an axis; None if there is no such tensor."""
-    shape = _shape(state.get(name)) or []
+    shape = getattr(state.get(name), "shape", ())
     return shape[axis] if len(shape) > axis else None
