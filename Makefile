@@ -1,5 +1,5 @@
-# Everything below installs into .venv first, and again only when the package's
-# requirements change. Another interpreter: make install PYTHON=python3.12
+# Each target installs into .venv first, and again only when the requirements change.
+# Another interpreter: make install PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,29 +13,29 @@ SONG ?= results/quickstart/data/genres/reggae/reggae.00000.wav
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test lint bench
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | \
 		awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
-install: $(INSTALLED)  ## Make the environment in .venv and install the package
+install: $(INSTALLED)  ## Install the package into .venv
 
 $(INSTALLED): setup.py pyproject.toml ms_sincresnet/nnet/backends/simd.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
-		"Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
+		"Python 3.10 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + \
 		". Name a newer one: make install PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-$(WITH_EXTRAS): $(INSTALLED)  # all extras, and what tests and checks style
+$(WITH_EXTRAS): $(INSTALLED)  # all extras, test tools and linters
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-quickstart: install  ## Train on synthetic music (offline, minutes) and name a song's genre
+quickstart: install  ## Train on synthetic music and classify a song (offline, minutes)
 	cd recipes/GTZAN && $(BIN)/python train.py hparams/quickstart.yaml
-	$(BIN)/ms-sincresnet classify $(MODEL) $(SONG)
+	$(BIN)/ms-sincresnet classify $(SONG) --model $(MODEL)
 
-test: lint  ## Run every test, the docstrings' examples too
+test: lint  ## Run the linters, all tests and the examples in docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(WITH_EXTRAS)  ## Check style, types, the order of imports, yaml and spelling
@@ -46,6 +46,6 @@ lint: $(WITH_EXTRAS)  ## Check style, types, the order of imports, yaml and spel
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: install  ## Measure time and memory against the plain pipeline and peers
+bench: install  ## Measure time and memory against plain PyTorch and other libraries
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/run.py
