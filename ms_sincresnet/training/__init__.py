@@ -1,1 +1,1 @@
-"""The Brain, its schedule and its report."""
+"""Training, its figures, cross-validation and export; the commands import this late."""

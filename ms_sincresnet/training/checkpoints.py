@@ -1,101 +1,86 @@
-"""Going on with a run: from whole checkpoints, on the data that it began with."""
+"""Checkpoints that are complete, of a run on an unchanged split."""
 
 import hashlib
-import shutil
+import logging
+from datetime import datetime
 from pathlib import Path
 
-from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpointer
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, Checkpointer
+from speechbrain.utils.distributed import ddp_barrier
 
 from ms_sincresnet.errors import HparamError
 
-UNFINISHED = "unfinished.yaml"
+logger = logging.getLogger(__name__)
+
+UNFINISHED = "unfinished"
 
 
 class WholeCheckpointer(Checkpointer):
     """A ``Checkpointer`` whose checkpoints count only once they are complete.
 
-    SpeechBrain writes a checkpoint's meta file, by which it is recognised, before
-    all others; a run that is killed while it saves can then not go on. Here the meta
-    file gets its name last.
+    SpeechBrain recognises a checkpoint by its meta file, and writes that before all
+    others: a run that was killed while saving cannot resume. Here a checkpoint gets
+    its name last. An unfinished one is overwritten by the next.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As in ``Checkpointer``: ``checkpoints_dir`` and ``recoverables``.
 
     Example
     -------
-    >>> import tempfile
     >>> import torch
-    >>> folder = tempfile.mkdtemp()
+    >>> folder = getfixture("tmp_path")
     >>> checkpointer = WholeCheckpointer(folder, {"model": torch.nn.Linear(2, 2)})
     >>> _ = checkpointer.save_checkpoint()
     >>> len(checkpointer.list_checkpoints())
     1
     """
 
-    def save_checkpoint(self, *args, **kwargs):
-        """Saves a checkpoint.
-
-        Arguments
-        ---------
-        *args, **kwargs
-            As those of ``Checkpointer``.
-
-        Returns
-        -------
-        speechbrain.utils.checkpoints.Checkpoint
-            The checkpoint; None in all processes but the main one.
-        """
-        checkpoint = super().save_checkpoint(*args, **kwargs)
-        if checkpoint is not None:
-            (checkpoint.path / UNFINISHED).rename(checkpoint.path / METAFNAME)
+    def save_checkpoint(
+        self,
+        meta: dict = {},  # noqa: B006 (SpeechBrain's signature)
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        verbosity: int = logging.INFO,
+    ) -> Checkpoint | None:
+        """Saves a checkpoint; returns it in the main process only."""
+        saved = super().save_checkpoint(meta, end_of_epoch, UNFINISHED, logging.DEBUG)
+        if saved is not None:
+            name = name or datetime.now().strftime("%Y-%m-%d+%H-%M-%S.%f")
+            folder = saved.path.rename(saved.path.with_name(f"{CKPT_PREFIX}+{name}"))
+            files = {key: folder / path.name for key, path in saved.paramfiles.items()}
+            saved = Checkpoint(folder, saved.meta, files)
+            logger.log(verbosity, "Saved a checkpoint in %s", folder)
         ddp_barrier()  # each process chooses what to delete: all must see this one
-        return checkpoint
+        return saved
 
-    def recover_if_possible(self, *args, **kwargs):
-        """Loads a checkpoint, and removes what a killed run left unfinished.
-
-        Arguments
-        ---------
-        *args, **kwargs
-            As those of ``Checkpointer``.
-
-        Returns
-        -------
-        speechbrain.utils.checkpoints.Checkpoint
-            The checkpoint; None if there is none.
-        """
-        if if_main_process():
-            for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*"):
-                if not (folder / METAFNAME).exists():
-                    shutil.rmtree(folder)
-        return super().recover_if_possible(*args, **kwargs)
-
-    def _save_checkpoint_metafile(self, fpath, *args, **kwargs):
-        """Writes the meta file under the name of an unfinished one."""
-        return super()._save_checkpoint_metafile(
-            fpath.with_name(UNFINISHED), *args, **kwargs
-        )
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """The complete checkpoints."""
+        unfinished = f"{CKPT_PREFIX}+{UNFINISHED}"
+        return [c for c in super().list_checkpoints() if c.path.name != unfinished]
 
 
-def refuse_other_split(save_folder, manifest_folder):
-    """Raises if the folder's checkpoints were trained on another split.
+def refuse_other_split(save_folder: str | Path, manifest_folder: str | Path) -> None:
+    """Raises if a folder's checkpoints were trained on another split.
 
-    A model that goes on after a change of fold has seen tracks of the new test part.
+    A model that resumes after a change of fold has seen tracks of the new test part.
 
     Arguments
     ---------
-    save_folder : str or pathlib.Path
-        Folder of the checkpoints; at its first use the split is noted there.
-    manifest_folder : str or pathlib.Path
+    save_folder
+        Folder of the checkpoints; the split is noted there at the first call.
+    manifest_folder
         Holds ``train.csv``, ``valid.csv`` and ``test.csv``.
 
     Raises
     ------
     HparamError
-        If the manifests are not those of the first use.
+        If the manifests are not those of the first call.
 
     Example
     -------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = getfixture("tmp_path")
     >>> for part in ("train", "valid", "test"):
     ...     _ = (folder / f"{part}.csv").write_text("ID,duration,wav,genre\\n")
     >>> refuse_other_split(folder / "save", folder)
@@ -110,6 +95,6 @@ def refuse_other_split(save_folder, manifest_folder):
     elif note.read_text() != digest.hexdigest():
         raise HparamError(
             f"{save_folder} holds a run on another split of the data (protocol, fold, "
-            "seed or tracks differ): going on with it would train on test tracks. Give "
-            "another output_folder, or delete this one"
+            "split_seed or tracks differ): resuming it could train on test tracks. "
+            "Give another output_folder, or delete this one"
         )

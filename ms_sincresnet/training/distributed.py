@@ -1,17 +1,14 @@
-"""Which of the processes of ``torchrun`` this is."""
+"""Rank of this process among those that ``torchrun`` started."""
 
 from torch import distributed
 
 
-def rank_and_processes():
-    """The number of this process, and how many there are.
+def rank_and_processes() -> tuple[int, int]:
+    """Rank of this process, 0 for the main one, and the number of processes.
 
     Returns
     -------
-    rank : int
-        From 0; 0 is the main process.
-    n_processes : int
-        1 unless a process group was made, as ``ddp_init_group`` does.
+    Two numbers: (0, 1) unless ``ddp_init_group`` made a process group.
 
     Example
     -------

@@ -1,71 +1,70 @@
-"""From a training's folder to a model folder, whether it came to its test or not."""
+"""Export of a training's folder as a model folder, before its test or after."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from speechbrain.utils.checkpoints import Checkpointer, ckpt_recency
+import yaml
+from speechbrain.utils.checkpoints import Checkpoint, ckpt_recency
 
-from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.speechbrain_modules import StrictlyLoaded
-from ms_sincresnet.models.architectures import MODELS
+from ms_sincresnet.errors import ModelFolderError, WeightsError
+from ms_sincresnet.files import load_weights
+from ms_sincresnet.models import MODELS, GenreModel
 from ms_sincresnet.pretrained.card import training_of
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.brain import validation_rank
-from ms_sincresnet.training.plain_yaml import read_plainly
+from ms_sincresnet.training.checkpoints import WholeCheckpointer
+from ms_sincresnet.training.hparams import read_plainly
 
-NEEDED = (
-    "dataset",
-    "seed",
-    "output_folder",
-    "save_folder",
-    "manifest_folder",
-    "clip_samples",
-    "hop_samples",
-    "voting",
-    "model",
-    "checkpoint",
-)
+HPARAMS = "hyperparams.yaml"
+NEEDED = {
+    *("dataset", "seed", "output_folder", "save_folder", "manifest_folder"),
+    *("clip_samples", "hop_samples", "voting", "model", "checkpoint"),
+}
 
 
-def export_run(run, folder):
-    """Writes the model folder of a training: of the epoch that its test takes.
+def export_run(run: str | Path, folder: str | Path) -> Path:
+    """Writes the model folder of a training, with the epoch that its test takes.
 
-    The run may have been moved, or killed, or still go on. Nothing that its
-    ``hyperparams.yaml`` names is built, but the network.
+    The run may have been moved or killed, or be in progress. Of all that its
+    ``hyperparams.yaml`` names, only the model is built.
 
     Arguments
     ---------
-    run : str or pathlib.Path
-        What a recipe's ``train.py`` wrote, its ``output_folder``.
-    folder : str or pathlib.Path
-        The model folder; one that is there is replaced.
+    run
+        The ``output_folder`` of a recipe's ``train.py``.
+    folder
+        The model folder; an existing one is replaced.
 
     Returns
     -------
-    pathlib.Path
-        The model folder.
+    The model folder.
 
     Raises
     ------
     ModelFolderError
-        If ``run`` is no such folder, if it has no finished epoch, or if ``folder``
-        holds something else than a model.
+        If ``run`` is no such folder or has no finished epoch, or if ``folder`` holds
+        something other than a model.
     WeightsError
-        If the checkpoint cannot be read, or is of another network.
+        If the checkpoint cannot be read, or belongs to another model.
 
     Example
     -------
     >>> export_run("results/nowhere", "model")
     Traceback (most recent call last):
     ...
-    ms_sincresnet.errors.ModelFolderError: results/nowhere: no folder of a training \
-there (hyperparams.yaml is missing); expected the output_folder of a recipe's train.py
+    ms_sincresnet.errors.ModelFolderError: results/nowhere: not the output_folder of a \
+recipe's train.py (hyperparams.yaml is missing)
     """
     run, folder = Path(run).expanduser(), Path(folder).expanduser()
     hparams = _read_hparams(run)
-    model = _build(run, hparams["model"])
+    model = _build(run / HPARAMS, hparams["model"])
     checkpoint = _checkpoint_to_test(run, hparams)
-    StrictlyLoaded.load(model, checkpoint.paramfiles["model"])
+    path = checkpoint.paramfiles["model"]
+    try:
+        model.load_state_dict(load_weights(path))
+    except (RuntimeError, TypeError, AttributeError) as error:  # PyTorch's, of misfits
+        raise WeightsError(f"{path}: does not fit {run / HPARAMS}: {error}") from error
     save_model_folder(
         folder,
         model.eval(),
@@ -78,26 +77,26 @@ there (hyperparams.yaml is missing); expected the output_folder of a recipe's tr
     return folder
 
 
-def _read_hparams(run):
-    """The run's hparams, as plain values."""
-    path = run / "hyperparams.yaml"
-    expected = "expected the output_folder of a recipe's train.py"
+def _read_hparams(run: Path) -> dict[str, Any]:
+    """Hparams of the run, as plain values."""
+    path = run / HPARAMS
     if not path.is_file():
         raise ModelFolderError(
-            f"{run}: no folder of a training there (hyperparams.yaml is missing); "
-            f"{expected}"
+            f"{run}: not the output_folder of a recipe's train.py ({HPARAMS} is "
+            "missing)"
         )
-    hparams = read_plainly(path)
-    missing = [name for name in NEEDED if name not in hparams]
+    try:
+        hparams = read_plainly(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path}: not valid yaml ({error})") from error
+    missing = ", ".join(sorted(NEEDED - hparams.keys()))
     if missing:
-        raise ModelFolderError(
-            f"{path}: not of a training, it lacks {', '.join(missing)}; {expected}"
-        )
+        raise ModelFolderError(f"{path}: not of a training ({missing} missing)")
     return hparams
 
 
-def _in_run(run, hparams, name):
-    """Where one of the run's folders is, also after the run was moved."""
+def _in_run(run: Path, hparams: dict[str, Any], name: str) -> Path:
+    """One of the run's folders, also after the run was moved."""
     path = Path(hparams[name])
     try:
         return run / path.relative_to(hparams["output_folder"])
@@ -105,40 +104,37 @@ def _in_run(run, hparams, name):
         return path
 
 
-def _checkpoint_to_test(run, hparams):
+def _checkpoint_to_test(run: Path, hparams: dict[str, Any]) -> Checkpoint:
     """The checkpoint that ``GenreBrain`` tests."""
     save_folder = _in_run(run, hparams, "save_folder")
     rank = validation_rank if hparams["checkpoint"] == "best" else ckpt_recency
-    # A checkpointer makes the folder that it is given.
-    found = save_folder.is_dir() and Checkpointer(save_folder).find_checkpoint(
+    # A checkpointer would create a missing folder.
+    found = save_folder.is_dir() and WholeCheckpointer(save_folder).find_checkpoint(
         importance_key=rank,
         ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta,
     )
     if not found:
         raise ModelFolderError(
-            f"{save_folder}: no checkpoint of a finished epoch; train for one at least"
+            f"{save_folder}: no checkpoint of a finished epoch; train for at least one"
         )
     return found
 
 
-def _build(run, built):
-    """The run's network, not trained."""
-    name, arguments = built or (None, {})
-    system = MODELS.get(str(name).removeprefix("ms_sincresnet."))
-    if system is None:
+def _build(path: Path, named: Any) -> GenreModel:
+    """The model of a file of hparams, with random weights."""
+    name, arguments = named if isinstance(named, tuple) else (named, {})
+    model_class = MODELS.get(str(name).removeprefix("ms_sincresnet."))
+    if model_class is None:
         raise ModelFolderError(
-            f"{run / 'hyperparams.yaml'}: its model is {name}; expected one of "
-            f"{', '.join(MODELS)}"
+            f"{path}: its model is {name}; expected one of {', '.join(MODELS)}"
         )
     try:
-        return system(
-            **arguments | ({"weights": None} if "weights" in arguments else {})
-        )
+        return model_class(**{k: v for k, v in arguments.items() if k != "weights"})
     except (TypeError, ValueError) as error:
-        raise ModelFolderError(f"{run / 'hyperparams.yaml'}: {error}") from error
+        raise ModelFolderError(f"{path}: {error}") from error
 
 
-def _genres(run, hparams, n_genres):
+def _genres(run: Path, hparams: dict[str, Any], n_genres: int) -> list[str]:
     """Names of the genres, in the order of ``genre_datasets``."""
     path = _in_run(run, hparams, "manifest_folder") / "train.csv"
     try:
@@ -150,7 +146,7 @@ def _genres(run, hparams, n_genres):
         ) from error
     if len(genres) != n_genres:
         raise ModelFolderError(
-            f"{path}: names {len(genres)} genres ({', '.join(genres)}), and the "
-            f"network knows {n_genres}: not the manifest of its training"
+            f"{path}: {len(genres)} genres ({', '.join(genres)}), but the model has "
+            f"{n_genres}: not the manifest of its training"
         )
     return genres

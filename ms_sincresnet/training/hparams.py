@@ -1,171 +1,184 @@
-"""Reading a recipe's hparams, with errors that name the hparam."""
+"""Hparams of recipes: overrides of included files, and errors that name the hparam.
+
+A file of hparams may build on another: ``base: !include:other.yaml``, with the values
+that differ. hyperpyyaml leaves what it includes under the key ``base``, to any depth;
+``open_hparams`` leads the command line's overrides there, and ``flatten`` lifts the
+values to the top, where recipes read them.
+"""
 
 import difflib
-import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
-import speechbrain as sb
 import yaml
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ms_sincresnet.errors import HparamError, UserError
 
 
-def parse_arguments(arguments):
-    """As ``speechbrain.parse_arguments``, and values may hold any character.
+@contextmanager
+def open_hparams(
+    hparams_file: str | Path, overrides: str = "", how_to_get: str = ""
+) -> Iterator[tuple[TextIO, dict[str, Any]]]:
+    """Opens a file of hparams for ``load_hyperpyyaml``, with errors that name it.
 
-    SpeechBrain pastes values into yaml, where those that hold an equals sign, a number
-    sign or a colon, as paths may, come out as something else.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The command line: a yaml file, overrides, run options.
-
-    Returns
-    -------
-    hparams_file : str
-        The yaml file.
-    run_opts : speechbrain.utils.run_opts.RunOptions
-        The run options.
-    overrides : str
-        Overrides as yaml.
-
-    Example
-    -------
-    >>> _, _, overrides = parse_arguments(["a.yaml", "--folder=take: 1=#2", "--fold=3"])
-    >>> yaml.safe_load(overrides)
-    {'folder': 'take: 1=#2', 'fold': 3}
-    """
-    quoted = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name.startswith("--") and equals and not _reads_as_itself(value):
-            # The escape stands for an equals sign, at which SpeechBrain splits.
-            value = json.dumps(value, ensure_ascii=False).replace("=", r"\x3D")
-        quoted.append(f"{name}{equals}{value}")
-    return sb.parse_arguments(quoted)
-
-
-def _reads_as_itself(value):
-    """Whether yaml takes a value for what it says, or for a quotation, list or tag."""
-    try:
-        node = yaml.compose(value)
-    except yaml.YAMLError:
-        return value[0] in "[{"  # meant as yaml: the mistake will be told
-    if isinstance(node, yaml.ScalarNode) and node.style is None:
-        return "=" not in value and node.value == value
-    return not isinstance(node, yaml.MappingNode) or bool(node.flow_style)
-
-
-def load_hparams(hparams_file, overrides=""):
-    """Loads a recipe's yaml file and builds what it names.
+    Yaml that cannot be parsed, a placeholder that was left, and values that a
+    constructor refuses with a ``ValueError`` are mistakes of the user. Any other error
+    is a bug and passes.
 
     Arguments
     ---------
-    hparams_file : str
+    hparams_file
         The yaml file.
-    overrides : str
+    overrides
         Overrides as yaml, as ``speechbrain.parse_arguments`` returns them.
+    how_to_get
+        Advice that ends the message if a placeholder was left.
 
-    Returns
-    -------
-    dict
-        The hparams by name.
+    Yields
+    ------
+    The open file, and the overrides, nested to reach what the file includes.
 
     Raises
     ------
     HparamError
-        If the file is missing or not yaml, an override is given twice or is no hparam
-        of it, or something that it builds refuses its arguments.
+        If the file is missing, an override is given twice or is no hparam of the file,
+        or the block finds one of the mistakes above.
 
     Example
     -------
-    >>> load_hparams("nowhere.yaml")
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.HparamError: nowhere.yaml: no such hparams file
+    >>> from hyperpyyaml import load_hyperpyyaml
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "all.yaml").write_text("seed: 1\\nfold: 0\\n")
+    >>> _ = (folder / "one.yaml").write_text("base: !include:all.yaml\\n  seed: 2\\n")
+    >>> with open_hparams(folder / "one.yaml", "fold: 3") as (file, overrides):
+    ...     flatten(load_hyperpyyaml(file, overrides))
+    {'seed': 2, 'fold': 3}
     """
-    text = _read(hparams_file, overrides)
     try:
-        return load_hyperpyyaml(text, overrides)
+        nested = _nest(Path(hparams_file), overrides)
+        with open(hparams_file, encoding="utf-8") as file:
+            yield file, nested
     except UserError:
         raise
-    except (ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
-        raise HparamError(f"{hparams_file}: {error}") from error
+    except (YAMLError, yaml.YAMLError) as error:
+        raise HparamError(f"{hparams_file}: not valid yaml: {error}") from error
+    except ValueError as error:
+        left = re.match(r"'(.+)' is a !PLACEHOLDER", str(error))
+        if not left:
+            raise HparamError(f"{hparams_file}: {error}") from error
+        raise HparamError(
+            f"{hparams_file}: {left[1]} is missing; give --{left[1]}=…\n{how_to_get}"
+        ) from None
 
 
-def plain_hparams(hparams_file, overrides=""):
-    """Reads a recipe's hparams and builds nothing.
+def _nest(hparams_file: Path, overrides: str) -> dict[str, Any]:
+    """Overrides under ``base``, to the depth of the first file that has the hparam."""
+    files = list(_names_by_file(hparams_file))
+    try:
+        given = YAML().load(overrides) or {}
+    except YAMLError as error:
+        problem = getattr(error, "problem", error)
+        raise HparamError(f"options: {overrides!r}: {problem}") from None
+    if not isinstance(given, dict):
+        raise HparamError(f"options: expected --name=value; got {overrides!r}")
+    nested: dict[str, Any] = {}
+    for name, value in given.items():
+        depth = next((n for n, names in enumerate(files) if name in names), None)
+        if depth is None:
+            similar = difflib.get_close_matches(name, sum(files, []), n=1)
+            hint = f"; did you mean --{similar[0]}?" if similar else ""
+            raise HparamError(f"--{name}: no such hparam in {hparams_file}{hint}")
+        place = nested
+        for _ in range(depth):
+            place = place.setdefault("base", {})
+        place[name] = value
+    return nested
 
-    For what can be checked before a model is built and its weights are downloaded.
+
+def _names_by_file(path: Path) -> Iterator[list[str]]:
+    """Names of the hparams of a file, then of the one that it includes, and so on."""
+    if not path.is_file():
+        raise HparamError(f"{path}: no such hparams file")
+    root = yaml.compose(path.read_text(encoding="utf-8"))
+    if not isinstance(root, yaml.MappingNode):
+        raise HparamError(f"{path}: not valid yaml: expected name: value on each line")
+    nodes = {key.value: value for key, value in root.value}
+    base = nodes.pop("base", None)
+    yield list(nodes)
+    if base is not None:
+        yield from _names_by_file(path.parent / base.tag.removeprefix("!include:"))
+
+
+def flatten(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Hparams of a file and of those that it includes, without any ``__name``.
 
     Arguments
     ---------
-    hparams_file : str
-        The yaml file.
-    overrides : str
-        Overrides as yaml.
+    hparams
+        Hparams as ``load_hyperpyyaml`` returns them.
 
     Returns
     -------
-    dict
-        The scalars by name; None for lists, mappings and what would be built.
+    A dict without ``base``.
 
-    Raises
-    ------
-    HparamError
-        As ``load_hparams``.
+    Example
+    -------
+    >>> flatten({"fold": 1, "base": {"seed": 2, "__set_seed": None}})
+    {'seed': 2, 'fold': 1}
+    """
+    if "base" in hparams:
+        hparams = flatten(hparams["base"]) | hparams
+    hidden = re.compile("base$|__")
+    return {name: value for name, value in hparams.items() if not hidden.match(name)}
+
+
+def plain_hparams(hparams_file: str | Path, overrides: str = "") -> dict[str, Any]:
+    """Hparams of a recipe as ``read_plainly`` returns them: nothing is built.
+
+    Arguments
+    ---------
+    hparams_file, overrides
+        As in ``open_hparams``.
+
+    Returns
+    -------
+    Values by name.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "recipe.yaml"
-    >>> _ = path.write_text("a: 1\\nb: !ref <a>\\nc: !new:torch.nn.ReLU\\n")
+    >>> _ = path.write_text("a: 1\\nb: !ref <a>\\nc: !apply:os.getcwd\\n")
     >>> plain_hparams(path, "a: 2")
     {'a': 2, 'b': 2, 'c': None}
     """
-    text = _read(hparams_file, overrides)
-    try:
-        root = yaml.compose(resolve_references(text, overrides or None))
-    except ValueError as error:
-        raise HparamError(f"{hparams_file}: {error}") from error
-    scalars = yaml.constructor.SafeConstructor()
-    return {
-        key.value: scalars.construct_object(value)
-        if isinstance(value, yaml.ScalarNode) and not value.tag.startswith("!")
-        else None
-        for key, value in root.value
-    }
+    with open_hparams(hparams_file, overrides) as (file, nested):
+        return read_plainly(resolve_references(file, nested).read())
 
 
-def _read(hparams_file, overrides):
-    """The text of a yaml file, if file and overrides are what they should be."""
-    if not Path(hparams_file).is_file():
-        raise HparamError(f"{hparams_file}: no such hparams file")
-    text = Path(hparams_file).read_text(encoding="utf-8")
-    _refuse_unknown(hparams_file, text, overrides)
-    return text
+def read_plainly(text: str) -> dict[str, Any]:
+    """Hparams in resolved yaml; of ``!new:NAME``, the name and its arguments.
+
+    Nothing is built or run. Other tags become None.
+    """
+    values = yaml.load(text, _PlainLoader)
+    return flatten(values) if isinstance(values, dict) else {}
 
 
-def _refuse_unknown(hparams_file, text, overrides):
-    """Raises for the first override that is given twice, or that the file lacks."""
-    known = _names(text, f"{hparams_file}: not valid yaml with a key a line")
-    given = _names(overrides or "{}", f"{overrides!r}: not valid as overrides")
-    for name in given:
-        if name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean --{similar[0]}?" if similar else ""
-            raise HparamError(f"--{name}: no such hparam in {hparams_file}{hint}")
-        if given.count(name) > 1:
-            raise HparamError(f"--{name}: given more than once; leave one of them")
+class _PlainLoader(yaml.SafeLoader):
+    """Reads hyperpyyaml's tags without obeying them."""
 
 
-def _names(text, fault):
-    """The keys of a yaml text that is a mapping."""
-    try:
-        root = yaml.compose(text)
-    except yaml.YAMLError as error:
-        raise HparamError(f"{fault}: {error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise HparamError(f"{fault}: expected name: value")
-    return [key.value for key, _ in root.value]
+def _named(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> tuple[str, dict]:
+    """Name and arguments of ``!new:``."""
+    is_mapping = isinstance(node, yaml.MappingNode)
+    return name, loader.construct_mapping(node, deep=True) if is_mapping else {}
+
+
+_PlainLoader.add_multi_constructor("!new:", _named)
+_PlainLoader.add_multi_constructor("!", lambda loader, tag, node: None)

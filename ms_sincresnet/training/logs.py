@@ -1,7 +1,8 @@
-"""Logging of training: a text file, and TensorBoard on request."""
+"""Training log: a text file, and TensorBoard on request."""
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
@@ -10,14 +11,14 @@ from ms_sincresnet.errors import HparamError
 
 
 class RunLogger(FileTrainLogger):
-    """SpeechBrain's text logger, and its TensorBoard logger beside it if wanted.
+    """SpeechBrain's text logger, together with its TensorBoard logger if wanted.
 
     Arguments
     ---------
-    output_folder : str or pathlib.Path
-        Folder of the run: ``train_log.txt`` and ``tensorboard`` go there.
-    tensorboard : bool
-        Whether to log to TensorBoard as well.
+    output_folder
+        Folder of the run, for ``train_log.txt`` and ``tensorboard``.
+    tensorboard
+        True to log to TensorBoard as well.
 
     Raises
     ------
@@ -33,7 +34,7 @@ class RunLogger(FileTrainLogger):
     epoch: 1 - train loss: 2.2500
     """
 
-    def __init__(self, output_folder, tensorboard=False):
+    def __init__(self, output_folder: str | Path, tensorboard: bool = False):
         super().__init__(str(Path(output_folder) / "train_log.txt"), precision=4)
         if tensorboard and find_spec("tensorboard") is None:
             raise HparamError(
@@ -42,32 +43,24 @@ class RunLogger(FileTrainLogger):
             )
         self.events_folder = Path(output_folder) / "tensorboard"
         self.with_tensorboard = tensorboard
-        self.tensorboard = None
+        self.tensorboard: TensorboardLogger | None = None
 
     @main_process_only
-    def log_stats(self, stats_meta, verbose=True, **stats):
-        """Logs an epoch or a test.
-
-        Arguments
-        ---------
-        stats_meta : dict
-            ``epoch`` or, of a test, ``tested epoch``; more such as the learning rate.
-        verbose : bool
-            Whether to say it on the screen too.
-        **stats : dict
-            ``train_stats``, ``valid_stats`` and ``test_stats``: name to number.
-        """
+    def log_stats(
+        self, stats_meta: dict[str, Any], verbose: bool = True, **stats: dict
+    ) -> None:
+        """Logs an epoch or, with "tested epoch" in ``stats_meta``, a test."""
         super().log_stats(stats_meta, verbose=verbose, **stats)
         if not self.with_tensorboard:
             return
         if self.tensorboard is None:  # not earlier: the folder may still be refused
             self.tensorboard = TensorboardLogger(str(self.events_folder))
         numbers = {k: v for k, v in stats_meta.items() if not isinstance(v, str)}
-        # SpeechBrain counts calls, which after a resume would begin at 1 again.
+        # SpeechBrain counts its calls, and would start at 1 again after a resume.
         last = numbers.pop("epoch", None) or numbers.pop("tested epoch")
         self.tensorboard.global_step = {"meta": last - 1} | {
             stage: dict.fromkeys(stats.get(f"{stage}_stats") or {}, last - 1)
             for stage in ("train", "valid", "test")
         }
         self.tensorboard.log_stats(numbers, **stats)
-        self.tensorboard.writer.flush()  # what is not written at a kill is lost
+        self.tensorboard.writer.flush()  # a kill would lose the rest

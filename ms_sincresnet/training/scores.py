@@ -1,8 +1,9 @@
-"""What a stage got right: accuracies, confusion matrix, predictions a track."""
+"""Scores of a stage: accuracies, confusion matrix, predictions per track."""
 
-import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,136 +15,78 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import if_main_process
-from torch import distributed
+from torch import Tensor, distributed
 
+from ms_sincresnet.files import write_json
 from ms_sincresnet.nnet.voting import vote
 from ms_sincresnet.plots.drawing import save_figure
 from ms_sincresnet.plots.training import plot_confusion_matrix
 from ms_sincresnet.training.distributed import rank_and_processes
 
+POSTERIOR = "posterior_"
+
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)
 class StageScores:
-    """The log-posteriors of a stage's clips, track by track.
+    """Log-posteriors of a stage's clips, track by track.
 
-    Saved with a checkpoint, so that an epoch which is interrupted ends with the
-    figures of the whole epoch. Of several processes each takes note of its own clips;
-    figures are for the main process, once it has gathered those of all.
-
-    Arguments
-    ---------
-    voting : str
-        "majority" or "mean", as in ``vote``.
+    Saved with a checkpoint, so that a resumed epoch ends with the figures of the whole
+    epoch. Each of several processes collects its own clips; figures are for the main
+    process, after ``gather``.
 
     Example
     -------
     >>> scores = StageScores()
     >>> clips = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]).log()
     >>> scores.add("jazz.00000", 1, clips)
-    >>> scores.song_accuracy(), round(scores.clip_accuracy(), 3)
-    (1.0, 0.667)
+    >>> scores.figures()["song_accuracy"]
+    1.0
     """
 
-    def __init__(self, voting="majority"):
+    def __init__(self, voting: str = "majority"):
         self.voting = voting
         self.clear()
 
-    def clear(self):
+    def clear(self) -> None:
         """Forgets everything, for the next stage."""
-        self.labels = {}
-        self.clips = {}
+        self.labels: dict[str, int] = {}
+        self.clips: dict[str, list[Tensor]] = {}
 
-    def add(self, track_id, label, log_posteriors):
-        """Takes note of some clips of a track.
-
-        Arguments
-        ---------
-        track_id : str
-            The track.
-        label : int
-            Number of its genre.
-        log_posteriors : torch.Tensor [clips, n_genres]
-            Log-posteriors of the clips, on the CPU and without gradient.
-        """
+    def add(self, track_id: str, label: int, log_posteriors: Tensor) -> None:
+        """Adds clips [clips, n_genres] of a track, on the CPU and without gradient."""
         self.labels[track_id] = int(label)
         self.clips.setdefault(track_id, []).append(log_posteriors)
 
-    def gather(self):
-        """Moves what the processes have noted to the main one; they all call this."""
+    def gather(self) -> None:
+        """Moves the scores of all processes to the main one; all of them call this."""
         rank, n_processes = rank_and_processes()
         if n_processes == 1:
             return
-        noted = [(*track, clips.numpy()) for *track, clips in self._tracks()]
+        own = [(*track, clips.numpy()) for *track, clips in self._tracks()]
         of_all = [None] * n_processes if rank == 0 else None
-        distributed.gather_object(noted, of_all)
+        distributed.gather_object(own, of_all)
         self.clear()
-        for noted in of_all or []:
-            for track_id, label, clips in noted:
+        for tracks in of_all or []:
+            for track_id, label, clips in tracks:
                 self.add(track_id, label, torch.from_numpy(clips))
 
-    def figures(self):
-        """What an epoch's log says of the stage.
-
-        Returns
-        -------
-        dict
-            "loss", "clip_accuracy" and "song_accuracy".
-        """
+    def figures(self) -> dict[str, float]:
+        """Loss (mean over each track's clips, then over tracks) and both accuracies."""
+        tracks = [(label, clips) for _, label, clips in self._tracks()]
+        losses = [-clips[:, label].double().mean() for label, clips in tracks]
+        clips_right = [clips.argmax(1) == label for label, clips in tracks]
+        right = [vote(clips, self.voting)[0] == label for label, clips in tracks]
         return {
-            "loss": self.loss(),
-            "clip_accuracy": self.clip_accuracy(),
-            "song_accuracy": self.song_accuracy(),
+            "loss": torch.stack(losses).mean().item(),
+            "clip_accuracy": torch.cat(clips_right).double().mean().item(),
+            "song_accuracy": float(np.mean(right)),
         }
 
-    def loss(self):
-        """Negative log-likelihood of the clips, averaged over each track's, then all.
+    def predictions(self, genres: list[str]) -> pd.DataFrame:
+        """Predictions, one row per track.
 
-        Returns
-        -------
-        float
-            Not negative.
-        """
-        chosen = [clips[:, label].double() for _, label, clips in self._tracks()]
-        return -torch.stack([clips.mean() for clips in chosen]).mean().item()
-
-    def clip_accuracy(self):
-        """Share of the clips whose most likely genre is right.
-
-        Returns
-        -------
-        float
-            From 0 to 1.
-        """
-        right = [clips.argmax(1) == label for _, label, clips in self._tracks()]
-        return torch.cat(right).double().mean().item()
-
-    def song_accuracy(self):
-        """Share of the tracks whose clips vote for the right genre.
-
-        Returns
-        -------
-        float
-            From 0 to 1.
-        """
-        right = [
-            vote(clips, self.voting)[0] == label for _, label, clips in self._tracks()
-        ]
-        return float(np.mean(right))
-
-    def predictions(self, genres):
-        """What each track was taken for.
-
-        Arguments
-        ---------
-        genres : list of str
-            Names of the genres.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row a track: ID, genre, predicted, clips (their number), clips_right, each
-            genre's share of the votes under its name, and its mean posterior over the
-            clips as ``posterior_<genre>``.
+        Columns: ID, genre, predicted, clips (their number), clips_right, each genre's
+        share of the votes and its mean posterior, ``posterior_<genre>``.
         """
         rows = []
         for track_id, label, clips in self._tracks():
@@ -157,78 +100,37 @@ class StageScores:
             }
             row |= dict(zip(genres, shares.tolist(), strict=True))
             posteriors = clips.exp().mean(0).tolist()
-            names = [f"posterior_{genre}" for genre in genres]
+            names = [f"{POSTERIOR}{genre}" for genre in genres]
             rows.append(row | dict(zip(names, posteriors, strict=True)))
         return pd.DataFrame(rows).sort_values("ID", ignore_index=True)
 
-    def _tracks(self):
+    def _tracks(self) -> Iterator[tuple[str, int, Tensor]]:
         """ID, label and log-posteriors [clips, n_genres] of each track."""
         for track_id, label in self.labels.items():
             yield track_id, label, torch.cat(self.clips[track_id])
 
     @mark_as_saver
-    def save(self, path):
-        """Saves the scores of an unfinished stage, those of all processes.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            The file.
-        """
+    def save(self, path: Path) -> None:
+        """Saves the scores of all processes, for an unfinished epoch."""
         self.gather()
         if if_main_process():
             torch.save({"labels": self.labels, "clips": self.clips}, path)
 
     @mark_as_loader
-    def load(self, path, end_of_epoch):
-        """Recalls the scores of an unfinished stage, in the main process.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            The file.
-        end_of_epoch : bool
-            Whether the checkpoint was taken between epochs: then there is nothing to
-            recall.
-        """
+    def load(self, path: Path, end_of_epoch: bool) -> None:
+        """Loads the scores of an unfinished epoch into the main process."""
         if not end_of_epoch and if_main_process():
             saved = torch.load(path, weights_only=True)
             self.labels, self.clips = saved["labels"], saved["clips"]
 
 
-def write_report(folder, scores, genres, *, dataset, **more):
-    """Writes the figures of a test.
+def write_report(
+    folder: str | Path, scores: StageScores, genres: list[str], **about: Any
+) -> dict[str, Any]:
+    """Writes and returns the summary of a test, ``about`` (dataset, epoch) included.
 
-    ``test_summary.json`` (accuracies and counts), ``test_predictions.csv`` (a row a
-    track), ``confusion_matrix.csv`` and ``confusion_matrix.png``.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where to write.
-    scores : StageScores
-        The scores of the test.
-    genres : list of str
-        Names of the genres.
-    dataset : str
-        What was tested on.
-    **more : dict
-        What else the summary says, such as the epoch that was tested.
-
-    Returns
-    -------
-    dict
-        The summary.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> scores = StageScores()
-    >>> scores.add("rock.00000", 0, torch.tensor([[0.9, 0.1]]).log())
-    >>> folder = tempfile.mkdtemp()
-    >>> summary = write_report(folder, scores, ["rock", "jazz"], dataset="one song")
-    >>> summary["song_accuracy"], summary["tracks"]
-    (1.0, 1)
+    Files: ``test_summary.json``, ``test_predictions.csv``, ``confusion_matrix.csv``
+    and ``.png``.
     """
     folder = Path(folder)
     predictions = scores.predictions(genres)
@@ -240,15 +142,17 @@ def write_report(folder, scores, genres, *, dataset, **more):
     )
     matrix = pd.DataFrame(counts, pd.Index(genres, name="genre"), genres)
     matrix.to_csv(folder / "confusion_matrix.csv")
-    save_figure(plot_confusion_matrix(matrix, dataset), folder / "confusion_matrix.png")
+    figure = plot_confusion_matrix(matrix, about["dataset"])
+    save_figure(figure, folder / "confusion_matrix.png")
+    figures = scores.figures()
     summary = {
-        "dataset": dataset,
-        "song_accuracy": scores.song_accuracy(),
-        "clip_accuracy": scores.clip_accuracy(),
+        "dataset": about["dataset"],
+        "song_accuracy": figures["song_accuracy"],
+        "clip_accuracy": figures["clip_accuracy"],
         "tracks": len(predictions),
         "clips": int(predictions["clips"].sum()),
-        **more,
+        "loss": figures["loss"],
+        **about,
     }
-    text = json.dumps(summary, indent=2) + "\n"
-    (folder / "test_summary.json").write_text(text, encoding="utf-8")
+    write_json(summary, folder / "test_summary.json")
     return summary

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
             "fold": hparams["fold"],
             "n_folds": hparams["n_folds"],
             "valid_fraction": hparams["valid_fraction"],
-            "seed": hparams["split_seed"],
+            "split_seed": hparams["split_seed"],
         },
     )
     run_on_main(

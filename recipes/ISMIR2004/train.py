@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
             "test_part": hparams["test_part"],
             "excerpt": hparams["excerpt"],
             "valid_fraction": hparams["valid_fraction"],
-            "seed": hparams["split_seed"],
+            "split_seed": hparams["split_seed"],
         },
     )
     run_on_main(
