@@ -1,1 +1,1 @@
-"""Model folders: writing them, and naming the genre of whole songs with them."""
+"""Predictions for whole songs: one, several as a table, exported, or on a web page."""

@@ -1,29 +1,30 @@
-"""A page in the browser on which a model is tried: drop a song, see its genre.
-
-``build_demo`` makes the page, for this machine as well as for a Space of the Hub;
-``launch`` serves it here. What it shows of a song is found out by ``analyze_song``.
-"""
+"""A web page on which a model classifies a song that is dropped there."""
 
 import html
 import logging
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import get_ident
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from ms_sincresnet.data.audio import read_audio, read_blocks
 from ms_sincresnet.data.clips import repeat_to_length
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.inference.classifier import GenreClassifier
-from ms_sincresnet.inference.predictions import SongPrediction
+from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction
 from ms_sincresnet.nnet.frontend import MSSincNet
 from ms_sincresnet.plots.representations import plot_maps
 from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
+
+if TYPE_CHECKING:
+    import gradio
 
 KEPT_S = 3600  # how long an upload is kept, since the page plays it
 DPI = 150  # of figures that are 11 inches wide and shown over the page's width
@@ -31,9 +32,8 @@ DPI = 150  # of figures that are 11 inches wide and shown over the page's width
 ABOUT = """
 # What genre is it?
 
-{model} tells {n_genres} genres apart: {genres}. It listens to {clip_s:g} s of a song
-at a time, every {hop_s:g} s. It knows no other names: whatever it hears, be it speech
-or noise, gets one of these.
+{model} distinguishes {n_genres} genres: {genres}. It listens to clips of {clip_s:g} s,
+every {hop_s:g} s. It knows no other names: speech and noise get one of these too.
 """
 SHARES = {
     "majority": "shares of the clips’ votes",
@@ -42,8 +42,8 @@ SHARES = {
 LEARNED = """
 ### What the network sees
 
-Its learned filters make these images of {start_s:g} to {end_s:g} s, where it is the
-surest of {genre}.
+Its learned filters turn {start_s:g} to {end_s:g} s of the song, the clip with the
+highest posterior of {genre}, into these images.
 """
 NOTES = """
 P.-C. Chang, Y.-S. Chen, C.-H. Lee, “MS-SincResNet: Joint learning of 1D and 2D kernels
@@ -61,114 +61,74 @@ STYLE = """
 
 
 class SongView(NamedTuple):
-    """What the page shows of a song.
-
-    Arguments
-    ---------
-    prediction : SongPrediction
-        Genre, votes and clips.
-    timeline : matplotlib.figure.Figure
-        The posteriors of the clips below the envelope of the song.
-    surest : ClipPrediction
-        The clip whose posterior of the genre is the largest.
-    maps : matplotlib.figure.Figure or None
-        What the front-end learned to make of that clip; of models that learn no maps,
-        nothing.
-    """
+    """Prediction, figures and most certain clip of a song, as the page shows them."""
 
     prediction: SongPrediction
-    timeline: object
-    surest: tuple
-    maps: object
+    timeline: Figure
+    surest: ClipPrediction
+    maps: Figure | None
 
 
-def analyze_song(classifier, path, on_progress):
-    """Finds out all that the page shows of a song.
+def analyze_song(
+    classifier: GenreClassifier, path: str | Path, on_progress: Callable
+) -> SongView:
+    """Prediction and figures of a song; a model without learned maps has none of them.
 
-    Arguments
-    ---------
-    classifier : GenreClassifier
-        The model.
-    path : str or pathlib.Path
-        The song, of any length, sample rate and channel count.
-    on_progress : callable
-        Called with what part is done, from 0 to 1, and what is being done.
-
-    Returns
-    -------
-    SongView
-        Prediction and figures.
-
-    Raises
-    ------
-    AudioFileError
-        If the file cannot be used as audio.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> from ms_sincresnet import MSSincResNet
-    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
-    >>> folder = getfixture("tmp_path")
-    >>> save_model_folder(folder / "model", MSSincResNet(2, n_filters=8), ["a", "b"])
-    >>> classifier = GenreClassifier.from_pretrained(folder / "model")
-    >>> soundfile.write(folder / "song.wav", np.random.randn(64000) / 8, 16000)
-    >>> view = analyze_song(classifier, folder / "song.wav", on_progress=lambda *_: None)
-    >>> view.prediction.genre in ("a", "b"), len(view.timeline.axes)
-    (True, 3)
+    ``on_progress`` is called with the finished fraction and the current activity.
     """
     rate = classifier.hparams.sample_rate
     on_progress(0.0, "reading")
-    envelope = read_envelope(path, rate)
-    n_samples = len(envelope) * rate / 100
-    prediction = _predict(classifier, path, n_samples, on_progress)
-    posteriors = prediction.timeline()
-    surest = prediction.clips[np.nanargmax(posteriors[prediction.genre])]
-    embedding = classifier.mods.embedding_model
-    maps = None
-    if isinstance(embedding.frontend, MSSincNet):
-        clip = read_audio(
-            path, rate, excerpt=(surest.start_s, embedding.clip_samples / rate)
-        )
-        clip = repeat_to_length(torch.from_numpy(clip), embedding.clip_samples)
-        clip = embedding.full_scale * clip.to(classifier.device)
-        maps = plot_maps(embedding.frontend, clip, surest.start_s)
-        maps.set_dpi(DPI)
-    timeline = plot_timeline(posteriors, prediction.duration, envelope=envelope)
-    timeline.set_dpi(DPI)
-    return SongView(prediction, timeline, surest, maps)
+    envelope, wav = read_envelope(path, rate), classifier.load_audio(path)
 
-
-def _predict(classifier, path, n_samples, on_progress):
-    """The song's prediction, telling how much of it was heard."""
-
-    def blocks():
+    def blocks() -> Iterator[Tensor]:
         n_heard = 0
-        for block in read_blocks(path, classifier.hparams.sample_rate):
-            yield torch.from_numpy(block)
+        for block in wav.split(5 * rate):
+            yield block
             n_heard += len(block)
-            on_progress(n_heard / n_samples, "listening")
+            on_progress(n_heard / len(wav), "listening")
 
     ((_, prediction),) = classifier.predict_songs([(path, blocks())])
     if isinstance(prediction, UserError):
         raise prediction
-    return prediction
+    posteriors = prediction.timeline()
+    surest = prediction.clips[np.nanargmax(posteriors[prediction.genre])]
+    timeline = plot_timeline(posteriors, prediction.duration, envelope=envelope)
+    timeline.set_dpi(DPI)
+    maps = _plot_maps(classifier, wav[round(surest.start_s * rate) :], surest.start_s)
+    return SongView(prediction, timeline, surest, maps)
 
 
-def build_demo(source):
-    """Makes the page of a model.
+@torch.no_grad()
+def _plot_maps(
+    classifier: GenreClassifier, wav: Tensor, start_s: float
+) -> Figure | None:
+    """The learned maps, if any, of the clip with which a waveform begins."""
+    embedding: Any = classifier.mods.embedding_model
+    if not isinstance(embedding.frontend, MSSincNet):
+        return None
+    clip = repeat_to_length(wav, embedding.clip_samples)[: embedding.clip_samples]
+    maps = embedding.frontend(embedding.full_scale * clip[None])[0].cpu().numpy()
+    banks: Any = embedding.frontend.banks
+    cutoffs = [bank.cutoffs() for bank in banks]
+    centres_hz = [((low + high) / 2).cpu().numpy() for low, high in cutoffs]
+    sizes = [bank.kernel_size for bank in banks]
+    clip_s = embedding.clip_samples / classifier.hparams.sample_rate
+    figure = plot_maps(maps, centres_hz, sizes, start_s, clip_s)
+    figure.set_dpi(DPI)
+    return figure
 
-    Nothing that it does leaves the machine that serves it.
+
+def build_demo(source: str | Path | GenreClassifier) -> "gradio.Blocks":
+    """The page of a model. Serving it sends no request to other machines.
 
     Arguments
     ---------
-    source : str, pathlib.Path or GenreClassifier
-        A model folder, the name ``user/repository`` on the Hub, or a loaded model.
+    source
+        Model folder, ``user/repository`` on the Hub, or a loaded model.
 
     Returns
     -------
-    gradio.Blocks
-        The page, to be served by its ``launch()``.
+    The page, which its method ``launch()`` serves.
 
     Raises
     ------
@@ -179,19 +139,19 @@ def build_demo(source):
 
     Example
     -------
-    >>> build_demo("nowhere")
+    >>> build_demo("no/such/folder")
     Traceback (most recent call last):
     ...
-    ms_sincresnet.errors.ModelFolderError: nowhere: no such model folder
+    ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
-    classifier = source
+    classifier: Any = source
     if not isinstance(source, GenreClassifier):
         classifier = GenreClassifier.from_pretrained(source)
     try:
         import gradio as gr
     except ImportError as error:
         raise UserError(
-            "the page needs gradio, which is not installed: "
+            "the page needs gradio, which is not installed; "
             "pip install 'ms_sincresnet[demo]'"
         ) from error
     blank = [None, gr.update(visible=False), None, "", None]
@@ -208,8 +168,8 @@ def build_demo(source):
             raise gr.Error(message, duration=None, print_exception=False) from None
         for warning in dict.fromkeys(warnings):
             gr.Warning(_message(warning, path), duration=None)
-        prediction = view.prediction
-        shares = {prediction.genre: None, **prediction.shares}  # wins ties
+        genre, shares = view.prediction.genre, view.prediction.shares
+        shares = {genre: shares[genre], **shares}  # first in a tie
         details = gr.update(visible=True)
         yield [shares, details, view.timeline, _learned(view), view.maps]
 
@@ -238,7 +198,7 @@ def build_demo(source):
             concurrency_limit=1,
         )
     demo.queue(api_open=False)
-    # Gradio takes these here only, and the app.py of a Space gives none.
+    # Gradio accepts these here only, and the app.py of a Space passes none.
     demo.launch = partial(
         demo.launch,
         theme=gr.themes.Default(primary_hue="blue"),
@@ -250,29 +210,34 @@ def build_demo(source):
     return demo
 
 
-def launch(source, *, host="127.0.0.1", port=None):
+def launch(
+    source: str | Path | GenreClassifier,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+) -> None:
     """Serves the page of a model until it is interrupted.
 
     Arguments
     ---------
-    source : str, pathlib.Path or GenreClassifier
-        As in ``build_demo``.
-    host : str
-        The address to listen at: "0.0.0.0" lets other machines in.
-    port : int, optional
-        The port; if not given, the first free one from 7860 on.
+    source
+        As for ``build_demo``.
+    host
+        Address to listen on; "0.0.0.0" admits other machines.
+    port
+        Port; by default the first free one from 7860.
 
     Raises
     ------
     UserError
-        As ``build_demo``, or if the port is taken.
+        As for ``build_demo``, or if the port is in use.
 
     Example
     -------
-    >>> launch("nowhere")
+    >>> launch("no/such/folder")
     Traceback (most recent call last):
     ...
-    ms_sincresnet.errors.ModelFolderError: nowhere: no such model folder
+    ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
     demo = build_demo(source)
     try:
@@ -281,8 +246,8 @@ def launch(source, *, host="127.0.0.1", port=None):
         raise UserError(f"the page cannot be served: {error}") from error
 
 
-def _about(classifier, source):
-    """What the page says of a model."""
+def _about(classifier: GenreClassifier, source: Any) -> str:
+    """The page's introduction of a model."""
     hparams = classifier.hparams
     model = type(hparams.model).__name__
     if isinstance(source, str):
@@ -297,33 +262,33 @@ def _about(classifier, source):
     )
 
 
-def _learned(view):
-    """What the page says of the maps."""
+def _learned(view: SongView) -> str:
+    """The page's explanation of the maps."""
     if view.maps is None:
         return ""
-    clip = view.surest
-    return LEARNED.format(
-        start_s=clip.start_s, end_s=clip.end_s, genre=_plain(view.prediction.genre)
-    )
+    start_s, end_s, *_ = view.surest
+    genre = _plain(view.prediction.genre)
+    return LEARNED.format(start_s=start_s, end_s=end_s, genre=genre)
 
 
-def _plain(text):
-    """Markdown that shows a text as it is."""
+def _plain(text: str) -> str:
+    """Markdown that shows a text literally."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def _message(text, path):
-    """What is told of a file: under the name that it came with, as plain html."""
+def _message(text: object, path: str | Path) -> str:
+    """A message about a file as html, with the name under which it was uploaded."""
     return html.escape(str(text).replace(str(path), Path(path).name))
 
 
 @contextmanager
-def _warnings():
-    """What the library warns of in this thread, as it is logged."""
-    messages, thread = [], get_ident()
+def _warnings() -> Iterator[list[str]]:
+    """Collects the warnings that the library logs in this thread."""
+    messages: list[str] = []
+    thread = get_ident()
     handler = logging.Handler(logging.WARNING)
     handler.addFilter(lambda record: record.thread == thread)
-    handler.emit = lambda record: messages.append(record.getMessage())
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore
     library = logging.getLogger("ms_sincresnet")
     library.addHandler(handler)
     try:

@@ -1,62 +1,54 @@
-"""Clip classifiers for other runtimes: torch.export programs and ONNX files.
+"""Export to other runtimes: ``torch.export`` programs and ONNX files.
 
-What is exported are the definitions, since the fast paths are operators of this package
-alone; filters are constants, and batch norms are part of the convolutions.
+The exported network uses no operators of this package: filters are constants, and batch
+norms are folded into convolutions.
 """
 
 import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ms_sincresnet.errors import ModelFolderError, UserError
 from ms_sincresnet.files import atomic_path
-from ms_sincresnet.models.architectures import GenreModel
-from ms_sincresnet.models.weights import read_network
+from ms_sincresnet.models import GenreModel
+from ms_sincresnet.models.hub import fetch
 from ms_sincresnet.nnet.filtering import fold_norm
 from ms_sincresnet.nnet.frontend import MSSincNet
 from ms_sincresnet.nnet.resnet import ResNetEmbedding, fold_batch_norms
 from ms_sincresnet.nnet.sincnet import FrameNetwork
-from ms_sincresnet.pretrained.hub import fetch
+from ms_sincresnet.pretrained.model_folder import read_model_folder
 
 INPUT, OUTPUT = "wavs", "log_posteriors"
 TOLERANCE = 1e-4
 
 
-def export_program(model, clip_samples):
-    """A system as a program of ``torch.export``, which needs none of this package.
+def export_program(
+    model: GenreModel, clip_samples: int
+) -> torch.export.ExportedProgram:
+    """A model as a program that runs without this package, in float32 on the CPU.
 
-    Arguments
-    ---------
-    model : GenreModel
-        The system, such as ``MSSincResNet``.
-    clip_samples : int
-        Samples of a clip.
+    It maps ``wavs`` [batch, clip_samples] to log-posteriors [batch, n_genres], for any
+    number of clips.
 
-    Returns
-    -------
-    torch.export.ExportedProgram
-        Clips [batch, clip_samples], ``wavs``, to log-posteriors [batch, n_genres], for
-        any number of clips, in float32 on the CPU.
-
-    Example
-    -------
     >>> from ms_sincresnet import MelResNet
     >>> program = export_program(MelResNet(n_mels=64), clip_samples=16000)
     >>> program.module()(torch.randn(3, 16000)).shape
     torch.Size([3, 10])
     """
-    network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    network: Any = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     if isinstance(network.frontend, MSSincNet):
         network.frontend = _Frontend(network.frontend, clip_samples)
     if isinstance(network.embedding, ResNetEmbedding):
-        network.embedding.trunk = fold_batch_norms(network.embedding.trunk)
+        trunk: Any = fold_batch_norms(network.embedding.trunk)
+        network.embedding.trunk = trunk
     if isinstance(network.embedding, FrameNetwork):
         network.embedding = _Frames(network.embedding)
-    # torch.export.save warns of channels last, and of memory that is not all in use.
+    # torch.export.save warns of channels-last tensors and of views.
     for value in (*network.parameters(), *network.buffers()):
         value.data = value.data.clone(memory_format=torch.contiguous_format)
     return torch.export.export(
@@ -67,24 +59,24 @@ def export_program(model, clip_samples):
 
 
 class _Frontend(nn.Module):
-    """What ``MSSincNet`` does in evaluation."""
+    """``MSSincNet`` in evaluation."""
 
-    def __init__(self, frontend, clip_samples):
+    def __init__(self, frontend: Any, clip_samples: int) -> None:
         super().__init__()
         self.definition = frontend
         self.scales = nn.ModuleList()
         for bank, norm in zip(frontend.banks, frontend.norms, strict=True):
             filters, offsets = fold_norm(bank.filters(), norm)
             padding = frontend.zeros_at_the_edges(bank)
-            conv = nn.Conv1d(1, *filters.shape, padding=padding).requires_grad_(False)
-            conv.weight.copy_(filters[:, None])
-            conv.bias.copy_(offsets)
+            conv = nn.Conv1d(1, *filters.shape, padding=padding)  # type: ignore
+            conv.weight = nn.Parameter(filters[:, None], requires_grad=False)
+            conv.bias = nn.Parameter(offsets, requires_grad=False)
             n_samples = clip_samples + 2 * padding - bank.kernel_size + 1
             average = _Average(n_samples, frontend.n_frames)
             self.scales.append(nn.Sequential(conv, nn.ReLU(), average))
 
-    def forward(self, wavs):
-        """Maps of clips."""
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Maps [batch, scales, n_filters, n_frames] of clips."""
         wavs = self.definition.normalize(wavs)[:, None]
         return torch.stack([scale(wavs) for scale in self.scales], dim=1)
 
@@ -92,10 +84,13 @@ class _Frontend(nn.Module):
 class _Average(nn.Module):
     """Adaptive average pooling, with the samples of each frame as constants.
 
-    torch.onnx's own finds them in float32, some of them wrong: 48000 · 1024 > 2^24.
+    torch.onnx computes them in float32, some wrongly: 48000 · 1024 > 2^24.
     """
 
-    def __init__(self, n_samples, n_frames):
+    samples: Tensor
+    weights: Tensor
+
+    def __init__(self, n_samples: int, n_frames: int) -> None:
         super().__init__()
         frames = torch.arange(n_frames)
         starts = frames * n_samples // n_frames
@@ -105,21 +100,21 @@ class _Average(nn.Module):
         self.register_buffer("samples", samples)
         self.register_buffer("weights", (steps < counts[:, None]) / counts[:, None])
 
-    def forward(self, activations):
-        """Averages of the samples of each frame."""
+    def forward(self, activations: Tensor) -> Tensor:
+        """Mean of the samples of each frame."""
         return (activations[..., self.samples] * self.weights).sum(-1)
 
 
 class _Frames(nn.Module):
-    """What ``FrameNetwork`` does in evaluation, with all frames as one batch."""
+    """``FrameNetwork`` in evaluation, with all frames in one batch."""
 
-    def __init__(self, network):
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
         filters = network.bank.filters()
         network.bank.filters = lambda: filters
 
-    def forward(self, wavs):
+    def forward(self, wavs: Tensor) -> Tensor:
         """Log-posteriors of clips [batch, 1, n_genres]."""
         network = self.network
         frames = wavs.unfold(1, network.frame_samples, network.frame_hop)
@@ -128,45 +123,42 @@ class _Frames(nn.Module):
         return frames.logsumexp(1, keepdim=True) - math.log(frames.shape[1])
 
 
-def export_onnx(source, path):
-    """Writes a system as an ONNX file.
+def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
+    """Writes a model as an ONNX file, once onnxruntime agrees with PyTorch on it.
 
-    Clips of waveform ``wavs`` [batch, clip_samples] in, ``log_posteriors`` [batch,
-    n_genres] out, in float32, for any number of clips. Its metadata tell the rest of
-    what names a song's genre: ``genres`` (json), ``sample_rate``, ``clip_samples``,
-    ``hop_samples``, ``voting``, and ``full_scale``, what samples in [-1, 1] are to be
-    multiplied with. The file is checked with onnxruntime before it gets its name. At
-    its full size, ``MSSincResNet`` then takes some 400 MB for each clip of a batch.
+    The file maps ``wavs`` [batch, clip_samples] to ``log_posteriors`` [batch,
+    n_genres], in float32. Its metadata holds what else is needed to classify songs:
+    ``genres`` (as json), ``sample_rate``, ``clip_samples``, ``hop_samples``,
+    ``voting``, and ``full_scale``, the factor for samples in [-1, 1]. At its full size,
+    ``MSSincResNet`` then takes about 400 MB per clip of a batch.
 
     Arguments
     ---------
-    source : str, pathlib.Path or GenreModel
-        A model folder, the name ``user/repository`` on the Hub, or a system with
-        ``settings``, such as ``MSSincResNet.from_pretrained`` returns of either.
-    path : str or pathlib.Path
-        The file.
+    source
+        Model folder, ``user/repository`` on the Hub, or a model with ``settings``.
+    path
+        Name of the file.
 
     Returns
     -------
-    pathlib.Path
-        The same.
+    The same name.
 
     Raises
     ------
     UserError
-        If the packages of the extra ``export`` are not installed, if ``path`` is a
-        folder, or if onnxruntime's log-posteriors are off PyTorch's by more than 1e-4.
+        If a package of the extra ``export`` is missing, if ``path`` is a folder, or if
+        onnxruntime's log-posteriors differ from PyTorch's by more than 1e-4.
     ModelFolderError
-        If there is no such model, or it does not tell its genres and clips.
+        If the model is missing or has no genres.
     WeightsError
         If its weights are damaged or do not fit.
 
     Example
     -------
-    >>> export_onnx("nowhere", "model.onnx")
+    >>> export_onnx("no/such/folder", "model.onnx")
     Traceback (most recent call last):
     ...
-    ms_sincresnet.errors.ModelFolderError: nowhere: no such model folder
+    ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
     try:
         import onnx
@@ -174,26 +166,26 @@ def export_onnx(source, path):
         import onnxscript  # noqa: F401 (torch.onnx needs it)
     except ImportError as error:
         raise UserError(
-            f"an ONNX file needs {error.name}, which is not installed: "
+            f"an ONNX file needs {error.name}, which is not installed; "
             "pip install 'ms_sincresnet[export]'"
         ) from error
     if Path(path).is_dir():
         raise UserError(f"{path}: a folder; expected the name of the file to write")
-    model = source if isinstance(source, GenreModel) else read_network(fetch(source))
-    if not model.settings:
-        what = type(model).__name__ if source is model else source
+    model: Any = source
+    if not isinstance(source, GenreModel):
+        model = read_model_folder(fetch(source))
+    elif not source.settings:
         raise ModelFolderError(
-            f"{what}: it does not tell its genres and clips; expected a model folder, "
-            "as train.py writes it"
+            f"{type(source).__name__}: its genres and clips are not known; expected a "
+            "model that was loaded from a model folder"
         )
     facts = {
         "system": type(model).__name__,
         "sample_rate": model.config["sample_rate"],
-        **model.settings,
+        **{key: value for key, value in model.settings.items() if key != "training"},
     }
-    program = export_program(model, facts["clip_samples"])
-    exported = torch.onnx.export(
-        program,
+    exported: Any = torch.onnx.export(
+        export_program(model, facts["clip_samples"]),
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes={INPUT: {0: "batch"}},
@@ -201,7 +193,7 @@ def export_onnx(source, path):
         verbose=False,
     )
     proto = exported.model_proto
-    for part in (proto.graph, *proto.graph.node):  # which name folders of this machine
+    for part in (proto.graph, *proto.graph.node):  # they name folders of this machine
         part.ClearField("metadata_props")
     texts = {
         name: fact if isinstance(fact, str) else json.dumps(fact, ensure_ascii=False)
@@ -211,23 +203,23 @@ def export_onnx(source, path):
     with atomic_path(path) as temporary_path:
         onnx.save(proto, temporary_path)
         options = {"providers": ["CPUExecutionProvider"]}
-        session = onnxruntime.InferenceSession(temporary_path, **options)
-        _check(session, model, facts)
+        _check(onnxruntime.InferenceSession(temporary_path, **options), model)
     return Path(path)
 
 
 @torch.no_grad()
-def _check(session, model, facts):
+def _check(session: Any, model: GenreModel) -> None:
     """Raises if onnxruntime's log-posteriors are not PyTorch's."""
     generator = torch.Generator().manual_seed(0)
+    settings = model.settings
     model = copy.deepcopy(model).cpu().float().eval()
     for n_clips in (1, 3):
-        wavs = torch.randn(n_clips, facts["clip_samples"], generator=generator)
-        wavs *= 0.1 * facts["full_scale"]
+        wavs = torch.randn(n_clips, settings["clip_samples"], generator=generator)
+        wavs *= 0.1 * settings["full_scale"]
         (found,) = session.run([OUTPUT], {INPUT: wavs.numpy()})
-        off = (torch.from_numpy(found) - model(wavs)).abs().max().item()
-        if not off <= TOLERANCE:  # nor NaN
+        difference = (torch.from_numpy(found) - model(wavs)).abs().max().item()
+        if not difference <= TOLERANCE:  # nor NaN
             raise UserError(
-                f"onnxruntime's log-posteriors are off PyTorch's by {off:.2g}, more "
-                f"than {TOLERANCE:g}; no file was written"
+                f"onnxruntime's log-posteriors differ from PyTorch's by "
+                f"{difference:.2g}, more than {TOLERANCE:g}; no file was written"
             )

@@ -1,128 +1,71 @@
-"""Clips of songs: cut, batched and scored for training's test and inference alike."""
+"""Clips of songs: cut, batched and scored for training's test and inference alike.
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+Songs come as pairs of a key and blocks of waveform [time] on the model's device. Blocks
+are read when they are needed, and no more of a song is held than one batch takes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ms_sincresnet.data.clips import repeat_to_length, silent, split_clips
 from ms_sincresnet.models.base import GenreModel
 
-Songs = Iterable[tuple[Hashable, Iterable[Tensor]]]
-
-
-class Embedder(Protocol):
-    """Front-end and trunk, as a ``GenreModel`` has them."""
-
-    frontend: Any
-    embedding: Any
+Songs = Iterable[tuple[Any, Iterable[Tensor]]]
+Scored = Iterator[tuple[Any, Tensor]]
 
 
 def embed_songs(
-    model: Embedder,
+    model: Any,
     songs: Songs,
     *,
     clip_samples: int,
     hop_samples: int,
     batch_size: int,
     full_scale: float = 1.0,
-) -> Iterator[tuple[Hashable, Tensor]]:
-    """Embeddings of the clips of songs, in batches that neighbouring songs share.
+    fused_with: Iterable[Any] = (),
+) -> Scored:
+    """Embeddings [clips, size] of songs by their keys, at most ``batch_size`` at once.
 
-    Arguments
-    ---------
-    model
-        The ``frontend`` and ``embedding`` of a system such as ``MSSincResNet``.
-    songs
-        A key and the waveform of each song, in blocks [time] on the model's device.
-        Blocks are read when they are needed, and dropped when their clips are embedded.
-    clip_samples
-        Length of a clip.
-    hop_samples
-        Distance between the starts of neighbouring clips.
-    batch_size
-        Clips per batch.
-    full_scale
-        Amplitude at the model's input of a sample of 1: 32768 for a model that was
-        trained on 16-bit integers.
-
-    Yields
-    ------
-    key
-        A song's key. Songs come in their order; one without samples is left out.
-    embeddings
-        Embeddings [clips, embedding_size] of its next clips, at most ``batch_size``.
-        Rows are NaN for silent clips, and infinite where the model failed: where it
-        computed a value that is not finite.
-
-    Example
-    -------
-    >>> from ms_sincresnet import MSSincResNet
-    >>> model = MSSincResNet(n_filters=8).eval()
-    >>> songs = {"a": [torch.randn(30000), torch.randn(34000)], "b": [torch.ones(9)]}
-    >>> clips = {"clip_samples": 48000, "hop_samples": 8000, "batch_size": 32}
-    >>> [(key, len(found)) for key, found in embed_songs(model, songs.items(), **clips)]
-    [('a', 3), ('b', 1)]
+    Songs stay in order and share batches; one without samples is left out. Rows are NaN
+    for silent clips, and infinite for clips on which the model failed. ``full_scale``
+    is the model's amplitude for a sample of 1. The embeddings by models in
+    ``fused_with``, which have a ``full_scale`` of their own, are appended.
     """
+    cut = clip_samples, hop_samples
+    for batch in _batches(songs, *cut, batch_size):
+        keys, stretches = zip(*batch, strict=True)
+        rows = [_embed(model, full_scale, stretches, *cut)]
+        rows += [_embed(each, each.full_scale, stretches, *cut) for each in fused_with]
+        quiet = [silent(split_clips(stretch, *cut)) for stretch in stretches]
+        yield from zip(keys, _marked(torch.cat(rows, 1), quiet), strict=True)
 
-    def embed(stretches: Sequence[Tensor]) -> Tensor:
-        return embed_stretches(model, stretches, clip_samples, hop_samples, full_scale)
 
-    return embed_in_batches(embed, songs, clip_samples, hop_samples, batch_size)
+def score_songs(model: GenreModel, songs: Songs, **clips: Any) -> Scored:
+    """Log-posteriors [clips, n_genres] of each song's audible clips, by its key.
 
-
-def score_songs(
-    model: GenreModel, songs: Songs, **clips: Any
-) -> Iterator[tuple[Hashable, Tensor]]:
-    """Log-posteriors of the clips of songs.
-
-    Arguments
-    ---------
-    model
-        A system such as ``MSSincResNet``.
-    songs
-        As in ``embed_songs``.
-    **clips
-        ``clip_samples``, ``hop_samples``, ``batch_size`` and ``full_scale``, as in
-        ``embed_songs``.
-
-    Yields
-    ------
-    key
-        A song's key, once per song.
-    log_posteriors
-        Log-posteriors [clips, n_genres] of the clips that are not silent; NaN where the
-        model failed. A song that is silent throughout has a single uniform row.
-
-    Example
-    -------
-    >>> from ms_sincresnet import MSSincResNet
-    >>> model = MSSincResNet(n_filters=8).eval()
-    >>> songs = [("noise", [torch.randn(64000)]), ("silence", [torch.zeros(64000)])]
-    >>> clips = {"clip_samples": 48000, "hop_samples": 8000, "batch_size": 32}
-    >>> [(key, len(found)) for key, found in score_songs(model, songs, **clips)]
-    [('noise', 3), ('silence', 1)]
+    They are NaN for clips on which the model failed. A song that is silent throughout
+    has one row, in which all genres are equally likely. ``clips`` are the arguments of
+    ``embed_songs``.
     """
-    # Numbers keep neighbours of equal keys apart.
+    # Numbers keep neighbours with equal keys apart.
     numbered = (((n, key), blocks) for n, (key, blocks) in enumerate(songs))
     pieces = embed_songs(model, numbered, **clips)
     for (_, key), song in groupby(pieces, key=itemgetter(0)):
-        scores = [score_clips(model.classifier, embeddings) for _, embeddings in song]
-        log_posteriors = torch.cat(scores)
-        if len(log_posteriors) == 0:
-            log_posteriors = log_posteriors.new_zeros(1, log_posteriors.shape[1])
-            log_posteriors = log_posteriors.log_softmax(1)
-        yield key, log_posteriors
+        scores = torch.cat([score_clips(model.classifier, rows) for _, rows in song])
+        if len(scores) == 0:
+            scores = scores.new_zeros(1, scores.shape[1]).log_softmax(1)
+        yield key, scores
 
 
-def score_clips(classifier: nn.Module, embeddings: Tensor) -> Tensor:
-    """Log-posteriors of the embeddings [clips, size] of clips that are not silent."""
-    heard = embeddings[~embeddings.isnan().any(1)]
-    log_posteriors = classifier(heard[None])[0]
-    return log_posteriors.masked_fill(failed(heard)[:, None], torch.nan)
+def score_clips(classifier: Callable[[Tensor], Tensor], embeddings: Tensor) -> Tensor:
+    """Log-posteriors of the embeddings [clips, size] of a song's audible clips."""
+    audible = embeddings[~embeddings.isnan().any(1)]
+    return classifier(audible[None])[0].masked_fill(failed(audible)[:, None], torch.nan)
 
 
 def failed(embeddings: Tensor) -> Tensor:
@@ -130,32 +73,14 @@ def failed(embeddings: Tensor) -> Tensor:
     return embeddings.isinf().any(-1)
 
 
-def embed_in_batches(
-    embed: Callable[[Sequence[Tensor]], Tensor],
-    songs: Songs,
-    clip_samples: int,
-    hop_samples: int,
-    batch_size: int,
-) -> Iterator[tuple[Hashable, Tensor]]:
-    """``embed_songs`` by a function of stretches of songs, such as several models."""
-    for batch in _batches(songs, clip_samples, hop_samples, batch_size):
-        keys, stretches = zip(*batch, strict=True)
-        quiet = [silent(split_clips(s, clip_samples, hop_samples)) for s in stretches]
-        embeddings = embed(stretches)
-        faulty = ~embeddings.isfinite().all(1, keepdim=True)
-        embeddings = embeddings.masked_fill(faulty, torch.inf)
-        embeddings = embeddings.masked_fill(torch.cat(quiet)[:, None], torch.nan)
-        yield from zip(keys, embeddings.split([*map(len, quiet)]), strict=True)
-
-
-def embed_stretches(
-    model: Embedder,
+def _embed(
+    model: Any,
+    full_scale: float,
     stretches: Sequence[Tensor],
     clip_samples: int,
     hop_samples: int,
-    full_scale: float,
 ) -> Tensor:
-    """Embeddings [clips, size] of the clips of some stretches of songs."""
+    """Embeddings [clips, size] of all clips of some stretches of songs."""
 
     def maps(stretch: Tensor) -> Tensor:
         if hasattr(model.frontend, "clip_maps"):  # filters what clips share once
@@ -165,15 +90,22 @@ def embed_stretches(
     return model.embedding(torch.cat([maps(full_scale * s) for s in stretches]))[:, 0]
 
 
+def _marked(rows: Tensor, quiet: list[Tensor]) -> Sequence[Tensor]:
+    """Embeddings of each stretch, with rows of silent and of failed clips marked."""
+    rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.inf)
+    rows = rows.masked_fill(torch.cat(quiet)[:, None], torch.nan)
+    return rows.split([*map(len, quiet)])
+
+
 def _batches(
     songs: Songs, clip_samples: int, hop_samples: int, batch_size: int
-) -> Iterator[list[tuple[Hashable, Tensor]]]:
+) -> Iterator[list[tuple[Any, Tensor]]]:
     """Stretches of songs, with their keys, that have ``batch_size`` clips together."""
 
     def n_clips(stretch: Tensor) -> int:
         return max(0, (len(stretch) - clip_samples) // hop_samples + 1)
 
-    batch: list[tuple[Hashable, Tensor]] = []
+    batch: list[tuple[Any, Tensor]] = []
     free = batch_size
     for key, blocks in songs:
         rest, is_cut = None, False
@@ -191,7 +123,7 @@ def _batches(
         if n_clips(rest):
             batch.append((key, rest))
             free -= n_clips(rest)
-        if free == 0:  # by a song that was repeated to one clip
+        if free == 0:  # filled by a song that was repeated to one clip
             yield batch
             batch, free = [], batch_size
     if batch:
