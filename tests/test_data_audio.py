@@ -16,56 +16,55 @@ from ms_sincresnet.data.audio import (
     AUDIO_SUFFIXES,
     SAMPLE_RATE,
     AudioNormalizer,
-    normalize_audio,
     read_audio,
-    repeat_to_length,
 )
 from ms_sincresnet.errors import AudioFileError
-from ms_sincresnet.files import atomic_path
+
+from .sounds import noise, sine
 
 FORMATS = [".wav", ".au", ".flac", ".ogg", ".mp3", ".aiff", ".caf", ".w64"]
 
 
-def sine(hz, rate, duration_s=1.0):
-    """A sine of amplitude 0.5 in float64."""
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(rate * duration_s)) / rate)
-
-
-def noise(*shape, seed=0):
-    """Noise well below full scale, in float32."""
-    return (np.random.default_rng(seed).standard_normal(shape) / 20).astype(np.float32)
+def normalize(samples, rate, target_rate=SAMPLE_RATE):
+    """The samples as mono ones at another rate."""
+    return AudioNormalizer(target_rate)(torch.as_tensor(samples), rate).numpy()
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
 def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate):
-    stereo = np.stack([sine(440, rate), np.zeros(rate)], axis=1)
-    samples = normalize_audio(stereo, rate)
+    samples = normalize(np.stack([sine(440, rate), np.zeros(rate)], axis=1), rate)
     assert samples.dtype == np.float32
     assert len(samples) == pytest.approx(SAMPLE_RATE, abs=1)
     middle = slice(1000, 15000)  # the resampler rings at both ends
-    expected = sine(440, SAMPLE_RATE)[middle] / 2  # the mean of tone and silence
+    expected = sine(440)[middle] / 2  # the mean of tone and silence
     np.testing.assert_allclose(samples[middle], expected, rtol=0, atol=2e-5)
 
 
 def test_what_16_khz_cannot_hold_is_filtered_out():
-    aliased = normalize_audio(sine(9000, 44100), 44100)[1000:15000]
-    assert np.abs(aliased).max() < 1e-5
+    assert np.abs(normalize(sine(9000, 44100), 44100)[1000:15000]).max() < 1e-5
 
 
-def test_samples_at_the_target_rate_are_left_alone():
-    samples = noise(1000)
-    np.testing.assert_array_equal(normalize_audio(samples, SAMPLE_RATE), samples)
+def test_samples_at_the_target_rate_are_unchanged():
+    np.testing.assert_array_equal(normalize(noise(1000), SAMPLE_RATE), noise(1000))
+
+
+def test_the_normalizer_has_the_rate_asked_for():
+    assert normalize(np.zeros(44100), 44100, target_rate=8000).shape == (8000,)
 
 
 @pytest.mark.filterwarnings("error")
-def test_float64_samples_that_float32_cannot_hold_are_refused():
-    with pytest.raises(AudioFileError, match="infinity at 0.001 s"):
-        normalize_audio(np.r_[np.zeros(16), 1e300], SAMPLE_RATE)
-
-
-def test_samples_of_three_dimensions_are_refused():
-    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
-        normalize_audio(np.zeros((2, 3, 4)), SAMPLE_RATE)
+@pytest.mark.parametrize(
+    ("samples", "error", "message"),
+    [
+        (np.r_[np.zeros(16), 1e300], AudioFileError, "infinity at 0.001 s"),
+        (np.zeros(0), AudioFileError, "empty track"),
+        (np.array([0, np.nan]), AudioFileError, "NaN"),
+        (np.zeros((2, 3, 4)), ValueError, r"\(2, 3, 4\)"),
+    ],
+)
+def test_the_normalizer_refuses_unusable_samples(samples, error, message):
+    with pytest.raises(error, match=message):
+        normalize(samples, SAMPLE_RATE)
 
 
 @pytest.mark.parametrize(
@@ -78,135 +77,7 @@ def test_reading_in_blocks_equals_soxr_on_the_whole_file(tmp_path, rate, channel
     read = read_audio(tmp_path / "a.wav")
     assert read.shape == expected.shape
     np.testing.assert_allclose(read, expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(read, normalize_audio(samples, rate))
-
-
-def test_an_hour_is_never_held_at_its_own_rate(tmp_path):
-    seconds, rate, channels = 40, 48000, 8
-    silence = np.zeros((seconds * rate, channels), dtype=np.int16)
-    soundfile.write(tmp_path / "long.wav", silence, rate)
-    tracemalloc.start()
-    samples = read_audio(tmp_path / "long.wav")
-    peak_bytes = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak_bytes < 4 * samples.nbytes  # the whole file would be 24 times as much
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_formats_are_read_by_str_and_path(tmp_path, suffix):
-    path = tmp_path / f"track{suffix}"
-    soundfile.write(path, sine(440, 22050), 22050)
-    samples = read_audio(path)
-    assert suffix in AUDIO_SUFFIXES
-    spectrum = np.abs(np.fft.rfft(samples[:SAMPLE_RATE]))
-    assert spectrum.argmax() * SAMPLE_RATE / len(samples) == pytest.approx(440, abs=2)
-    np.testing.assert_array_equal(read_audio(str(path)), samples)
-
-
-def test_a_path_with_spaces_quotes_and_accents(tmp_path):
-    path = tmp_path / 'l\'été "à" $HOME' / "kruhový objazd.wav"
-    path.parent.mkdir()
-    soundfile.write(path, sine(440, SAMPLE_RATE), SAMPLE_RATE)
-    assert len(read_audio(path)) == SAMPLE_RATE
-
-
-def test_three_tenths_of_a_second(tmp_path):
-    soundfile.write(tmp_path / "short.wav", sine(440, 44100, 0.3), 44100)
-    assert len(read_audio(tmp_path / "short.wav")) == 4800
-
-
-def test_silence_stays_silence(tmp_path):
-    soundfile.write(tmp_path / "silent.flac", np.zeros((44100, 2)), 44100)
-    np.testing.assert_array_equal(
-        read_audio(tmp_path / "silent.flac"), np.zeros(SAMPLE_RATE)
-    )
-
-
-def write_bad(path, kind):
-    """Writes, or leaves out, a file that cannot be used."""
-    if kind == "text":
-        path.write_text("This is no audio. " * 100)
-    elif kind == "no bytes":
-        path.touch()
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "no samples":
-        soundfile.write(path, np.zeros((0, 2)), SAMPLE_RATE)
-    elif kind == "one sample":
-        soundfile.write(path, np.ones(1), 96000)
-    elif kind == "nan":
-        samples = noise(3 * SAMPLE_RATE)
-        samples[40000] = np.nan
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
-    elif kind == "infinite":
-        samples = noise(SAMPLE_RATE, 2)
-        samples[4000, 1] = np.inf
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
-    elif kind == "huge":  # the resampler would make NaN of it
-        samples = noise(SAMPLE_RATE)
-        samples[4000:4002] = -3e38
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
-    elif kind == "1 Hz":  # a minute of samples would become nine days of them
-        soundfile.write(path, noise(1000), 1)
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "socket":
-        # The folder is changed as the path of a socket must be short.
-        with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        ("missing", "no such file"),
-        ("folder", "found a folder"),
-        ("no bytes", "is empty"),
-        ("no samples", "empty track"),
-        ("one sample", "empty track"),
-        ("text", r"not readable as audio \(libsndfile: Format not recognised"),
-        ("nan", r"NaN or infinity at 2\.500 s"),
-        ("infinite", r"NaN or infinity at 0\.250 s"),
-        ("huge", r"found -3e\+38 at 0\.250 s"),
-        ("1 Hz", "sample rate of 1000 to 6144000 Hz, found 1 Hz"),
-        ("pipe", "found a pipe, a socket or a device"),
-        ("socket", "found a pipe, a socket or a device"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path, kind, told):
-    path = tmp_path / "track.wav"
-    write_bad(path, kind)
-    with pytest.raises(AudioFileError, match=told) as error:
-        read_audio(path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("path", "told"),
-    [
-        ("/dev/zero", "/dev/zero: expected an audio file, found a pipe, a socket"),
-        ("null\0.wav", "embedded null byte"),
-        ("long" * 100, "File name too long"),
-    ],
-)
-def test_a_path_that_leads_to_no_file_is_refused_at_once(path, told):
-    with pytest.raises(AudioFileError, match=told):
-        read_audio(path)
-
-
-@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.MP4", "an m4a, in truth.mp3"])
-def test_without_pyav_the_error_names_its_extra(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, "av", None)
-    path = tmp_path / name
-    path.write_bytes(b"\0\0\0\x18ftypM4A " + bytes(2000))
-    with pytest.raises(AudioFileError) as error:
-        read_audio(path)
-    told = str(error.value)
-    assert told.startswith(f"{path}: not readable as audio (libsndfile: ")
-    assert "does not exist" not in told
-    suffix = path.suffix.lower()
-    assert (f"To read {suffix} files, run" in told) == (suffix != ".mp3")
-    assert "run `pip install 'ms_sincresnet[audio]'`; or convert it to wav" in told
+    np.testing.assert_array_equal(read, normalize(samples, rate))
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".flac"])
@@ -221,33 +92,134 @@ def test_blocks_decode_to_what_the_whole_file_decodes_to(tmp_path, suffix):
     np.testing.assert_allclose(samples[:n], expected[:n], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("rate", [16000, 44100])
+def test_long_audio_is_never_held_at_its_own_rate(tmp_path):
+    silence = np.zeros((40 * 48000, 8), dtype=np.int16)
+    soundfile.write(tmp_path / "long.wav", silence, 48000)
+    tracemalloc.start()
+    samples = read_audio(tmp_path / "long.wav")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 4 * samples.nbytes  # the whole file would be 24 times as much
+    assert not samples.any()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_formats_are_read_by_str_and_path(tmp_path, suffix):
+    folder = tmp_path / 'l\'été "à" $HOME'
+    folder.mkdir()
+    path = folder / f"kruhový objazd{suffix}"
+    soundfile.write(path, sine(440, 22050), 22050)
+    samples = read_audio(path)
+    assert suffix in AUDIO_SUFFIXES
+    spectrum = np.abs(np.fft.rfft(samples[:SAMPLE_RATE]))
+    assert spectrum.argmax() * SAMPLE_RATE / len(samples) == pytest.approx(440, abs=2)
+    np.testing.assert_array_equal(read_audio(str(path)), samples)
+
+
+def write_bad(path, kind):
+    """Writes an unusable file."""
+    if kind == "text":
+        path.write_text("This is no audio. " * 100)
+    elif kind == "no bytes":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no samples":
+        soundfile.write(path, np.zeros((0, 2)), SAMPLE_RATE)
+    elif kind == "one sample":
+        soundfile.write(path, np.ones(1), 96000)
+    elif kind in ("nan", "infinite", "huge"):
+        samples = noise(3 * SAMPLE_RATE, 2)
+        # The resampler would make NaN of huge samples.
+        value = {"nan": np.nan, "infinite": np.inf, "huge": -3e38}[kind]
+        samples[40000] = value
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+    elif kind == "1 Hz":  # a minute of samples would become nine days of them
+        soundfile.write(path, noise(1000), 1)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        # From inside the folder, since the path of a socket must be short.
+        with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+
+
 @pytest.mark.parametrize(
-    ("excerpt", "start_s", "end_s"),
+    ("kind", "message"),
     [
-        ((0, 1), 0, 1),
-        ((1.5, 2), 1.5, 3.5),
-        ((3, 2), 2, 4),  # its last two seconds
-        ((9, 0.5), 3.5, 4),
-        ((0, 9), 0, 4),  # all there is
-        ((9, 9), 0, 4),
+        ("missing", "no such file"),
+        ("folder", "found a folder"),
+        ("no bytes", "is empty"),
+        ("no samples", "empty track"),
+        ("one sample", "empty track"),
+        ("text", r"not readable as audio \(libsndfile: Format not recognised"),
+        ("nan", r"NaN or infinity at 2\.500 s"),
+        ("infinite", r"NaN or infinity at 2\.500 s"),
+        ("huge", r"found -3e\+38 at 2\.500 s"),
+        ("1 Hz", "sample rate of 1000 to 6144000 Hz, found 1 Hz"),
+        ("pipe", "found a pipe, a socket or a device"),
+        ("socket", "found a pipe, a socket or a device"),
     ],
 )
-def test_an_excerpt_is_cut_from_the_whole(tmp_path, rate, excerpt, start_s, end_s):
-    path = tmp_path / "track.flac"
-    soundfile.write(path, noise(4 * rate, 2), rate)
-    expected = read_audio(path)[round(16000 * start_s) : round(16000 * end_s)]
-    np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
+def test_an_unusable_file_is_named_with_the_reason(tmp_path, kind, message):
+    path = tmp_path / "track.wav"
+    write_bad(path, kind)
+    with pytest.raises(AudioFileError, match=message) as error:
+        read_audio(path)
+    assert str(path) in str(error.value)
 
 
-def test_an_excerpt_of_an_mp3_is_cut_to_the_sample(tmp_path):
-    path = tmp_path / "track.mp3"
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/dev/zero", "/dev/zero: expected an audio file, found a pipe, a socket"),
+        ("null\0.wav", "embedded null byte"),
+        ("long" * 100, "File name too long"),
+    ],
+)
+def test_a_path_that_does_not_lead_to_a_file_is_refused(path, message):
+    with pytest.raises(AudioFileError, match=message):
+        read_audio(path)
+
+
+def test_headerless_samples_are_refused(tmp_path):
+    (tmp_path / "track.raw").write_bytes(bytes(2000))
+    with pytest.raises(AudioFileError, match="not readable as audio"):
+        read_audio(tmp_path / "track.raw")
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.MP4", "an m4a, in truth.mp3"])
+def test_without_pyav_the_error_names_its_extra(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / name
+    path.write_bytes(b"\0\0\0\x18ftypM4A " + bytes(2000))
+    with pytest.raises(AudioFileError) as error:
+        read_audio(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: not readable as audio (libsndfile: ")
+    assert "does not exist" not in message
+    suffix = path.suffix.lower()
+    assert (f"To read {suffix} files, run" in message) == (suffix != ".mp3")
+    assert "run `pip install 'ms_sincresnet[audio]'`; or convert it to wav" in message
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".mp3"])
+@pytest.mark.parametrize(
+    ("excerpt", "cut"),
+    [
+        ((0, 1), slice(16000)),
+        ((1.5, 2), slice(24000, 56000)),
+        ((3.5, 2), slice(-32000, None)),  # its last two seconds
+        ((9, 0.5), slice(-8000, None)),
+        ((0, 9), slice(None)),  # all of it
+        ((9, 9), slice(None)),
+    ],
+)
+def test_an_excerpt_is_cut_from_the_whole(tmp_path, suffix, excerpt, cut):
+    path = tmp_path / f"track{suffix}"
     soundfile.write(path, noise(4 * 44100, 2), 44100)
-    whole = read_audio(path)
-    excerpt = read_audio(path, excerpt=(1.5, 1))
-    np.testing.assert_array_equal(excerpt, whole[24000:40000])
-    end = read_audio(path, excerpt=(60, 1))
-    np.testing.assert_array_equal(end, whole[-16000:])
+    expected = read_audio(path)[cut]
+    np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
 
 
 def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
@@ -263,43 +235,3 @@ def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(soundfile.SoundFile, "read", note)
     assert len(read_audio(path, excerpt=(2, 3))) == 3 * SAMPLE_RATE
     assert sum(n_read) < 8 * SAMPLE_RATE
-
-
-def test_headerless_samples_are_refused(tmp_path):
-    (tmp_path / "track.raw").write_bytes(bytes(2000))
-    with pytest.raises(AudioFileError, match="not readable as audio"):
-        read_audio(tmp_path / "track.raw")
-
-
-@pytest.mark.parametrize("shape", [(44100,), (44100, 1), (44100, 6)])
-def test_the_normalizer_is_the_same_resampler_for_tensors(shape):
-    samples = noise(*shape)
-    normalized = AudioNormalizer()(torch.from_numpy(samples), 44100)
-    assert normalized.dtype == torch.float32
-    np.testing.assert_array_equal(normalized.numpy(), normalize_audio(samples, 44100))
-
-
-def test_the_normalizer_goes_to_the_rate_asked_for():
-    assert len(AudioNormalizer(sample_rate=8000)(torch.zeros(44100), 44100)) == 8000
-
-
-@pytest.mark.parametrize("bad", [torch.zeros(0), torch.tensor([0.0, torch.nan])])
-def test_the_normalizer_refuses_no_audio(bad):
-    with pytest.raises(AudioFileError):
-        AudioNormalizer()(bad, SAMPLE_RATE)
-
-
-def test_an_atomic_write_that_fails_keeps_what_was_there(tmp_path):
-    path = tmp_path / "report.txt"
-    path.write_text("old")
-    with pytest.raises(KeyError), atomic_path(path) as temporary_path:
-        temporary_path.write_text("half of the n")
-        raise KeyError
-    assert [p.name for p in tmp_path.iterdir()] == ["report.txt"]
-    assert path.read_text() == "old"
-
-
-def test_repeating_works_on_the_last_dimension_and_copies_nothing_without_need():
-    wavs = torch.arange(6).reshape(2, 3)
-    assert repeat_to_length(wavs, 5).tolist() == [[0, 1, 2, 0, 1], [3, 4, 5, 3, 4]]
-    assert repeat_to_length(wavs, 3) is wavs

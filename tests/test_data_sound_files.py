@@ -1,4 +1,4 @@
-"""What libsndfile makes of files as they are found in the wild."""
+"""Sound files as they are found in the wild."""
 
 import logging
 import os
@@ -14,16 +14,13 @@ from ms_sincresnet.data.audio import read_audio, read_blocks
 from ms_sincresnet.data.sound_files import decode_sound_file
 from ms_sincresnet.errors import AudioFileError
 
-# What soundfile is told to write where the suffix does not say it.
+from .sounds import noise
+
+# Options of soundfile where the suffix does not imply them.
 OPTIONS = {
     ".opus": {"format": "OGG", "subtype": "OPUS"},
     ".rf64": {"format": "RF64"},
 }
-
-
-def noise(*shape, seed=0):
-    """Noise well below full scale, in float32."""
-    return (np.random.default_rng(seed).standard_normal(shape) / 20).astype(np.float32)
 
 
 def write_noise(path, duration_s=10, rate=48000, channels=1, **options):
@@ -34,7 +31,7 @@ def write_noise(path, duration_s=10, rate=48000, channels=1, **options):
 
 
 def resident_mb():
-    """Memory that this process takes, libraries that are no Python included."""
+    """Memory of this process, native libraries included."""
     n_pages = int(Path("/proc/self/statm").read_text().split()[1])
     return n_pages * resource.getpagesize() / 2**20
 
@@ -56,11 +53,11 @@ def test_a_file_cut_short_gives_what_is_left_and_a_warning(tmp_path, suffix, cap
         assert (share - 0.2) * len(whole) < len(part) < (share + 0.1) * len(whole)
         assert len(caplog.messages) == 1
         assert f"{path}: damaged or cut short" in caplog.messages[0]
-        assert f"going on with the {len(part) / 16000:.2f} s" in caplog.messages[0]
+        assert f"using the {len(part) / 16000:.2f} s" in caplog.messages[0]
         np.testing.assert_allclose(part[:30000], whole[:30000], rtol=0, atol=1e-4)
 
 
-def test_a_file_of_which_nothing_is_left_but_its_head_is_refused(tmp_path, caplog):
+def test_a_file_without_more_than_its_head_is_refused(tmp_path, caplog):
     path = write_noise(tmp_path / "track.flac")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(AudioFileError, match=f"{path}: not readable as audio "):
@@ -69,15 +66,15 @@ def test_a_file_of_which_nothing_is_left_but_its_head_is_refused(tmp_path, caplo
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-def test_an_ogg_cut_in_its_last_page_is_told_of(tmp_path, suffix, caplog):
+def test_an_ogg_cut_in_its_last_page_is_reported(tmp_path, suffix, caplog):
     path = write_noise(tmp_path / f"track{suffix}", duration_s=3)
     path.write_bytes(path.read_bytes()[:-50])
     assert len(read_audio(path)) > 16000
-    assert "its header tells of more audio" in caplog.text
+    assert "its header promises more audio" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
-def test_an_mp3_that_promises_more_than_it_holds_is_told_of(tmp_path, mode, caplog):
+def test_an_mp3_that_promises_more_than_it_holds_is_reported(tmp_path, mode, caplog):
     path = write_noise(tmp_path / "track.mp3", bitrate_mode=mode)
     whole = read_audio(path)
     content = bytearray(path.read_bytes())
@@ -87,7 +84,7 @@ def test_an_mp3_that_promises_more_than_it_holds_is_told_of(tmp_path, mode, capl
     struct.pack_into(">I", content, tag + 8, 2 * n_frames)
     path.write_bytes(content[:-100])  # in the middle of a frame
     part = read_audio(path)
-    assert "its header tells of more audio" in caplog.text
+    assert "its header promises more audio" in caplog.text
     assert 0.95 * len(whole) < len(part) < 1.05 * len(whole)
     np.testing.assert_allclose(part[:150000], whole[:150000], rtol=0, atol=1e-6)
 
@@ -105,9 +102,7 @@ def id3v2(*frames):
 
 
 def test_tags_and_cover_art_are_not_heard(tmp_path):
-    picture = np.random.default_rng(1).bytes(
-        300_000
-    )  # looks like frames here and there
+    picture = np.random.default_rng(1).bytes(300_000)  # resembles frames in places
     plain = write_noise(tmp_path / "plain.mp3", duration_s=3)
     tagged = tmp_path / "tagged.mp3"
     tag = id3v2((b"TIT2", b"\3A title"), (b"APIC", b"\0image/jpeg\0\3\0" + picture))
@@ -127,7 +122,7 @@ def test_tags_and_cover_art_are_not_heard(tmp_path):
     np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
 
 
-@pytest.mark.parametrize("suffix", [".ogg", ".opus", ".flac", ".mp3", ".wav", ".aiff"])
+@pytest.mark.parametrize("suffix", [".opus", ".mp3", ".wav"])
 def test_comments_longer_than_the_audio_are_not_heard(tmp_path, suffix):
     plain = write_noise(tmp_path / f"plain{suffix}", duration_s=1)
     tagged = tmp_path / f"tagged{suffix}"
@@ -147,7 +142,7 @@ def test_junk_before_an_mp3_is_passed_over(tmp_path, junk):
     np.testing.assert_array_equal(read_audio(late), read_audio(plain))
 
 
-def test_opus_goes_on_at_its_own_rate(tmp_path):
+def test_opus_of_16_khz_keeps_its_length(tmp_path):
     path = write_noise(tmp_path / "track.opus", duration_s=2, rate=16000)
     sample_rate, blocks = decode_sound_file(path)
     assert sample_rate in (16000, 48000)
@@ -188,15 +183,15 @@ def test_an_hour_is_read_in_flat_memory(tmp_path):
     assert peak < before + 30  # all of it would take 220
 
 
-def test_three_hundred_files_leave_nothing_open_or_in_memory(tmp_path):
+def test_many_files_leave_nothing_open_or_in_memory(tmp_path):
     suffixes = [".wav", ".flac", ".mp3", ".ogg"]
     paths = [write_noise(tmp_path / f"a{suffix}", 2) for suffix in suffixes]
     n_open = len(os.listdir("/proc/self/fd"))
-    for n in range(75):
+    for n in range(30):
         for path in paths:
             read_audio(path)
             next(read_blocks(path)).copy()  # and left there
-        if n == 15:
+        if n == 9:
             before = resident_mb()
     assert len(os.listdir("/proc/self/fd")) == n_open
     assert resident_mb() < before + 10  # one file takes 0.4, decoded

@@ -60,9 +60,9 @@ def genre_datasets(
     Arguments
     ---------
     manifest_folder
-        Holds ``train.csv``, ``valid.csv`` and ``test.csv``.
+        Folder of ``train.csv``, ``valid.csv`` and ``test.csv``.
     cache_folder
-        Holds the cached audio that the manifests name.
+        Folder of the 16 kHz copies that the manifests name.
     n_genres
         Number of genres that the model distinguishes.
     clip_samples
@@ -71,15 +71,12 @@ def genre_datasets(
         Seed of the clips' positions.
     cache
         "disk", or "memory" to hold the training tracks in memory; the clips are the
-        same. Songs of the other parts always come from the disk.
+        same.
 
     Returns
     -------
-    datasets
-        By part: "train" gives ``id``, ``clip`` and ``genre_encoded``; "valid" and
-        "test" give ``id``, ``song`` and ``genre_encoded``.
-    label_encoder
-        Genres in alphabetical order.
+    By part, a data set of ``id``, ``clip`` (in "train") or ``song``, and
+    ``genre_encoded``; and the encoder, with the genres in alphabetical order.
 
     Raises
     ------

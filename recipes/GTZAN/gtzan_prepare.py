@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ms_sincresnet.data.folds import split_fold
 from ms_sincresnet.data.prepare import (
@@ -55,10 +56,9 @@ def prepare_gtzan(
 ) -> None:
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for one split of GTZAN.
 
-    Tracks are decoded once, to 16 kHz mono. Those that cannot be decoded
-    (``jazz.00054.wav`` in the common copies) are left out, with a warning and an entry
-    in ``report.json``. A second call does nothing; after a change of the options or of
-    the data, the manifests are rewritten.
+    Tracks that cannot be decoded (``jazz.00054.wav`` in the common copies) are left
+    out, with a warning and an entry in ``report.json``. A second call does nothing,
+    unless the options or the data have changed.
 
     The protocol determines the split:
 
@@ -135,21 +135,15 @@ def prepare_gtzan(
     if protocol == "filtered":
         tracks = _find_listed(tracks, root)
     else:
-        options |= {
-            "fold": fold,
-            "n_folds": n_folds,
-            "valid_fraction": valid_fraction,
-            "split_seed": split_seed,
-        }
+        split = {"fold": fold, "n_folds": n_folds, "valid_fraction": valid_fraction}
+        options |= {**split, "split_seed": split_seed}
 
-    def assign_parts(tracks: pd.DataFrame) -> pd.Series:
+    def assign_parts(tracks: pd.DataFrame) -> ArrayLike:
         """Parts of the tracks; identical ones share a part once they are decoded."""
         if protocol == "filtered":
             return _assign_listed(tracks, genres & GENRES, root)
         groups = tracks.get("sha256")
-        return split_fold(
-            tracks.genre, fold, n_folds, valid_fraction, split_seed, groups
-        )
+        return split_fold(tracks.genre, **split, seed=split_seed, groups=groups)
 
     report = prepare_manifests(
         tracks,
@@ -171,14 +165,12 @@ def find_gtzan(data_folder: str | Path) -> Path:
     Searched are ``Data/genres_original``, ``genres_original``, ``genres`` and the data
     folder itself. If there is no audio, a ``DataFolderError`` says how to get GTZAN.
     """
-    if not data_folder:
-        raise DataFolderError(f"data_folder: expected GTZAN, got none.\n{HOW_TO_GET}")
-    data_folder = Path(data_folder)
-    if not data_folder.is_dir():
-        found = "a file: unpack it" if data_folder.exists() else "no such folder"
+    if not data_folder or not Path(data_folder).is_dir():
         raise DataFolderError(
-            f"data_folder: {data_folder}: expected GTZAN, found {found}.\n{HOW_TO_GET}"
+            "data_folder: expected the folder of GTZAN, unpacked; got "
+            f"{str(data_folder)!r}.\n{HOW_TO_GET}"
         )
+    data_folder = Path(data_folder)
     for root in (data_folder / layout for layout in LAYOUTS):
         if any(path.parent.parent == root for path in audio_files(root)):
             return root

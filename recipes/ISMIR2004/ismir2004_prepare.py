@@ -68,10 +68,9 @@ def prepare_ismir2004(
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for ISMIR2004.
 
     The training part is split into 656 tracks to train and 73 to validate with,
-    stratified by class; the test part is fixed. ``tracklist.csv`` names the tracks and
-    their classes; in a part without it, the genre folders do. Warnings and
-    ``report.json`` name listed tracks that are missing, files that are not listed, and
-    tracks that cannot be decoded. Tracks are decoded once, to 16 kHz mono.
+    stratified by class; the test part is fixed. ``tracklist.csv``, or else the genre
+    folders, name the classes. Warnings and ``report.json`` name listed tracks that are
+    missing, files that are not listed, and tracks that cannot be decoded.
 
     A track's ID is the part and the ``plain_name`` of its path, since paths in lists
     and on disk differ in punctuation, accents and leading zeros.
@@ -80,8 +79,7 @@ def prepare_ismir2004(
     lists tested tracks with the audio of a track of the training part
     ("heard_in_training"). They stay where they are: the parts are the contest's.
 
-    A second call does nothing. After a change of the options or of the data, the
-    manifests are rewritten.
+    A second call does nothing, unless the options or the data have changed.
 
     Arguments
     ---------
@@ -154,17 +152,11 @@ def prepare_ismir2004(
         describe=_describe_overlap,
         excerpt=excerpt,
     )
-    known = {
-        part: "unknown, since artists are anonymous"
-        if counts["by_artists_of_train"] is None
-        else f"{counts['by_artists_of_train']} of {counts['tracks']}"
-        for part, counts in report["artists"].items()
-    }
-    logger.info("tracks by artists of train: valid %(valid)s; test %(test)s", known)
+    logger.info("tracks by artists of train: %s", report["artists"])
     if heard := report["heard_in_training"]:
         logger.warning(
-            "%d tested tracks have the audio of a track of the training part; the "
-            "first: %s",
+            "%d tested tracks have the audio of a track of the training part, such as "
+            "%s",
             len(heard),
             heard[0],
         )
@@ -182,17 +174,12 @@ def find_ismir2004(
         raise HparamError(
             f"test_part: expected {' or '.join(TEST_PARTS)}, got {test_part!r}"
         )
-    if not data_folder:
+    if not data_folder or not Path(data_folder).is_dir():
         raise DataFolderError(
-            f"data_folder: expected ISMIR2004, got none.\n{HOW_TO_GET}"
+            "data_folder: expected the folder of ISMIR2004, unpacked; got "
+            f"{str(data_folder)!r}.\n{HOW_TO_GET}"
         )
     data_folder = Path(data_folder)
-    if not data_folder.is_dir():
-        found = "a file: unpack it" if data_folder.exists() else "no such folder"
-        raise DataFolderError(
-            f"data_folder: {data_folder}: expected ISMIR2004, found {found}.\n"
-            f"{HOW_TO_GET}"
-        )
     return {part: _find_root(data_folder, part) for part in ("training", test_part)}
 
 
