@@ -1,66 +1,99 @@
-"""What the commands of ``ms-sincresnet`` do with what was parsed.
+"""Functions that execute the commands; each returns an exit status, or None for 0.
 
-What a command needs is imported when it runs, so that help is there at once.
+They import the library when they run, so that help is immediate.
 """
 
-import argparse
 import json
 import logging
 import os
 import sys
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from ms_sincresnet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {".txt": "table", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FORMATS = {".txt": "table", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 """Formats of results, by the suffix of their file."""
-
-NO_SONGS = "no audio found; name songs, or folders that hold some: wav, flac, mp3 …"
 
 SOME_FAILED = 3
 """Exit status if some songs have no genre."""
 
-
-def run(arguments):
-    """Runs a command.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        What was parsed; ``command`` is its name, ``error`` ends it with its usage.
-
-    Returns
-    -------
-    int or None
-        The exit status; None is 0.
-
-    Raises
-    ------
-    UserError
-        If something that it is about is missing or of another kind than expected.
-
-    Example
-    -------
-    >>> run(argparse.Namespace(command="info", model="no/such/model"))
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.ModelFolderError: no/such/model: no such model folder
-    """
-    return _COMMANDS[arguments.command](arguments)
+NO_SONGS = "no audio found; name songs, or folders with songs: wav, flac, mp3 …"
 
 
-def _classify(arguments):
-    """Names songs, and returns the exit status."""
-    if not arguments.paths and arguments.files_from is None:
-        arguments.error("name songs or folders, or give a list by --files-from")
+def classify(arguments: Namespace) -> int:
+    """Predicts the genres of songs."""
+    _check_sources(arguments)
+    output_format = _output_format(arguments)
+    run = _classify_on_ray if arguments.engine == "ray" else _classify_here
+    try:
+        n_songs, n_failed = run(arguments, output_format)
+    except KeyboardInterrupt:
+        if arguments.output is None or output_format == "table":
+            raise
+        message = "interrupted; run the same command again to resume"
+        raise KeyboardInterrupt(message) from None
+    if n_failed or arguments.output:
+        where = f"{arguments.output}: " if arguments.output else ""
+        n_named = n_songs - n_failed
+        logger.info("%s%d of %d songs have a genre", where, n_named, n_songs)
+    return SOME_FAILED if n_failed else 0
+
+
+def _check_sources(arguments: Namespace) -> None:
+    """Ends the command with its usage unless it names songs and a model."""
+    if arguments.songs:
+        from ms_sincresnet.data.audio import AUDIO_SUFFIXES
+        from ms_sincresnet.models.hub import local_path
+        from ms_sincresnet.pretrained.model_folder import is_model_folder
+
+        first = arguments.songs[0]
+        if is_model_folder(first):
+            arguments.error(f"{first} is a model folder; name it with --model {first}")
+        is_audio = os.path.splitext(first)[1].lower() in AUDIO_SUFFIXES
+        if "://" not in first and not is_audio and local_path(first, 2) is None:
+            arguments.error(
+                f"{first}: no such song or folder; if it is a model on the Hub, name "
+                f"it with --model {first}"
+            )
+    if arguments.model is None:
+        arguments.error("name a model: --model MODEL")
+    if not arguments.songs and arguments.files_from is None:
+        arguments.error("name songs or folders, or list them in a file: --files-from")
+
+
+def _output_format(arguments: Namespace) -> str:
+    """The format of the results; ends the command with its usage if it is unknown."""
+    suffix = os.path.splitext(arguments.output or "")[1].lower()
     if arguments.engine == "ray":
-        return _classify_on_ray(arguments)
+        if arguments.output is None:
+            arguments.error("--engine ray needs --output, a folder for parquet files")
+        if arguments.format not in (None, "parquet"):
+            arguments.error("--engine ray writes parquet files")
+        return "parquet"
     for name in ("address", "workers", "shard_size"):
         if getattr(arguments, name) is not None:
             arguments.error(f"--{name.replace('_', '-')} is for --engine ray")
-    form = _format_of(arguments)
+    if suffix == ".json":
+        stem = arguments.output[: -len(suffix)]
+        arguments.error(f"JSON is written as JSON Lines; use --output {stem}.jsonl")
+    output_format = arguments.format or FORMATS.get(suffix or ".txt")
+    if output_format is None:
+        arguments.error(
+            f"--output {arguments.output}: no format has the suffix {suffix!r}; use "
+            f"{', '.join(FORMATS)}, or --format"
+        )
+    if output_format == "parquet" and arguments.output is None:
+        arguments.error("--format parquet needs a file: --output FILE")
+    return output_format
 
+
+def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
+    """Predicts the genres of songs in this process."""
     from tqdm import tqdm
 
     from ms_sincresnet.inference.batch import (
@@ -73,131 +106,91 @@ def _classify(arguments):
     from ms_sincresnet.inference.results import open_results
 
     listed = read_list(arguments.files_from) if arguments.files_from else []
-    files = find_songs([*arguments.paths, *listed])
-    if not files:
+    songs = find_songs([*arguments.songs, *listed])
+    if not songs:
         raise UserError(NO_SONGS)
-    classifier = _load_classifier(arguments)
+    classifier = _load_classifier(arguments, arguments.device)
     if arguments.output is None:
-        # A screen shows what it can of a name; json and csv are UTF-8 anywhere.
-        encoding = {} if form == "table" else {"encoding": "utf-8"}
-        sys.stdout.reconfigure(errors="backslashreplace", **encoding)
+        # A terminal shows a name as well as it can; jsonl and csv are always UTF-8.
+        encoding = None if output_format == "table" else "utf-8"
+        sys.stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
-    top = min(arguments.top, len(genres))
-    kind = {"top": top, "timeline": arguments.timeline}
-    results = open_results(
-        form,
-        arguments.output,
-        model=model_identity(classifier),
-        files=files,
-        genres=genres,
-        **kind,
-    )
-    to_do = [file for file in files if file not in results.done]
-    n_failed = 0
-    # disable=None: no bar where the errors go to a file
-    progress = tqdm(
-        total=len(files), initial=len(results.done), unit="song", disable=None
-    )
-    with results, progress:
-        for file, prediction in classify_songs(classifier, to_do, jobs=arguments.jobs):
-            row = song_row(file, prediction, **kind)
-            n_failed += row["error"] is not None
-            with progress.external_write_mode(sys.stdout):
+    kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
+    identity, n_failed = model_identity(classifier), 0
+    about = {"model": identity, "files": songs, "genres": genres, **kind}
+    results = open_results(output_format, arguments.output, **about)
+    # disable=None: no bar if the standard error is a file
+    done = len(results.done)
+    bar = tqdm(total=len(songs), initial=done, unit="song", disable=None)
+    with results, bar:
+        todo = [song for song in songs if song not in results.done]
+        for song, prediction in classify_songs(classifier, todo, jobs=arguments.jobs):
+            row = song_row(song, prediction, **kind)
+            with bar.external_write_mode(sys.stdout):
                 results.write(row)
-            if row["error"] is not None and (form != "table" or arguments.output):
-                logger.error("%s: %s", file, row["error"])
-            progress.update()
-    if n_failed or arguments.output:
-        of = f"{arguments.output}: " if arguments.output else ""
-        named = len(files) - n_failed
-        logger.info("%s%d of %d songs have a genre", of, named, len(files))
-    return SOME_FAILED if n_failed else 0
+            if row["error"] is not None:
+                n_failed += 1
+                if output_format != "table" or arguments.output:
+                    logger.error("%s: %s", song, row["error"])
+            bar.update()
+    return len(songs), n_failed
 
 
-def _classify_on_ray(arguments):
-    """Names songs on a cluster, and returns the exit status."""
-    if arguments.output is None:
-        arguments.error("--engine ray needs --output, a folder for its parquet files")
-    if arguments.format not in (None, "parquet"):
-        arguments.error("--engine ray writes parquet files")
-
+def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
+    """Predicts the genres of songs on a cluster."""
     from ms_sincresnet.inference.batch import read_list
     from ms_sincresnet.inference.ray import classify_on_ray, find_addresses
 
     listed = read_list(arguments.files_from) if arguments.files_from else []
-    songs = find_addresses([*arguments.paths, *listed])
+    songs = find_addresses([*arguments.songs, *listed])
     if not songs:
         raise UserError(NO_SONGS)
-    shards = (
-        {} if arguments.shard_size is None else {"shard_size": arguments.shard_size}
-    )
-    n_songs, n_failed = classify_on_ray(
-        [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model,
+    return classify_on_ray(
+        partial(_load_classifier, arguments),
         songs,
         arguments.output,
+        device=arguments.device or "cpu",
         address=arguments.address,
         workers=arguments.workers,
-        device=arguments.device,
-        precision=arguments.precision,
-        voting=arguments.voting,
+        shard_size=arguments.shard_size or 100,
         top=arguments.top,
         timeline=arguments.timeline,
-        **shards,
     )
-    logger.info(
-        "%s: %d of %d songs have a genre", arguments.output, n_songs - n_failed, n_songs
-    )
-    return SOME_FAILED if n_failed else 0
 
 
-def _format_of(arguments):
-    """The format of the results; the command line is wrong if there is none."""
-    suffix = os.path.splitext(arguments.output or "")[1].lower()
-    form = arguments.format or FORMATS.get(suffix or ".txt")
-    if form is None:
-        arguments.error(
-            f"--output {arguments.output}: the format cannot be told from {suffix!r}; "
-            f"give a name that ends in {', '.join(FORMATS)}, or --format"
-        )
-    if form == "parquet" and arguments.output is None:
-        arguments.error("--format parquet is for files; give one by --output")
-    return form
-
-
-def _load_classifier(arguments):
-    """The classifier that a command line asks for."""
+def _load_classifier(arguments: Namespace, device: str | None) -> Any:
+    """The classifier that a command line names, on a device or the fastest one."""
     import torch
 
     from ms_sincresnet import GenreClassifier
 
-    if arguments.device is not None:
+    options = {"precision": arguments.precision}
+    if device is not None:
+        options["device"] = device
         try:
-            torch.zeros(1, device=arguments.device).item()
+            torch.zeros(1, device=device).item()
         except Exception as error:  # each kind of device has its own
             reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"--device {arguments.device}: cannot be used ({reason})"
-            ) from error
-    options = {"device": arguments.device, "precision": arguments.precision}
-    classifier = GenreClassifier.from_pretrained(
-        [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model,
-        run_opts={name: value for name, value in options.items() if value is not None},
-    )
+            message = f"--device {device}: cannot be used ({reason})"
+            raise UserError(message) from error
+    sources = [arguments.model, *arguments.fuse]
+    source = sources if arguments.fuse else arguments.model
+    classifier = GenreClassifier.from_pretrained(source, run_opts=options)
     if arguments.voting is not None:
         classifier.hparams.voting = arguments.voting
     return classifier
 
 
-def _export(arguments):
-    """Makes a model folder of a training run."""
+def export(arguments: Namespace) -> None:
+    """Makes a model folder from a training run."""
     from ms_sincresnet.training.export import export_run
 
     export_run(arguments.run_folder, arguments.folder)
     print(f"written: {arguments.folder}")
 
 
-def _push(arguments):
-    """Uploads a model folder."""
+def push(arguments: Namespace) -> None:
+    """Uploads a model folder, and prints its address."""
     from ms_sincresnet.pretrained.hub import push_folder
 
     address = push_folder(
@@ -210,24 +203,22 @@ def _push(arguments):
     print(address)
 
 
-def _convert(arguments):
-    """Makes a model folder of a released checkpoint."""
+def convert(arguments: Namespace) -> None:
+    """Makes a model folder from a released checkpoint."""
     from ms_sincresnet.pretrained.released import convert_checkpoint
 
-    genres = arguments.genres
+    genres, file = arguments.genres, arguments.genres_file
     if genres is None:
         try:
-            with open(arguments.genres_file, encoding="utf-8") as file:
-                genres = [line.strip() for line in file if line.strip()]
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{arguments.genres_file}: cannot be read ({error})"
-            ) from error
+            raise UserError(f"{file}: cannot be read ({error})") from error
+        genres = [line.strip() for line in lines if line.strip()]
     convert_checkpoint(arguments.checkpoint, arguments.folder, genres)
     print(f"written: {arguments.folder}")
 
 
-def _onnx(arguments):
+def onnx(arguments: Namespace) -> None:
     """Exports a clip classifier."""
     from ms_sincresnet.inference.onnx import export_onnx
 
@@ -235,8 +226,8 @@ def _onnx(arguments):
     print(f"written: {arguments.file}")
 
 
-def _info(arguments):
-    """Tells what a model is."""
+def info(arguments: Namespace) -> None:
+    """Describes a model."""
     from ms_sincresnet.pretrained.hub import describe
 
     facts = describe(arguments.model)
@@ -250,32 +241,8 @@ def _info(arguments):
             print(f"{name}: {fact}")
 
 
-def _demo(arguments):
+def demo(arguments: Namespace) -> None:
     """Opens a page where songs can be tried."""
     from ms_sincresnet.inference.demo import launch
 
     launch(arguments.model, host=arguments.host, port=arguments.port)
-
-
-def _plot(arguments):
-    """Draws a figure, which has a command line of its own."""
-
-    from ms_sincresnet.cli import plot as command
-
-    parser = argparse.ArgumentParser(
-        "ms-sincresnet plot", description=command.__doc__.splitlines()[0]
-    )
-    command.add_arguments(parser)
-    command.run(parser.parse_args(arguments.argv))
-
-
-_COMMANDS = {
-    "classify": _classify,
-    "export": _export,
-    "push": _push,
-    "convert": _convert,
-    "onnx": _onnx,
-    "info": _info,
-    "demo": _demo,
-    "plot": _plot,
-}

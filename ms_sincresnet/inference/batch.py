@@ -1,4 +1,4 @@
-"""Whole catalogues: which files are songs, what each is taken for, and a row of it."""
+"""Many songs: files found and listed, classified in shared batches, and made rows."""
 
 import codecs
 import hashlib
@@ -8,38 +8,42 @@ import os
 import re
 import sys
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from ms_sincresnet.data.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, read_blocks
+from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_blocks
 from ms_sincresnet.errors import AudioFileError, UserError
 from ms_sincresnet.files import as_utf8
+from ms_sincresnet.inference.classifier import GenreClassifier
+from ms_sincresnet.inference.predictions import SongPrediction
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_S = 30  # what a thread decodes before it turns to another file
+Songs = Iterable[str | os.PathLike]
+
+_CHUNK_S = 30  # decoded by a thread before it turns to another file
 
 
-def find_songs(paths):
-    """Finds songs: files as they are named, and the audio files in folders.
+def find_songs(paths: Songs) -> list[str]:
+    """Songs among files and folders, without duplicates.
 
     Arguments
     ---------
-    paths : iterable of str or pathlib.Path
-        A file is taken whatever its name, also one that is not there, so that it gets
-        its error in its turn. A folder stands for the files in it and in the folders
-        below whose suffix is one of audio, but for hidden ones.
+    paths
+        Files are kept whatever their names, even if they do not exist, so that each
+        gets its own error later. Folders are searched for audio files, recursively;
+        hidden files and folders are skipped.
 
     Returns
     -------
-    list of str
-        Paths, as they were named; folders in natural order, in which "9" comes before
-        "10", the files of a folder before the folders in it. None is there twice,
-        whatever links lead to its folder.
+    Paths in the order given; within a folder in natural order ("9" before "10"), its
+    files before its subfolders. Links cannot make a song appear twice.
 
     Example
     -------
@@ -62,74 +66,56 @@ def find_songs(paths):
     return list(songs.values())
 
 
-def _songs_in(folder):
-    """Yields the songs in a folder and those below; links may make a loop of them."""
-    folders, seen = [folder], set()
-    while folders:
-        folder = folders.pop()
-        try:
-            state = os.stat(folder)
-            names = sorted(os.listdir(folder), key=_natural)
-        except OSError as error:
-            reason = error.strerror
-            logger.warning("%s: this folder cannot be read (%s)", folder, reason)
-            continue
+def _songs_in(root: str) -> Iterator[str]:
+    """Songs in a folder and its subfolders, which links may connect to a loop."""
+
+    def warn(error: OSError) -> None:
+        reason = error.strerror
+        logger.warning("%s: this folder cannot be read (%s)", error.filename, reason)
+
+    seen = set()
+    for folder, below, names in os.walk(root, onerror=warn, followlinks=True):
+        state = os.stat(folder)
         if (state.st_dev, state.st_ino) in seen:
+            below.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        paths = [os.path.join(folder, name) for name in names if name[0] != "."]
-        below = dict.fromkeys(path for path in paths if os.path.isdir(path))
-        yield from (path for path in paths if is_audio(path) and path not in below)
-        folders += reversed(below)
+        visible = [name for name in below if not name.startswith(".")]
+        below[:] = sorted(visible, key=_natural)  # the order that walk takes
+        songs = sorted(filter(is_audio, names), key=_natural)
+        yield from (os.path.join(folder, name) for name in songs)
 
 
-def _natural(name):
-    """A key to sort names by: numbers by their value, letters whatever their case."""
+def _natural(name: str) -> tuple:
+    """A sort key that compares numbers by value and ignores case."""
     parts = re.split("([0-9]+)", name.casefold())
     parts[1::2] = map(int, parts[1::2])
     return parts, name
 
 
-def is_audio(path):
-    """Whether a file's name is one of audio, and not a hidden one.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    bool
-        Whether it is.
-
-    Example
-    -------
-    >>> [name for name in ("a.wav", "B.MP3", "._a.wav", "a.txt") if is_audio(name)]
-    ['a.wav', 'B.MP3']
-    """
+def is_audio(path: str | os.PathLike) -> bool:
+    """True for a file name with a suffix of audio, unless the file is hidden."""
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1].lower()
-    return suffix in AUDIO_SUFFIXES | FOREIGN_SUFFIXES and not name.startswith(".")
+    return suffix in AUDIO_SUFFIXES and not name.startswith(".")
 
 
-def read_list(path):
-    """Reads a list of paths, one a line.
+def read_list(path: str | os.PathLike) -> list[str]:
+    """Paths from a text file with one path per line.
 
     Arguments
     ---------
-    path : str or pathlib.Path
-        A text file; "-" is the standard input.
+    path
+        The file; "-" reads the standard input.
 
     Returns
     -------
-    list of str
-        The paths. Empty lines are left out.
+    The paths, without empty lines.
 
     Raises
     ------
     UserError
-        If it cannot be read.
+        If the file cannot be read.
 
     Example
     -------
@@ -146,35 +132,35 @@ def read_list(path):
     return [os.fsdecode(line) for line in lines if line]
 
 
-def classify_songs(classifier, files, *, jobs=2):
-    """Names the genres of files, whose clips share batches, while others are decoded.
+def classify_songs(
+    classifier: GenreClassifier, files: Songs, *, jobs: int = 2
+) -> Iterator[tuple[str | os.PathLike, SongPrediction | UserError]]:
+    """Predicts the genres of files, in shared batches, while the next are decoded.
 
-    No more of a file is held than a minute, and no more files than ``jobs`` and one, so
-    the memory needed grows neither with the files nor with their number.
+    At most a minute of each file is in memory, and at most ``jobs + 1`` files, so
+    neither long songs nor large collections need more.
 
     Arguments
     ---------
-    classifier : GenreClassifier
+    classifier
         The model.
-    files : iterable of str or pathlib.Path
+    files
         Audio files.
-    jobs : int
-        Threads that decode.
+    jobs
+        Number of decoding threads.
 
     Yields
     ------
-    file : str or pathlib.Path
-        The file, in the order of ``files``.
-    prediction : SongPrediction or AudioFileError
-        What it was taken for, or why it cannot be used.
+    Each file with its prediction, or with the error that prevents one, in the order
+    of ``files``.
 
     Example
     -------
-    >>> from ms_sincresnet import GenreClassifier, MSSincResNet
+    >>> from ms_sincresnet import MSSincResNet
     >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
-    >>> classifier = GenreClassifier.from_hparams(folder)
+    >>> classifier = GenreClassifier.from_pretrained(folder)
     >>> ((_, error),) = classify_songs(classifier, ["nowhere.wav"])
     >>> error
     AudioFileError('nowhere.wav: no such file. Check the path.')
@@ -184,8 +170,10 @@ def classify_songs(classifier, files, *, jobs=2):
         yield from classifier.predict_songs(_decode_ahead(pool, files, rate, jobs))
 
 
-def _decode_ahead(pool, files, rate, jobs):
-    """Yields files and their blocks, ``jobs`` files later than decoding starts."""
+def _decode_ahead(
+    pool: ThreadPoolExecutor, files: Songs, rate: int, jobs: int
+) -> Iterator[tuple[str | os.PathLike, Iterator[torch.Tensor]]]:
+    """Files with their blocks, ``jobs`` files after their decoding was started."""
     waiting = deque()
     for file in files:
         chunks = _chunks(file, rate)
@@ -196,15 +184,17 @@ def _decode_ahead(pool, files, rate, jobs):
     yield from waiting
 
 
-def _blocks(pool, chunks, future):
-    """Yields a file's chunks, of which the next is decoded meanwhile."""
+def _blocks(
+    pool: ThreadPoolExecutor, chunks: Iterator[np.ndarray], future: Future
+) -> Iterator[torch.Tensor]:
+    """Chunks of a file as tensors, each yielded while the next is decoded."""
     while (chunk := future.result()) is not None:
         future = pool.submit(next, chunks, None)
         yield torch.from_numpy(chunk)
 
 
-def _chunks(file, rate):
-    """Yields a file's samples, some seconds at a time."""
+def _chunks(file: str | os.PathLike, rate: int) -> Iterator[np.ndarray]:
+    """Samples of a file, some seconds at a time."""
     blocks, n_samples = [], 0
     try:
         for block in read_blocks(file, rate):
@@ -215,7 +205,7 @@ def _chunks(file, rate):
                 blocks, n_samples = [], 0
     except UserError:
         raise
-    except Exception as error:  # of a catalogue, one file must not stop the rest
+    except Exception as error:  # one file must not stop the rest
         raise AudioFileError(
             f"{file}: cannot be decoded ({type(error).__name__}: {error}). Replace it, "
             "or leave it out."
@@ -224,28 +214,32 @@ def _chunks(file, rate):
         yield np.concatenate(blocks)
 
 
-def song_row(file, prediction, top=3, timeline=False):
-    """What a song was taken for, as a row of a table that json can hold.
+def song_row(
+    file: str | os.PathLike,
+    prediction: SongPrediction | UserError,
+    top: int = 3,
+    timeline: bool = False,
+) -> dict[str, Any]:
+    """A prediction as a row of results, in types that JSON has.
 
     Arguments
     ---------
-    file : str or pathlib.Path
+    file
         The file.
-    prediction : SongPrediction or UserError
-        What ``classify_songs`` yields for it.
-    top : int
-        How many genres are told, by their shares of the votes and then by their
-        posteriors; the first is the genre voted for.
-    timeline : bool
-        Whether the clips are told.
+    prediction
+        Its result from ``classify_songs``.
+    top
+        Number of genres to list, ranked by share of the votes, then by posterior; the
+        first is the genre voted for.
+    timeline
+        Include the predictions of all clips.
 
     Returns
     -------
-    dict
-        "file", in UTF-8; "genre", None if there is an error; "duration" in s; "clips"
-        that voted, as silent ones do not; "top", a list of "genre", "share" and
-        "posterior"; "error", None if there is none; and "timeline", a list of
-        "start_s", "end_s", "genre" and "posterior".
+    "file" (in UTF-8); "genre" (None after an error); "duration" in s; "clips", the
+    number that voted, as silent clips do not; "top", a list of "genre", "share" and
+    "posterior"; "error" (None without one); and "timeline", a list of "start_s",
+    "end_s", "genre" and "posterior".
 
     Example
     -------
@@ -253,34 +247,32 @@ def song_row(file, prediction, top=3, timeline=False):
     >>> row["genre"], row["error"]
     (None, 'silent throughout')
     """
-    row = {
-        "file": as_utf8(os.fspath(file)),
-        "genre": None,
-        "duration": None,
-        "clips": 0,
-        "top": [],
-        "error": None,
-    }
+    row: dict[str, Any] = {"file": as_utf8(os.fspath(file))}
     if isinstance(prediction, UserError):
-        told = str(prediction).removeprefix(f"{file}: ").removeprefix(f"{Path(file)}: ")
-        return row | {"error": as_utf8(told)} | ({"timeline": []} if timeline else {})
+        reason = str(prediction).removeprefix(f"{file}: ")
+        reason = as_utf8(reason.removeprefix(f"{Path(file)}: "))
+        row |= {"genre": None, "duration": None, "clips": 0, "top": [], "error": reason}
+        return row | {"timeline": []} if timeline else row
     genre, shares, posteriors, clips, duration = prediction
     ranking = sorted(
         shares,
         key=lambda name: (name == genre, shares[name], posteriors[name]),
         reverse=True,
     )
-    row["genre"] = genre
-    row["duration"] = round(duration, 3)
-    row["clips"] = sum(clip.genre is not None for clip in clips)
-    row["top"] = [
-        {
-            "genre": name,
-            "share": round(shares[name], 6),
-            "posterior": round(posteriors[name], 6),
-        }
-        for name in ranking[:top]
-    ]
+    row |= {
+        "genre": genre,
+        "duration": round(duration, 3),
+        "clips": sum(clip.genre is not None for clip in clips),
+        "top": [
+            {
+                "genre": name,
+                "share": round(shares[name], 6),
+                "posterior": round(posteriors[name], 6),
+            }
+            for name in ranking[:top]
+        ],
+        "error": None,
+    }
     if timeline:
         row["timeline"] = [
             {
@@ -294,34 +286,45 @@ def song_row(file, prediction, top=3, timeline=False):
     return row
 
 
-def model_identity(classifier):
-    """Names a model and its voting, so that results of two models are not mixed.
+def model_identity(classifier: GenreClassifier) -> str:
+    """An identifier that keeps results of different models from being mixed.
+
+    Two classifiers share it if they have the same weights, architecture, genres, clips,
+    input scale, precision and voting. The backend and training's figures do not count.
 
     Arguments
     ---------
-    classifier : GenreClassifier
+    classifier
         The model.
 
     Returns
     -------
-    str
-        The first 12 digits of a SHA-256 of weights, genres and clips, and the voting.
+    12 digits of a SHA-256, and the voting.
 
     Example
     -------
-    >>> from ms_sincresnet import GenreClassifier, MSSincResNet
+    >>> from ms_sincresnet import MSSincResNet
     >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
-    >>> identity = model_identity(GenreClassifier.from_hparams(folder))
+    >>> identity = model_identity(GenreClassifier.from_pretrained(folder))
     >>> re.fullmatch("[0-9a-f]{12}-majority", identity)[0] == identity
     True
     """
     hparams = classifier.hparams
-    traits = [hparams.sample_rate, hparams.clip_samples, hparams.hop_samples]
-    traits.append(sorted(hparams.label_encoder.ind2lab.items()))
-    digest = hashlib.sha256(json.dumps(traits).encode())
+    traits = [_traits(each) for each in getattr(hparams, "fused", [hparams])]
+    digest = hashlib.sha256(json.dumps([classifier.precision, *traits]).encode())
     for name, tensor in classifier.mods.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().data)
     return f"{digest.hexdigest()[:12]}-{hparams.voting}"
+
+
+def _traits(hparams: Any) -> list:
+    """Properties of a model, besides its weights, that its posteriors depend on."""
+    config = {key: hparams.model.config[key] for key in sorted(hparams.model.config)}
+    config.pop("backend", None)
+    names = ("sample_rate", "clip_samples", "hop_samples", "full_scale")
+    cut = [float(getattr(hparams, name)) for name in names]
+    genres = sorted(hparams.label_encoder.ind2lab.items())
+    return [type(hparams.model).__name__, config, cut, genres]

@@ -72,6 +72,7 @@ def fuse(
                     f"in {name}; found {found} here and {expected[name]} there"
                 )
     hparams = vars(models[0].hparams) | {"voting": "mean"}
+    hparams["fused"] = [model.hparams for model in models]
     first, *others = embeddings = [model.mods.embedding_model for model in models]
     keys = ("clip_samples", "hop_samples", "batch_size", "full_scale")
     options = {key: getattr(first, key) for key in keys}

@@ -1,60 +1,71 @@
-"""Results of a catalogue: written song by song, and gone on with after a stop."""
+"""Files of results, written row by row and resumed after a stop."""
 
 import itertools
+import json
 import os
 import sys
-import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ms_sincresnet.errors import UserError
-from ms_sincresnet.files import as_utf8, atomic_path
+from ms_sincresnet.files import atomic_path
 from ms_sincresnet.inference.row_formats import (
-    CsvLayout,
-    JsonLayout,
-    check_alike,
+    Csv,
+    JsonLines,
+    Row,
+    Table,
+    check_same,
     columns,
     flat_row,
+    nested_row,
 )
-from ms_sincresnet.inference.table import TableLayout
 
-FORMATS = ("table", "json", "csv", "parquet")
-
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+_TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+_GROUP = 10_000  # rows of a parquet file that are in memory at once
 
 
-def open_results(form, path, *, model, top, timeline, files=(), genres=()):
-    """Opens what rows are written to.
+def open_results(
+    output_format: str,
+    path: str | os.PathLike | None,
+    *,
+    model: str,
+    top: int,
+    timeline: bool,
+    files: Iterable[str] = (),
+    genres: Iterable[str] = (),
+) -> "Results":
+    """Opens a file of results, new or to be resumed.
 
     Arguments
     ---------
-    form : str
-        "table", "json", "csv" or "parquet".
-    path : str or pathlib.Path, optional
-        The file; its folder is made. Rows that it holds are kept, but for one that is
-        half-written, and for those of ``files`` that have an error. None: the standard
-        output, which is not for parquet.
-    model : str
-        The model, as ``model_identity`` names it.
-    top : int
-        Genres a row.
-    timeline : bool
-        Whether rows have a timeline.
-    files : iterable of str
-        The files whose rows are to come.
-    genres : iterable of str
+    output_format
+        "table", "jsonl", "csv" or "parquet".
+    path
+        The file; its folder is made. Its rows are kept, except a half-written last one
+        and those of ``files`` with an error. None is the standard output, for all
+        formats but parquet.
+    model
+        The model's ``model_identity``.
+    top
+        Genres per row.
+    timeline
+        True if rows have a timeline.
+    files
+        The files to be classified.
+    genres
         Names of the genres, for the width of a table.
 
     Returns
     -------
-    TextRows or ParquetRows
-        For a ``with`` statement: ``write(row)`` writes a row, and ``done`` holds those
-        of ``files`` that are done already.
+    A context manager. ``write(row)`` writes a row, and ``done`` is the set of those
+    ``files`` that an earlier run has classified.
 
     Raises
     ------
     UserError
-        If the file cannot be written, or is anything but such results of the same
-        model, top and timeline, and would be lost.
+        If the file cannot be written, or has other content than results of the same
+        model, top and timeline.
 
     Example
     -------
@@ -67,269 +78,176 @@ def open_results(form, path, *, model, top, timeline, files=(), genres=()):
     file,genre,share,posterior,duration,clips,error,model
     a.wav,,,,,0,no such file,12ab-majority
     """
+    files = list(files)
     if path is not None:
-        path = os.path.realpath(path)  # as a link is not to be replaced
+        path = os.path.realpath(path)  # writes to a link's target, keeps the link
         if os.path.exists(path) and not os.path.isfile(path):
             raise UserError(f"{path}: expected a file to write, found something else")
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be written (Permission denied)")
-    if form == "parquet":
-        return ParquetRows(path, model, top, timeline, files)
-    if form == "table":
-        return TextRows(TableLayout(top, files, genres), path, files)
-    layout = {"json": JsonLayout, "csv": CsvLayout}[form]
-    return TextRows(layout(model, top, timeline), path, files)
+    if output_format == "table":
+        return Results(Table(top, files, genres), path, files)
+    if output_format == "csv":
+        return Results(Csv(model, top, timeline), path, files)
+    rows = JsonLines(model, top, timeline)
+    if output_format == "parquet" and path is not None:
+        return ParquetResults(rows, path, files)
+    return Results(rows, path, files)
 
 
 @contextmanager
-def _faults_of(path):
-    """Names the file that cannot be written, or gone on with."""
+def _errors_of(path: str | None) -> Iterator[None]:
+    """Turns errors of writing and of resuming into errors for the user."""
     try:
         yield
-    except BrokenPipeError:  # who reads the standard output has enough
+    except BrokenPipeError:  # the reader of the standard output has closed it
         raise
     except OSError as error:
         where = path or "the standard output"
         raise UserError(f"{where}: cannot be written ({error.strerror})") from error
     except ValueError as error:
         raise UserError(
-            f"{path}: there is something that cannot be gone on with, and it would be "
-            f"lost: {error}. Name another file, or remove this one."
+            f"{path}: cannot resume from this file, and will not overwrite it: {error}."
+            " Name another file, or remove this one."
         ) from error
 
 
-def _same_path(name):
-    """A path by which a file is known again, be it named a.wav or ./a.wav."""
-    return os.path.normpath(name)
+class Results:
+    """Rows in a text file or on the standard output, each written at once."""
 
-
-class TextRows:
-    """Rows as text, each written as it comes.
-
-    Arguments
-    ---------
-    layout : JsonLayout, CsvLayout or TableLayout
-        How rows are written and read.
-    path : str, optional
-        The file; None: the standard output.
-    files : iterable of str
-        The files whose rows are to come.
-
-    Example
-    -------
-    >>> layout = TableLayout(1, ["song.wav"], ["jazz"])
-    >>> best = [{"genre": "jazz", "share": 1.0, "posterior": 0.9}]
-    >>> with TextRows(layout, None, ["song.wav"]) as rows:
-    ...     rows.write({"file": "song.wav", "top": best, "error": None})
-    file      genre  share
-    song.wav  jazz   100 %
-    """
-
-    def __init__(self, layout, path, files):
-        self.layout, self.path = layout, path
-        self.done, self._empty = set(), True
-        with _faults_of(path):
+    def __init__(
+        self, row_format: JsonLines | Csv | Table, path: str | None, files: list[str]
+    ) -> None:
+        self.format, self.path = row_format, path
+        self.done: set[str] = set()
+        with _errors_of(path):
             if path is None:
                 self._stream = sys.stdout
-                self._stream.write(layout.head)
+                self._stream.write(row_format.head)
             else:
-                self._keep(files)
+                self._keep(path, files)
                 self._stream = open(path, "a", **_TEXT)  # noqa: SIM115, see __exit__
 
-    def __enter__(self):
+    def __enter__(self) -> "Results":
         return self
 
-    def __exit__(self, *exception):
-        with _faults_of(self.path):
-            self._stream.write(self.layout.tail)
+    def __exit__(self, *exception: object) -> None:
+        with _errors_of(self.path):
             self._stream.flush()
             if self.path is not None:
                 self._stream.close()
 
-    def write(self, row):
-        """Writes a row, so that it is there whatever happens next.
-
-        Arguments
-        ---------
-        row : dict
-            What ``song_row`` returns.
-        """
-        with _faults_of(self.path):
-            self._put(self._stream, self.layout.text(row))
+    def write(self, row: Row) -> None:
+        """Writes a row and flushes it, so that a kill loses nothing."""
+        with _errors_of(self.path):
+            self._stream.write(self.format.text(row))
             self._stream.flush()
 
-    def _put(self, stream, text):
-        """Writes the text of a row."""
-        stream.write(text if self._empty else self.layout.separator + text)
-        self._empty = False
-
-    def _keep(self, files):
-        """Leaves in the file the rows that stay, and notes what is done."""
-        asked = {_same_path(self.layout.name(file)): file for file in files}
-        with atomic_path(self.path) as new_path, open(new_path, "w", **_TEXT) as new:
-            new.write(self.layout.head)
-            for name, failed, text in self._rows():
-                file = asked.get(_same_path(name))
+    def _keep(self, path: str, files: list[str]) -> None:
+        """Rewrites the file with the rows to keep, and notes which songs are done."""
+        asked = {os.path.normpath(self.format.name(file)): file for file in files}
+        with atomic_path(path) as new_path, open(new_path, "w", **_TEXT) as new:
+            new.write(self.format.head)
+            for name, failed, text in self._rows(path):
+                file = asked.get(os.path.normpath(name))
                 if file is None or not failed:
-                    self._put(new, text)
+                    new.write(text)
                 if file is not None and not failed:
                     self.done.add(file)
 
-    def _rows(self):
-        """Yields the rows of the file, but for a half-written one at its end."""
-        if not os.path.exists(self.path):
+    def _rows(self, path: str) -> Iterator[tuple[str, bool, str]]:
+        """Rows of an earlier run, without a half-written one at the end."""
+        if not os.path.exists(path):
             return
-        with open(self.path, **_TEXT) as old:
+        with open(path, **_TEXT) as old:
+            head = old.read(len(self.format.head))
+            if head != self.format.head:
+                if self.format.head.startswith(head):
+                    return
+                raise ValueError(f"it does not start with {self.format.head.strip()!r}")
             broken = False
-            for row in self.layout.read(old):
+            for row in self.format.read(old):
                 if broken:
-                    raise ValueError("a row in the midst of it cannot be read")
+                    raise ValueError("a row in the middle of it cannot be read")
                 broken = row is None
-                if not broken:
+                if row is not None:
                     yield row
 
 
-class ParquetRows:
-    """Rows in a parquet file, which is written anew every now and then, and at the end.
+class ParquetResults(Results):
+    """Rows in a parquet file, written once, at the end.
 
-    Arguments
-    ---------
-    path : str
-        The file.
-    model : str
-        The model, as ``model_identity`` names it.
-    top : int
-        Genres a row.
-    timeline : bool
-        Whether rows have a timeline.
-    files : iterable of str
-        The files whose rows are to come.
-
-    Raises
-    ------
-    UserError
-        If pyarrow is not installed.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "genres.parquet"
-    >>> with ParquetRows(path, "12ab-majority", 3, False, ["song.wav"]) as rows:
-    ...     rows.done
-    set()
+    Until then they are in its journal, a hidden JSON Lines file in the same folder,
+    from which a killed run resumes.
     """
 
-    interval_s = 10.0  # from one writing to the next
+    def __init__(self, row_format: JsonLines, path: str, files: list[str]) -> None:
+        self._parquet_path = path
+        self._about = row_format.model, row_format.top, row_format.timeline
+        folder, name = os.path.split(path)
+        journal = os.path.join(folder, f".{name}.jsonl")
+        if not os.path.exists(journal):
+            with (
+                _errors_of(path),
+                atomic_path(journal) as new_path,
+                open(new_path, "w", **_TEXT) as new,
+            ):
+                new.writelines(map(row_format.text, self._old_rows()))
+        super().__init__(row_format, journal, files)
 
-    def __init__(self, path, model, top, timeline, files):
-        self.path, self.model = path, model
-        self._schema = parquet_schema(top, timeline)
-        self._table, self._new = self._schema.empty_table(), []
-        self.done = set()
-        with _faults_of(path):
-            if os.path.exists(path) and os.path.getsize(path):
-                self._keep(files)
-            self._save()
+    def _old_rows(self) -> Iterator[Row]:
+        """Rows of the parquet file of an earlier run."""
+        model, top, timeline = self._about
+        arrow, names = _arrow(), columns(top, timeline)
+        path = self._parquet_path
+        if os.path.exists(path) and os.path.getsize(path):
+            with arrow.parquet.ParquetFile(path) as old:
+                found = old.schema_arrow.names
+                check_same("columns", ",".join(found), ",".join(names))
+                for batch in old.iter_batches(_GROUP):
+                    for flat in batch.to_pylist():
+                        check_same("model", flat["model"], model)
+                        yield nested_row(flat, top)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        with _faults_of(self.path):
-            self._save()
-
-    def write(self, row):
-        """Takes a row, which is in the file some seconds later.
-
-        Arguments
-        ---------
-        row : dict
-            What ``song_row`` returns.
-        """
-        self._new.append(flat_row(row, self.model))
-        if time.monotonic() - self._saved_s > self.interval_s:
-            with _faults_of(self.path):
-                self._save()
-
-    def _keep(self, files):
-        """Takes from the file the rows that stay, and notes what is done."""
-        arrow = _arrow()
-        asked = {_same_path(as_utf8(file)): file for file in files}
-        table = arrow.parquet.read_table(self.path)
-        if table.schema != self._schema:
-            names = (",".join(one.names) for one in (table.schema, self._schema))
-            raise ValueError("its columns are {}; expected {}".format(*names))
-        for model in table["model"].unique().to_pylist():
-            check_alike("model", model, self.model)
-        names, errors = table["file"].to_pylist(), table["error"].to_pylist()
-        known = [asked.get(_same_path(name)) for name in names]
-        stays = [
-            file is None or error is None
-            for file, error in zip(known, errors, strict=True)
-        ]
-        self._table = table.filter(arrow.array(stays, "bool"))
-        self.done = set(itertools.compress(known, stays)) - {None}
-
-    def _save(self):
-        """Writes the file, whole or not at all."""
-        arrow = _arrow()
-        new = arrow.Table.from_pylist(self._new, self._schema)
-        self._table, self._new = arrow.concat_tables([self._table, new]), []
-        with atomic_path(self.path) as new_path:
-            arrow.parquet.write_table(self._table, new_path)
-        self._saved_s = time.monotonic()
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__()
+        with _errors_of(self._parquet_path):
+            with (
+                open(self.path, **_TEXT) as journal,
+                atomic_path(self._parquet_path) as new_path,
+            ):
+                write_parquet(map(json.loads, journal), new_path, *self._about)
+            os.remove(self.path)
 
 
-def parquet_schema(top, timeline):
-    """The columns of a parquet file, and their types.
+def write_parquet(
+    rows: Iterable[Row], path: str | os.PathLike, model: str, top: int, timeline: bool
+) -> None:
+    """Writes rows to a parquet file."""
+    arrow, schema = _arrow(), parquet_schema(top, timeline)
+    flat = (flat_row(row, model) for row in rows)
+    with arrow.parquet.ParquetWriter(path, schema) as writer:
+        while group := list(itertools.islice(flat, _GROUP)):
+            writer.write_table(arrow.Table.from_pylist(group, schema))
 
-    Arguments
-    ---------
-    top : int
-        Genres a row.
-    timeline : bool
-        Whether rows have a timeline.
 
-    Returns
-    -------
-    pyarrow.Schema
-        The columns of ``columns``.
-
-    Raises
-    ------
-    UserError
-        If pyarrow is not installed.
-
-    Example
-    -------
-    >>> print(parquet_schema(top=1, timeline=False))
-    file: string
-    genre: string
-    share: double
-    posterior: double
-    duration: double
-    clips: int64
-    error: string
-    model: string
-    """
+def parquet_schema(top: int, timeline: bool) -> Any:
+    """Names and types of the columns of a parquet file."""
     arrow = _arrow()
-    clip = {"start_s": "double", "end_s": "double"}
-    clip |= {"genre": "string", "posterior": "double"}
-    clip = arrow.struct(
-        [(name, arrow.type_for_alias(kind)) for name, kind in clip.items()]
-    )
-    kinds = {
+    number, text = arrow.float64(), arrow.string()
+    clip = {"start_s": number, "end_s": number, "genre": text, "posterior": number}
+    types = {
         "clips": arrow.int64(),
-        "timeline": arrow.list_(clip),
-        **dict.fromkeys(("share", "posterior", "duration"), arrow.float64()),
+        "timeline": arrow.list_(arrow.struct(list(clip.items()))),
+        **dict.fromkeys(("share", "posterior", "duration"), number),
     }
     return arrow.schema(
-        (name, kinds.get(name.split("_")[0], arrow.string()))
-        for name in columns(top, timeline)
+        (name, types.get(name.split("_")[0], text)) for name in columns(top, timeline)
     )
 
 
-def _arrow():
-    """The package pyarrow, which comes with an extra."""
+def _arrow() -> Any:
+    """The package pyarrow, which an extra installs."""
     try:
         import pyarrow
         import pyarrow.parquet
