@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ms_sincresnet.nnet.classifier import GenreMLP
+from ms_sincresnet.nnet.resnet import GenreMLP
 
 
 def embeddings(size=2560):

@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import torch
 
-from ms_sincresnet.nnet.mel import LogMelSpectrogram
+from ms_sincresnet.nnet.frontend import LogMelSpectrogram
 
 
 def noise(n_samples=48000, batch=1):

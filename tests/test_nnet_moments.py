@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.moments import output_moments
+from ms_sincresnet.nnet.filtering import output_statistics
 
 
 def waveforms(n_samples):
@@ -28,7 +28,7 @@ def test_moments_are_those_of_the_output(n_samples, padding):
     filters = torch.randn(11, 251, dtype=torch.float64)
     output = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
     variance, mean = torch.var_mean(output, dim=(0, 2), correction=0)
-    found = output_moments(wavs, filters, padding)
+    found = output_statistics(wavs, filters, padding)
     rounding = {"rtol": 1e-9, "atol": 1e-9 * output.square().mean().item()}
     torch.testing.assert_close(found[0], mean, **rounding)
     torch.testing.assert_close(found[1], variance, **rounding)
@@ -39,5 +39,5 @@ def test_moments_have_the_gradient_of_the_output():
     for padding in (0, 1, 3):
         filters = torch.rand(2, 7, dtype=torch.float64, requires_grad=True)
         torch.autograd.gradcheck(
-            lambda filters, p=padding: output_moments(wavs, filters, p), filters
+            lambda filters, p=padding: output_statistics(wavs, filters, p), filters
         )

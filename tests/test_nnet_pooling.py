@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ms_sincresnet.nnet.pooling import SpatialPyramidPooling
+from ms_sincresnet.nnet.resnet import SpatialPyramidPooling
 
 
 def volume(*shape):

@@ -18,30 +18,12 @@ class MSSincResNet(GenreModel):
 
     Arguments
     ---------
-    n_genres
-        Number of genres.
-    n_filters
-        Filters per scale, K.
-    kernel_sizes
-        Taps of each scale's filters, L.
-    pooling
-        "spp" or "avg", as in ``ResNetEmbedding``.
-    n_frames
-        Frames of each map.
-    sample_rate
-        Sample rate of the waveform, in Hz.
-    init
-        Scale of the initial cut-offs, as in ``SincFilterbank``.
-    padding
-        "same" or "valid", as in ``MSSincNet``.
-    backend
-        Computation of the front-end, as in ``MSSincNet``.
-    arch
-        Name of a ResNet of torchvision.
-    weights
-        Initial weights of the ResNet, as in ``ResNetEmbedding``.
-    hidden_size
-        Units of the classifier's hidden layer, as in ``GenreMLP``.
+    n_genres, hidden_size
+        Outputs and hidden units of the classifier, ``GenreMLP``.
+    n_filters, kernel_sizes, n_frames, sample_rate, init, padding, backend
+        Front-end, as in ``MSSincNet``.
+    arch, weights, pooling
+        Trunk, as in ``ResNetEmbedding``.
     affine_samples
         Clip length if the layer norm has per-sample weights, as in ``MSSincNet``.
 
@@ -94,24 +76,14 @@ class MelResNet(GenreModel):
 
     Arguments
     ---------
-    n_genres
-        Number of genres.
-    n_mels
-        Mel bands.
-    window_samples
-        Window length of the short-term Fourier transform.
+    n_genres, hidden_size
+        Outputs and hidden units of the classifier, ``GenreMLP``.
+    n_mels, window_samples, sample_rate
+        Mel bands, window length and sample rate, as in ``LogMelSpectrogram``.
     mel_hop
         Samples between the starts of neighbouring windows.
-    pooling
-        "avg" or "spp", as in ``ResNetEmbedding``.
-    sample_rate
-        Sample rate of the waveform, in Hz.
-    arch
-        Name of a ResNet of torchvision.
-    weights
-        Initial weights of the ResNet, as in ``ResNetEmbedding``.
-    hidden_size
-        Units of the classifier's hidden layer, as in ``GenreMLP``.
+    arch, weights, pooling
+        Trunk, as in ``ResNetEmbedding``.
 
     Example
     -------
@@ -148,20 +120,12 @@ class SincNet(GenreModel):
     ---------
     n_genres
         Number of genres.
-    n_filters
-        Filters, K.
-    kernel_size
-        Taps of each filter, L.
-    frame_samples
-        Frame length.
-    frame_hop
-        Samples between the starts of neighbouring frames.
+    n_filters, kernel_size, sample_rate, init
+        Filters, as in ``SincFilterbank``.
+    frame_samples, frame_hop
+        Frame length, and samples between the starts of neighbouring frames.
     train_frames
         Frames drawn from each clip in training.
-    sample_rate
-        Sample rate of the waveform, in Hz.
-    init
-        Scale of the initial cut-offs, as in ``SincFilterbank``.
 
     Example
     -------

@@ -1,38 +1,20 @@
-"""Cut-off frequencies to band-pass FIR filters, and where the cut-offs start."""
+"""Cut-off frequencies to band-pass FIR filters, and the initial cut-offs."""
 
 import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def half_hamming_window(kernel_size, device=None):
-    """SincNet's Hamming window, built from its left half.
+def half_hamming_window(kernel_size: int, device: torch.device | None = None) -> Tensor:
+    """SincNet's Hamming window [kernel_size] in float64, built from its left half.
 
     The paper's eq. (5) as the original SincNet evaluates it: ⌊L/2⌋ points u, evenly
-    from 0 to L/2 − 1, give 0.54 − 0.46 cos(2π u / L); the half is mirrored about a
-    centre of 1. It is off the textbook's symmetric window, with n / (L − 1), by at most
-    2.7e-5 (L = 251), 6.8e-6 (L = 501) and 1.7e-6 (L = 1001); off eq. (5) to the letter,
-    with n / L, which is not symmetric, by 0.0089, 0.0045 and 0.0023.
-
-    Arguments
-    ---------
-    kernel_size : int
-        Length L of the window in samples (odd).
-    device : torch.device, optional
-        Where it is built.
-
-    Returns
-    -------
-    torch.Tensor [kernel_size]
-        The window, in float64.
-
-    Example
-    -------
-    >>> window = half_hamming_window(251)
-    >>> round(window[0].item(), 4), window[125].item()
-    (0.08, 1.0)
+    spaced from 0 to L/2 − 1, give 0.54 − 0.46 cos(2π u / L); the half is mirrored about
+    a centre of 1. The largest difference from the textbook's symmetric window, with
+    n / (L − 1), is 2.7e-5 (L = 251), 6.8e-6 (L = 501) and 1.7e-6 (L = 1001); from the
+    literal eq. (5), with n / L, which is not symmetric, 0.0089, 0.0045 and 0.0023.
     """
     half, last = kernel_size // 2, kernel_size / 2 - 1
     u = torch.linspace(0, last, steps=half, dtype=torch.float64, device=device)
@@ -40,52 +22,30 @@ def half_hamming_window(kernel_size, device=None):
     return torch.cat([left, left.new_ones(1), left.flip(0)])
 
 
-def sinc_filters(low_hz, high_hz, kernel_size, sample_rate):
-    """Windowed-sinc band-pass impulse responses, one row a filter.
+def sinc_filters(
+    low_hz: Tensor, high_hz: Tensor, kernel_size: int, sample_rate: int
+) -> Tensor:
+    """Windowed-sinc band-pass impulse responses [n_filters, kernel_size] in float64.
 
     The paper's eqs. (3) to (5): g[n] = (2 f₂ sinc(2 f₂ n) − 2 f₁ sinc(2 f₁ n)) · w[n],
-    with sinc(x) = sin(πx) / (πx), f in cycles a sample and n counted from the centre,
+    with sinc(x) = sin(πx) / (πx), f in cycles per sample and n counted from the centre,
     divided by twice the bandwidth as in SincNet, so that every centre tap is 1.
 
-    The arithmetic is float64 whatever the arguments are: the outer taps of a filter
-    of length 1001 have phases of 1500 rad, which float32 resolves to 1e-4 only.
-
-    Arguments
-    ---------
-    low_hz : torch.Tensor [n_filters]
-        Lower cut-off frequencies, in Hz.
-    high_hz : torch.Tensor [n_filters]
-        Upper cut-off frequencies, in Hz.
-    kernel_size : int
-        Length L of every filter in samples (odd).
-    sample_rate : int
-        Sample rate, in Hz.
-
-    Returns
-    -------
-    torch.Tensor [n_filters, kernel_size]
-        The filters, in float64. They are symmetric.
-
-    Example
-    -------
-    >>> low_hz, high_hz = torch.tensor([500.0]), torch.tensor([1500.0])
-    >>> taps = sinc_filters(low_hz, high_hz, kernel_size=251, sample_rate=16000)
-    >>> taps.shape, taps[0, 125].item()
-    (torch.Size([1, 251]), 1.0)
+    In float64 because the outer taps of a filter of length 1001 have phases of
+    1500 rad, which float32 resolves to no better than 1e-4.
     """
     f1, f2 = (hz.double()[:, None] / sample_rate for hz in (low_hz, high_hz))
     n = torch.arange(-(kernel_size // 2), 0, dtype=f1.dtype, device=f1.device)
     left = (2 * f2 * torch.sinc(2 * f2 * n) - 2 * f1 * torch.sinc(2 * f1 * n)) / (
         2 * (f2 - f1)
     )
-    centre = torch.ones_like(f1)
-    taps = torch.cat([left, centre, left.flip(1)], dim=1)
+    taps = torch.cat([left, torch.ones_like(f1), left.flip(1)], dim=1)
     return taps * half_hamming_window(kernel_size, taps.device)
 
 
-# Of frequency in Hz, and back. Traunmüller's Bark has an inverse in closed form and is
-# within 0.05 of Zwicker's table from 200 to 6400 Hz; his corrections below 2 and above
-# 20.1 Bark would put kinks into it.
+# Each scale as a function of the frequency in Hz, and its inverse. Traunmüller's Bark
+# has a closed-form inverse and is within 0.05 of Zwicker's table from 200 to 6400 Hz;
+# his corrections below 2 and above 20.1 Bark would add kinks.
 SCALES = {
     "mel": (
         lambda hz: 2595 * torch.log10(1 + hz / 700),
@@ -104,7 +64,7 @@ SCALES = {
 INITS = (*SCALES, "octave", "nase")
 
 
-def _octave_edges(n_bands, low_hz, high_hz):
+def _octave_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
     """Octave bands from 200 Hz up, and one below, cut into equal parts in Hz."""
     n_octaves = round(math.log2(high_hz / 200))
     octaves_hz = [low_hz, *(200.0 * 2**octave for octave in range(n_octaves)), high_hz]
@@ -112,21 +72,23 @@ def _octave_edges(n_bands, low_hz, high_hz):
     return np.interp(octaves, np.arange(len(octaves_hz)), octaves_hz)
 
 
-def _nase_edges(n_bands, low_hz, high_hz):
+def _nase_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
     """Equal parts of an octave between MPEG-7's outer edges, one band beyond each."""
     inner_hz = [hz for hz in (62.5, 16000.0) if hz < high_hz]
-    outer = min(1, n_bands / 3)  # of one or two bands, none can lie outside
+    outer = min(1, n_bands / 3)  # one or two bands leave no room for outer ones
     bands = [0, outer, n_bands - outer][: len(inner_hz) + 1] + [n_bands]
     log_hz = np.log2([low_hz, *inner_hz, high_hz])
     return 2 ** np.interp(np.arange(n_bands + 1), bands, log_hz)
 
 
-def initial_edges(init, n_filters, sample_rate, min_low_hz, min_band_hz):
-    """Where the cut-offs start: neighbouring bands from 30 Hz up.
+def initial_edges(
+    init: str, n_filters: int, sample_rate: int, min_low_hz: float, min_band_hz: float
+) -> Tensor:
+    """Edges [n_filters + 1] of the initial bands, in Hz and float64.
 
-    They end at f_s/2 less ``min_low_hz`` and ``min_band_hz``. The filterbank adds both:
-    a filter starts ``min_low_hz`` above its band and is ``min_band_hz`` wider. Four
-    scales are cut into equal parts:
+    Neighbouring bands run from 30 Hz to f_s/2 − ``min_low_hz`` − ``min_band_hz``; the
+    filterbank adds both: a filter starts ``min_low_hz`` above its band and is
+    ``min_band_hz`` wider. Four scales are cut into equal parts:
 
     - "mel", SincNet's: 2595 log₁₀(1 + f/700).
     - "linear": Hz.
@@ -135,52 +97,20 @@ def initial_edges(init, n_filters, sample_rate, min_low_hz, min_band_hz):
     - "erb": 21.4 log₁₀(1 + 0.00437 f). B. Glasberg, B. Moore, "Derivation of auditory
       filter shapes from notched-noise data", Hearing Research 47, 1990.
 
-    Two are the bands of features for music, of which these have a few and we as many as
-    there are filters:
+    Two follow the bands of music features, refined to K bands:
 
     - "octave": D.-N. Jiang et al., "Music type classification by spectral contrast
-      feature", ICME 2002, has six bands at 16 kHz, with edges at 200, 400, 800, 1600
-      and 3200 Hz. Ours: each is cut into K/6 bands of one width in Hz, since the
-      feature weighs all bins of a band alike; some lie across an edge unless K/6 is
-      whole. At any sample rate the last octave is, as theirs, stretched or cut by at
-      most half an octave to end where the filters do.
+      feature", ICME 2002: six bands at 16 kHz, with edges at 200, 400, 800, 1600 and
+      3200 Hz. Each is cut into K/6 bands of equal width in Hz, since the feature
+      weights all bins of a band equally; unless K/6 is whole, some lie across an edge.
+      At any sample rate the last octave is stretched or cut, by at most half an octave,
+      to end where the filters do.
     - "nase": H.-G. Kim, N. Moreau, T. Sikora, "Audio classification based on MPEG-7
       spectral basis representations", IEEE TCSVT 14, 2004: MPEG-7's bands of r octaves
       from 62.5 Hz to 16 kHz, edges at 1 kHz · 2^(r m), and one band on either side.
-      Ours: r is what makes K bands, not a power of two, and 1 kHz need not be an edge.
-      Where the filters end below 16 kHz, so do the bands of r octaves, with none above.
-      One or two filters share the whole range.
-
-    Arguments
-    ---------
-    init : str
-        One of those above.
-    n_filters : int
-        Number of bands, K.
-    sample_rate : int
-        Sample rate, f_s, in Hz.
-    min_low_hz : float
-        Least lower cut-off frequency, in Hz.
-    min_band_hz : float
-        Least bandwidth, in Hz.
-
-    Returns
-    -------
-    torch.Tensor [n_filters + 1]
-        The edges of the bands, in Hz and float64.
-
-    Raises
-    ------
-    ValueError
-        If ``init`` is unknown.
-
-    Example
-    -------
-    >>> edges_hz = initial_edges("mel", 160, 16000, min_low_hz=50.0, min_band_hz=50.0)
-    >>> [round(hz, 1) for hz in edges_hz[[0, 1, -1]].tolist()]
-    [30.0, 41.3, 7900.0]
-    >>> initial_edges("octave", 6, 16000, min_low_hz=50.0, min_band_hz=50.0).tolist()
-    [30.0, 200.0, 400.0, 800.0, 1600.0, 3200.0, 7900.0]
+      Here r follows from K and need not be a power of two, nor 1 kHz an edge. If the
+      filters end below 16 kHz, so do the bands of r octaves, with none above. One or
+      two filters share the whole range.
     """
     if init not in INITS:
         raise ValueError(f"init must be one of {', '.join(INITS)}; got {init!r}")
@@ -190,8 +120,8 @@ def initial_edges(init, n_filters, sample_rate, min_low_hz, min_band_hz):
     if init == "nase":
         return torch.from_numpy(_nase_edges(n_filters, low_hz, high_hz))
     to_scale, to_hz = SCALES[init]
-    ends = to_scale(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()
-    return to_hz(torch.linspace(*ends, n_filters + 1, dtype=torch.float64))
+    low, high = to_scale(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()
+    return to_hz(torch.linspace(low, high, n_filters + 1, dtype=torch.float64))
 
 
 class SincFilterbank(nn.Module):
@@ -199,49 +129,49 @@ class SincFilterbank(nn.Module):
 
     M. Ravanelli, Y. Bengio, "Speaker recognition from raw waveform with SincNet",
     SLT 2018; the paper's section 2.1, eqs. (1) to (5). The lower cut-off is
-    min_low_hz + |low_hz_| and the upper one min_band_hz + |band_hz_| above it, at
+    min_low_hz + |low_hz_|, the upper one min_band_hz + |band_hz_| above it and at
     most half the sample rate. Parameter names are SincNet's and SpeechBrain's.
 
     Arguments
     ---------
-    n_filters : int
+    n_filters
         Filters in the bank, K.
-    kernel_size : int
+    kernel_size
         Taps of each filter, L (odd). 251 taps are 15.7 ms at 16 kHz.
-    sample_rate : int
+    sample_rate
         Sample rate of the waveform, in Hz.
-    init : str
-        Where the cut-offs start: evenly spaced in "mel", "linear" (Hz), "bark" or
-        "erb"; or as the bands of octave-based spectral contrast, "octave", or of
-        MPEG-7's normalised audio spectrum envelope, "nase". See ``initial_edges``.
-    min_low_hz : float
+    init
+        Initial cut-offs: evenly spaced in "mel", "linear" (Hz), "bark" or "erb"; or
+        the bands of octave-based spectral contrast, "octave", or of MPEG-7's
+        normalised audio spectrum envelope, "nase". See ``initial_edges``.
+    min_low_hz
         Least lower cut-off frequency, in Hz.
-    min_band_hz : float
+    min_band_hz
         Least bandwidth, in Hz.
 
     Raises
     ------
     ValueError
-        If ``kernel_size`` is even (the filter would have no centre), or ``init``
-        is unknown.
+        If ``kernel_size`` is even, so that the filter would have no centre, or
+        ``init`` is unknown.
 
     Example
     -------
     >>> bank = SincFilterbank(n_filters=160, kernel_size=251)
     >>> bank.filters().shape
     torch.Size([160, 251])
-    >>> sum(p.numel() for p in bank.parameters())  # two a filter, however long
+    >>> sum(p.numel() for p in bank.parameters())  # two per filter, however long
     320
     """
 
     def __init__(
         self,
-        n_filters=160,
-        kernel_size=251,
-        sample_rate=16000,
-        init="mel",
-        min_low_hz=50.0,
-        min_band_hz=50.0,
+        n_filters: int = 160,
+        kernel_size: int = 251,
+        sample_rate: int = 16000,
+        init: str = "mel",
+        min_low_hz: float = 50.0,
+        min_band_hz: float = 50.0,
     ):
         super().__init__()
         if not isinstance(n_filters, int) or n_filters < 1:
@@ -260,15 +190,10 @@ class SincFilterbank(nn.Module):
         self.low_hz_ = nn.Parameter(edges_hz[:-1, None].float())
         self.band_hz_ = nn.Parameter(edges_hz.diff()[:, None].float())
 
-    def cutoffs(self):
-        """The cut-off frequencies as they are now.
+    def cutoffs(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper cut-off frequencies [n_filters], in Hz and float64.
 
-        Returns
-        -------
-        low_hz : torch.Tensor [n_filters]
-            Lower cut-off frequencies, in Hz and float64.
-        high_hz : torch.Tensor [n_filters]
-            Upper cut-off frequencies, in Hz and float64.
+        On the CPU for parameters on Apple's MPS, which has no float64.
 
         Example
         -------
@@ -276,36 +201,24 @@ class SincFilterbank(nn.Module):
         >>> round(low_hz[0].item()), round(high_hz[-1].item())
         (80, 8000)
         """
-        low_hz = self.min_low_hz + self.low_hz_.double().abs()
-        high_hz = low_hz + self.min_band_hz + self.band_hz_.double().abs()
-        high_hz = high_hz.clamp(self.min_low_hz, self.sample_rate / 2)
-        return low_hz[:, 0], high_hz[:, 0]
+        low_hz_, band_hz_ = (
+            (hz.cpu() if hz.device.type == "mps" else hz).double().abs()[:, 0]
+            for hz in (self.low_hz_, self.band_hz_)
+        )
+        low_hz = self.min_low_hz + low_hz_
+        high_hz = low_hz + self.min_band_hz + band_hz_
+        return low_hz, high_hz.clamp(self.min_low_hz, self.sample_rate / 2)
 
-    def filters(self):
-        """The impulse responses, computed in float64 and cast, also under autocast.
+    def filters(self) -> Tensor:
+        """Impulse responses [n_filters, kernel_size] in the parameters' type.
 
-        Returns
-        -------
-        torch.Tensor [n_filters, kernel_size]
-            The filters, in the parameters' type.
-
-        Example
-        -------
-        >>> with torch.autocast("cpu", torch.bfloat16):
-        ...     SincFilterbank().filters().dtype
-        torch.float32
+        Computed in float64, also under autocast.
         """
         taps = sinc_filters(*self.cutoffs(), self.kernel_size, self.sample_rate)
-        return taps.to(self.low_hz_.dtype)
+        return taps.to(self.low_hz_.device, self.low_hz_.dtype)
 
-    def extra_repr(self):
-        """The sizes, for ``print``.
-
-        Returns
-        -------
-        str
-            What stands in the brackets.
-        """
+    def extra_repr(self) -> str:
+        """Sizes, for ``print``."""
         return (
             f"n_filters={self.n_filters}, kernel_size={self.kernel_size}, "
             f"sample_rate={self.sample_rate}"

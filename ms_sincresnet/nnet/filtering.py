@@ -1,10 +1,24 @@
-"""Waveform and filters to pooled maps: the definition, and a choice of fast paths."""
+"""Waveform and filters to pooled maps: the definition, and the choice of a fast path.
+
+The paper's eqs. (6) to (8) for one scale: filters, batch norm, ReLU and adaptive
+average pooling. ``reference_maps`` is the definition. ``fast_maps`` folds the batch
+norm into the filters, so that one operator of ``backends`` does the rest; in training
+it needs the statistics of the filters' outputs, which ``output_statistics`` finds
+without computing the outputs.
+
+Shapes: wavs [batch, time], filters [n_filters, kernel_size], maps [batch, n_filters,
+n_frames]. ``padding`` is the number of zeros on either side of a waveform.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ms_sincresnet.nnet.backends import fft, simd, tensor_cores
-from ms_sincresnet.nnet.moments import output_moments
+from ms_sincresnet.nnet.backends import fft, simd, songs, tensor_cores
 from ms_sincresnet.nnet.sync_batch_norm import (
     SharedBatchNorm1d,
     moments_over_processes,
@@ -16,41 +30,19 @@ BACKENDS = ("auto", "reference", "fft", "simd", "tensor_cores")
 OPERATORS = {"fft": fft, "simd": simd, "tensor_cores": tensor_cores}
 
 
-def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto", half=False):
-    """Filters → batch norm → ReLU → adaptive average pooling.
+def filtered_maps(
+    wavs: Tensor,
+    filters: Tensor,
+    norm: _BatchNorm,
+    n_frames: int,
+    padding: int = 0,
+    backend: str = "auto",
+    half: bool = False,
+) -> Tensor:
+    """Maps of normalised clips by one of ``BACKENDS``; "auto" takes the fastest.
 
-    The paper's eqs. (6) to (8) for one scale.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor [batch, time]
-        Normalised clips.
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters, applied as convolutional layers do, by correlation.
-    norm : torch.nn.BatchNorm1d
-        The batch norm. In training its running statistics are updated.
-    n_frames : int
-        Frames of the map.
-    padding : int
-        Zeros on either side of the waveform. Half a kernel keeps its length.
-    backend : str
-        "reference": ``reference_maps``, the definition. "fft", "simd", "tensor_cores":
-        ``fast_maps`` by the operator of that file. "auto": the fastest of these that
-        can be used.
-    half : bool
-        Whether tensor cores may round factors to float16, as under autocast.
-
-    Returns
-    -------
-    torch.Tensor [batch, n_filters, n_frames]
-        The maps.
-
-    Example
-    -------
-    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
-    >>> norm = torch.nn.BatchNorm1d(3)
-    >>> filtered_maps(wavs, filters, norm, n_frames=16, padding=2).shape
-    torch.Size([2, 3, 16])
+    In training the running statistics of ``norm`` are updated. ``half`` lets tensor
+    cores round factors to float16, as under autocast.
     """
     if backend == "auto":
         backend = fastest_backend(wavs, filters, norm)
@@ -59,144 +51,85 @@ def filtered_maps(wavs, filters, norm, n_frames, padding=0, backend="auto", half
     return fast_maps(wavs, filters, norm, n_frames, padding, backend, half)
 
 
-def fastest_backend(wavs, filters, norm):
-    """The fastest way to compute the maps that can be used.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor [batch, time]
-        Normalised clips.
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters.
-    norm : torch.nn.Module
-        The batch norm.
-
-    Returns
-    -------
-    str
-        One of ``BACKENDS``.
-
-    Example
-    -------
-    >>> wavs, filters = torch.rand(2, 480, requires_grad=True), torch.rand(3, 5)
-    >>> fastest_backend(wavs, filters, torch.nn.BatchNorm1d(3))
-    'reference'
-    """
+def fastest_backend(wavs: Tensor, filters: Tensor, norm: _BatchNorm) -> str:
+    """The fastest backend that suits clips, filters and batch norm."""
     if (
         wavs.requires_grad
         or wavs.shape[1] < filters.shape[1]
         or wavs.shape[0] == 0  # FFTs take no empty batch
         or wavs.dtype not in (torch.float32, torch.float64)  # FFTs take no other
-        # What others do to share statistics is their own business.
-        or not isinstance(norm, torch.nn.BatchNorm1d)
+        or wavs.device.type == "mps"  # folding the batch norm needs float64
+        or not isinstance(norm, nn.BatchNorm1d)  # SyncBatchNorm shares its own way
     ):
         return "reference"
-    if simd.suits(wavs, filters):
-        return "simd"
-    if (
-        wavs.is_cuda
-        and wavs.dtype == torch.float32
-        and tensor_cores.AVAILABLE
-        and torch.cuda.is_available()  # else the tensors are fake ones
-        and torch.cuda.get_device_capability(wavs.device) >= (8, 0)
-    ):
-        return "tensor_cores"
-    return "fft"
+    return "simd" if simd.suits(wavs, filters) else "fft"
 
 
-def reference_maps(wavs, filters, norm, n_frames, padding=0):
-    """The definition, as a PyTorch user would write it. Arguments as ``filtered_maps``.
+def song_piece(
+    wav: Tensor,
+    scales: Sequence[tuple[Tensor, _BatchNorm, int]],
+    clip_samples: int,
+    hop_samples: int,
+    backend: str,
+) -> int | None:
+    """Length of the pieces in which a song is filtered once for all of its clips.
 
-    Arguments
-    ---------
-    wavs : torch.Tensor [batch, time]
-        Normalised clips.
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters.
-    norm : torch.nn.BatchNorm1d
-        The batch norm.
-    n_frames : int
-        Frames of the map.
-    padding : int
-        Zeros on either side of the waveform.
-
-    Returns
-    -------
-    torch.Tensor [batch, n_filters, n_frames]
-        The maps.
-
-    Example
-    -------
-    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
-    >>> norm = torch.nn.BatchNorm1d(3)
-    >>> reference_maps(wavs, filters, norm, n_frames=16, padding=2).shape
-    torch.Size([2, 3, 16])
+    None if it has to be filtered clip by clip. A scale is filters, norm and padding.
     """
+    learned = [wav, *(filters for filters, _, _ in scales)]
+    learned += [value for _, norm, _ in scales for value in norm.parameters()]
+    if (
+        backend not in ("auto", "simd")
+        or any(norm.training for _, norm, _ in scales)
+        or (torch.is_grad_enabled() and any(value.requires_grad for value in learned))
+        or not all(simd.suits(wav, filters) for filters, _, _ in scales)
+    ):
+        return None
+    longest = max(filters.shape[1] for filters, _, _ in scales)
+    return songs.piece_size(clip_samples, hop_samples, longest)
+
+
+def reference_maps(
+    wavs: Tensor, filters: Tensor, norm: _BatchNorm, n_frames: int, padding: int = 0
+) -> Tensor:
+    """Maps by the definition; filters are applied by correlation, as in ``conv1d``."""
     filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
     return F.adaptive_avg_pool1d(norm(filtered).relu(), n_frames)
 
 
-def fast_maps(wavs, filters, norm, n_frames, padding=0, backend="fft", half=False):
-    """As ``reference_maps``, many times faster; the waveform gets no gradient.
-
-    The batch norm goes into the filters, so that one operator does all the rest.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor [batch, time]
-        Normalised clips.
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters.
-    norm : torch.nn.BatchNorm1d
-        The batch norm.
-    n_frames : int
-        Frames of the map.
-    padding : int
-        Zeros on either side of the waveform.
-    backend : str
-        "fft", "simd" or "tensor_cores".
-    half : bool
-        Whether tensor cores may round factors to float16, as under autocast.
-
-    Returns
-    -------
-    torch.Tensor [batch, n_filters, n_frames]
-        The maps.
-
-    Raises
-    ------
-    ValueError
-        If the backend cannot be used for these waveforms.
-
-    Example
-    -------
-    >>> wavs, filters = torch.rand(2, 480), torch.rand(3, 5)
-    >>> norm = torch.nn.BatchNorm1d(3)
-    >>> fast_maps(wavs, filters, norm, n_frames=16, padding=2).shape
-    torch.Size([2, 3, 16])
-    """
-    _refuse_unsuited(backend, wavs, filters, norm)
+def fast_maps(
+    wavs: Tensor,
+    filters: Tensor,
+    norm: _BatchNorm,
+    n_frames: int,
+    padding: int = 0,
+    backend: str = "fft",
+    half: bool = False,
+) -> Tensor:
+    """Same as ``reference_maps``, many times faster; the waveform gets no gradient."""
+    _check_backend(backend, wavs, filters, norm)
     if norm.training:
-        mean, variance = output_moments(wavs, filters, padding)
-        count = len(wavs) * (wavs.shape[1] + 2 * padding - filters.shape[1] + 1)
+        count: Any = len(wavs) * (wavs.shape[1] + 2 * padding - filters.shape[1] + 1)
+        mean, variance = output_statistics(wavs, filters, padding)
         if isinstance(norm, SharedBatchNorm1d):
             mean, variance, count = moments_over_processes(mean, variance, count)
         update_running_statistics(norm, mean, variance, count)
         filters, offsets = fold_norm(filters, norm, mean, variance)
     else:
         filters, offsets = fold_norm(filters, norm)
-    arguments = (wavs, filters, offsets, n_frames, padding)
-    if backend == "tensor_cores":
-        arguments += (half,)
-    return OPERATORS[backend].filter_and_pool(*arguments)
+    options = {"half": half} if backend == "tensor_cores" else {}
+    operator = OPERATORS[backend].filter_and_pool
+    return operator(wavs, filters, offsets, n_frames, padding, **options)
 
 
-def _refuse_unsuited(backend, wavs, filters, norm):
-    """Refuses what a backend would fail at, or compute wrongly."""
-    if not isinstance(norm, torch.nn.BatchNorm1d):
+def _check_backend(
+    backend: str, wavs: Tensor, filters: Tensor, norm: _BatchNorm
+) -> None:
+    """Raises if a backend would fail, or compute something else."""
+    if not isinstance(norm, nn.BatchNorm1d):
         raise ValueError(
             f"backend={backend!r} needs a BatchNorm1d; got a {type(norm).__name__}, "
-            "whose statistics it cannot share. backend='auto' takes what can be used"
+            "whose statistics it cannot share. Use backend='auto'"
         )
     if backend == "simd":
         suits = simd.suits(wavs, filters)
@@ -214,43 +147,81 @@ def _refuse_unsuited(backend, wavs, filters, norm):
         loops = "" if simd.LIBRARY else ", and no compiled loops"
         raise ValueError(
             f"backend={backend!r} needs {needs}; got {wavs.dtype} on "
-            f"{wavs.device.type}, {filters.shape[1]} taps{loops}. "
-            "backend='auto' takes what can be used"
+            f"{wavs.device.type}, {filters.shape[1]} taps{loops}. Use backend='auto'"
         )
 
 
-def fold_norm(filters, norm, mean=None, variance=None):
-    """Filters and offsets that do what filters and a batch norm do.
+def fold_norm(
+    filters: Tensor,
+    norm: _BatchNorm,
+    mean: Tensor | None = None,
+    variance: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Filters and offsets that are equivalent to filters and a batch norm.
 
-    With a = γ / √(v + ε), the batch norm of x ⋆ g is x ⋆ (a·g) + β − m·a.
-
-    Arguments
-    ---------
-    filters : torch.Tensor [n_filters, kernel_size]
-        Filters g.
-    norm : torch.nn.BatchNorm1d
-        The batch norm: γ, β and ε.
-    mean : torch.Tensor [n_filters], optional
-        Mean m of each filter's output; by default the running mean.
-    variance : torch.Tensor [n_filters], optional
-        Variance v of each filter's output; by default the running variance.
-
-    Returns
-    -------
-    filters : torch.Tensor [n_filters, kernel_size]
-        The scaled filters.
-    offsets : torch.Tensor [n_filters]
-        What is to be added to their outputs.
-
-    Example
-    -------
-    >>> norm = torch.nn.BatchNorm1d(1, eps=0)
-    >>> mean, variance = torch.ones(1), torch.full((1,), 4)
-    >>> filters, offsets = fold_norm(torch.ones(1, 3), norm, mean, variance)
-    >>> filters.tolist(), offsets.tolist()
-    ([[0.5, 0.5, 0.5]], [-0.5])
+    With a = γ / √(v + ε), the batch norm of x ⋆ g is x ⋆ (a·g) + β − m·a. Mean m and
+    variance v [n_filters] are the running statistics by default.
     """
-    if mean is None:
+    if mean is None or variance is None:
         mean, variance = norm.running_mean, norm.running_var
     scale, offsets = scale_and_offset(norm, mean, variance)
     return (filters * scale[:, None]).to(filters.dtype), offsets.to(filters.dtype)
+
+
+def output_statistics(
+    wavs: Tensor, filters: Tensor, padding: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [n_filters] of filters' outputs, without the outputs.
+
+    With y = x ⋆ g, the sum of y is the product of g with sliding sums of x, and the sum
+    of y² over the whole support of y is the product of the autocorrelations of x and g.
+    The support exceeds the output by a few values at the edges, which are computed and
+    subtracted. Differentiable in the filters. In float64, since the variance in a
+    narrow band is a small difference of large numbers.
+    """
+    wavs, filters = wavs.double(), filters.double()
+    n_samples, kernel_size = wavs.shape[1], filters.shape[1]
+    n_outputs = n_samples + 2 * padding - kernel_size + 1
+    total = len(wavs) * n_outputs
+
+    # Tap j meets the samples j − padding … j − padding + n_outputs − 1.
+    sums = F.pad(wavs.sum(0).cumsum(0), (1, 0))
+    first = torch.arange(kernel_size, device=wavs.device) - padding
+    first, past_last = (
+        bound.clamp(0, n_samples) for bound in (first, first + n_outputs)
+    )
+    mean = filters @ (sums[past_last] - sums[first]) / total
+
+    # Lags reach to kernel_size − 1: the FFT must not wrap them.
+    fft_size = 1 << (n_samples + kernel_size - 1).bit_length()
+    lags_of_x = torch.fft.irfft(torch.fft.rfft(wavs, fft_size).abs().square().sum(0))
+    fft_size = 1 << (2 * kernel_size - 1).bit_length()
+    lags_of_g = torch.fft.irfft(torch.fft.rfft(filters, fft_size).abs().square())
+    products = lags_of_g[:, :kernel_size] @ lags_of_x[:kernel_size]
+    energy = 2 * products - lags_of_g[:, 0] * lags_of_x[0]
+
+    beyond = kernel_size - 1 - padding  # outputs of the support beyond either edge
+    if beyond:
+        ends = [wavs[:, :beyond].flip(1), wavs[:, -beyond:]]
+        for taps, end in zip([filters.flip(1), filters], ends, strict=True):
+            end = F.pad(end, (beyond - end.shape[1], 0))  # of a very short waveform
+            energy = energy - _energy_beyond(end, taps)
+    return mean, energy / total - mean.square()
+
+
+def _energy_beyond(end: Tensor, filters: Tensor) -> Tensor:
+    """Energy of the outputs that see only the last samples of a waveform.
+
+    With e_i the last n samples, output t is Σ_i g_i e_(t + i). Their total energy is
+    Σ g_i R_ij g_j, where R_ij is the sum of e_(i + t) e_(j + t) over t ≥ 0.
+    """
+    n = end.shape[1]
+    filters = filters[:, :n]
+    # Row i of the view holds the values right of the diagonal, from element (i, i) on.
+    products = F.pad(end.mT @ end, (0, n)).flatten()
+    sums = torch.zeros_like(products)
+    along = {"dimension": 0, "size": n, "step": 2 * n + 1}
+    sums.unfold(**along).copy_(products.unfold(**along).flip(0).cumsum(0).flip(0))
+    right = sums.view(n, 2 * n)[:, :n]
+    both = right + right.mT - right.diag().diag()
+    return ((filters @ both) * filters).sum(1)

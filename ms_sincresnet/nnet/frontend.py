@@ -1,64 +1,37 @@
-"""MSSincNet: clips of waveform to the channels of an image."""
+"""Clips of waveform to the channels of an image, learned or hand-crafted."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.backends import simd
-from ms_sincresnet.nnet.backends.op import needs_gradient
-from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips, piece_size
+from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips
 from ms_sincresnet.nnet.filterbank import SincFilterbank
-from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm
+from ms_sincresnet.nnet.filtering import (
+    BACKENDS,
+    filtered_maps,
+    fold_norm,
+    song_piece,
+)
 
 PADDINGS = ("same", "valid")
 
 
-def scale_to_unit_variance(variances, eps=1e-8):
-    """What clips of mean 0 are multiplied with in the layer norm.
+def scale_to_unit_variance(variances: Tensor, eps: float = 1e-8) -> Tensor:
+    """Factors that bring clips of mean 0 and these variances to variance 1.
 
-    With so small an ``eps``, quiet music is not damped and silence gives zeros.
-
-    Arguments
-    ---------
-    variances : torch.Tensor
-        Variances of the clips.
-    eps : float
-        What is added to them.
-
-    Returns
-    -------
-    torch.Tensor
-        The scales.
-
-    Example
-    -------
-    >>> scale_to_unit_variance(torch.tensor([4.0]))
-    tensor([0.5000])
+    With so small an ``eps``, quiet music is not damped and silence stays zero.
     """
     return torch.rsqrt(variances + eps)
 
 
-def normalize_clips(wavs, eps=1e-8):
-    """Layer norm of each clip, without affine.
+def normalize_clips(wavs: Tensor, eps: float = 1e-8) -> Tensor:
+    """Layer norm of each clip [batch, time], without affine, in at least float32.
 
-    The paper's section 2.2.1.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor [batch, time]
-        Clips.
-    eps : float
-        What is added to their variances.
-
-    Returns
-    -------
-    torch.Tensor [batch, time]
-        Clips of mean 0 and variance 1, in float32 at least.
-
-    Example
-    -------
-    >>> normalize_clips(torch.zeros(1, 4))
-    tensor([[0., 0., 0., 0.]])
+    The paper's section 2.2.1: mean 0 and variance 1.
     """
     wavs = wavs.to(torch.promote_types(wavs.dtype, torch.float32))
     centred = wavs - wavs.mean(1, keepdim=True)
@@ -74,35 +47,35 @@ class MSSincNet(nn.Module):
 
     Arguments
     ---------
-    n_filters : int
+    n_filters
         Filters of each bank, K.
-    kernel_sizes : tuple of int
-        Taps of each bank's filters, L; one bank a scale.
-    n_frames : int
+    kernel_sizes
+        Taps of each bank's filters, L; one bank per scale.
+    n_frames
         Frames of each map.
-    sample_rate : int
+    sample_rate
         Sample rate of the waveform, in Hz.
-    init : str
-        As in ``SincFilterbank``.
-    padding : str
-        "same": zeros at the edges keep the clip's length, eq. (6). "valid": none.
-    backend : str
+    init
+        Initial cut-offs, as in ``SincFilterbank``.
+    padding
+        "same": zeros at the edges keep the clip's length, eq. (6). "valid": no zeros.
+    backend
         "reference": conv1d → BatchNorm1d → ReLU → adaptive pooling, the definition.
-        "fft", "simd", "tensor_cores": the same outputs, faster. "auto": the fastest of
-        these that can be used.
-    min_low_hz : float
+        "fft", "simd", "tensor_cores": the same outputs, faster. "auto": the compiled
+        loops of "simd" where they can be used, otherwise "fft" or the definition.
+    min_low_hz
         Least lower cut-off frequency, in Hz.
-    min_band_hz : float
+    min_band_hz
         Least bandwidth, in Hz.
-    affine_samples : int or None
-        Samples of a clip, each with a weight and a bias of its own in the layer norm,
-        as in the authors' released code; to learn them takes the definition's time.
-        None: a layer norm without, for clips of any length.
+    affine_samples
+        Clip length in samples if the layer norm is to have a weight and a bias per
+        sample, as in the authors' released code; learning them takes the definition's
+        time. None: no affine, for clips of any length.
 
     Raises
     ------
     ValueError
-        If an argument is not one of those named, or a kernel length is even.
+        If ``padding``, ``backend`` or ``init`` is unknown, or a kernel length is even.
 
     Example
     -------
@@ -111,18 +84,20 @@ class MSSincNet(nn.Module):
     torch.Size([2, 3, 8, 1024])
     """
 
+    kernel_sizes: Tensor
+
     def __init__(
         self,
-        n_filters=160,
-        kernel_sizes=(251, 501, 1001),
-        n_frames=1024,
-        sample_rate=16000,
-        init="mel",
-        padding="same",
-        backend="auto",
-        min_low_hz=50.0,
-        min_band_hz=50.0,
-        affine_samples=None,
+        n_filters: int = 160,
+        kernel_sizes: tuple[int, ...] = (251, 501, 1001),
+        n_frames: int = 1024,
+        sample_rate: int = 16000,
+        init: str = "mel",
+        padding: str = "same",
+        backend: str = "auto",
+        min_low_hz: float = 50.0,
+        min_band_hz: float = 50.0,
+        affine_samples: int | None = None,
     ):
         super().__init__()
         for name, value, choices in [
@@ -136,67 +111,42 @@ class MSSincNet(nn.Module):
         self.n_frames = n_frames
         self.padding = padding
         self.backend = backend
-        # Of the authors' shape, and with nn.LayerNorm's eps, which is not ours.
-        self.clip_norm = None
-        if affine_samples is not None:
-            self.clip_norm = nn.LayerNorm([1, affine_samples])
-        self.banks = nn.ModuleList(
+        # The authors' shape, and nn.LayerNorm's eps, which differs from ours.
+        self.clip_norm = nn.LayerNorm([1, affine_samples]) if affine_samples else None
+        self.banks: Any = nn.ModuleList(
             SincFilterbank(
                 n_filters, kernel_size, sample_rate, init, min_low_hz, min_band_hz
             )
             for kernel_size in kernel_sizes
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(n_filters) for _ in kernel_sizes)
-        # Saved, because the parameters have the same shapes whatever the lengths are.
+        self.norms: Any = nn.ModuleList(nn.BatchNorm1d(n_filters) for _ in kernel_sizes)
+        # Saved because parameters have the same shapes for all kernel lengths.
         self.register_buffer("kernel_sizes", torch.tensor(list(kernel_sizes)))
 
-    def forward(self, wavs):
-        """Maps of a batch of clips.
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Maps [batch, scales, n_filters, n_frames] of clips [batch, time].
 
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips at ``sample_rate``, on any scale.
-
-        Returns
-        -------
-        torch.Tensor [batch, scales, n_filters, n_frames]
-            The maps, in the parameters' type, also under autocast.
-
-        Raises
-        ------
-        ValueError
-            If ``padding`` is "valid" and the clips are shorter than a kernel, or if
-            they are not as long as the layer norm's weights; if these need a gradient
-            and ``backend`` gives none.
+        On any scale; in the parameters' type, also under autocast.
         """
         half = torch.is_autocast_enabled(wavs.device.type)
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = self.normalize(wavs).to(self.banks[0].low_hz_.dtype)
-            maps = [
-                self._one_scale(wavs, bank, norm, half)
-                for bank, norm in zip(self.banks, self.norms, strict=True)
-            ]
+            maps = []
+            for filters, norm, padding in self._scales():
+                if wavs.shape[1] + 2 * padding < filters.shape[1]:
+                    raise ValueError(
+                        "with padding='valid' a clip needs at least "
+                        f"{filters.shape[1]} samples, the longest kernel; got "
+                        f"{wavs.shape[1]}"
+                    )
+                arguments = (wavs, filters, norm, self.n_frames, padding)
+                maps.append(filtered_maps(*arguments, self.backend, half))
             return torch.stack(maps, dim=1)
 
-    def clip_maps(self, wav, clip_samples, hop_samples):
-        """Maps of all clips of a song.
+    def clip_maps(self, wav: Tensor, clip_samples: int, hop_samples: int) -> Tensor:
+        """Maps [clips, scales, n_filters, n_frames] of all clips of a song [time].
 
-        In evaluation by the compiled loops, the song is filtered once for all of them.
-
-        Arguments
-        ---------
-        wav : torch.Tensor [time]
-            A song of a clip at least, at ``sample_rate``.
-        clip_samples : int
-            Samples of a clip.
-        hop_samples : int
-            Samples from the start of one clip to the next.
-
-        Returns
-        -------
-        torch.Tensor [clips, scales, n_filters, n_frames]
-            What the front-end makes of each clip.
+        In evaluation by the compiled loops, the song is filtered once for all clips.
 
         Example
         -------
@@ -204,50 +154,21 @@ class MSSincNet(nn.Module):
         >>> frontend.clip_maps(torch.randn(64000), 48000, 8000).shape
         torch.Size([3, 3, 8, 1024])
         """
-        piece = piece_size(clip_samples, hop_samples, max(self.kernel_sizes.tolist()))
-        if (
-            self.backend not in ("auto", "simd")
-            or self.training
-            or needs_gradient(self, wav)
-            or piece is None
-            or self.clip_norm is not None  # whose weights start anew with each clip
-            or not simd.suits(wav, self.banks[0].low_hz_)
-        ):
-            return self(wav.unfold(0, clip_samples, hop_samples))
+        cut = (clip_samples, hop_samples)
         with torch.autocast(wav.device.type, enabled=False):
-            song = cut_song(wav, clip_samples, hop_samples, piece)
-            scales = scale_to_unit_variance(song.clip_variances)
-            banks = [
-                (*fold_norm(bank.filters(), norm), self.zeros_at_the_edges(bank))
-                for bank, norm in zip(self.banks, self.norms, strict=True)
-            ]
-            return maps_of_clips(song, scales, banks, self.n_frames)
+            scales = [*self._scales()]
+            piece = song_piece(wav, scales, *cut, self.backend)
+            # A layer norm's weights start again with each clip.
+            if piece is not None and self.clip_norm is None:
+                song = cut_song(wav, *cut, piece)
+                gains = scale_to_unit_variance(song.clip_variances)
+                banks = [(*fold_norm(filters, norm), n) for filters, norm, n in scales]
+                return maps_of_clips(song, gains, banks, self.n_frames)
+        return self(wav.unfold(0, *cut))
 
-    def normalize(self, wavs):
-        """The layer norm of clips, with or without affine.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips.
-
-        Returns
-        -------
-        torch.Tensor [batch, time]
-            What is filtered, in float32 at least.
-
-        Raises
-        ------
-        ValueError
-            As ``forward``, on account of the layer norm's weights.
-
-        Example
-        -------
-        >>> frontend = MSSincNet(n_filters=8, affine_samples=48000)
-        >>> frontend.normalize(torch.randn(2, 48000)).shape
-        torch.Size([2, 48000])
-        """
-        norm = self.clip_norm
+    def normalize(self, wavs: Tensor) -> Tensor:
+        """Layer norm of clips [batch, time], with or without affine."""
+        norm: Any = self.clip_norm
         if norm is None:
             return normalize_clips(wavs)
         if wavs.shape[1] != norm.weight.shape[1]:
@@ -259,44 +180,22 @@ class MSSincNet(nn.Module):
         if wavs.requires_grad and self.backend not in ("auto", "reference"):
             raise ValueError(
                 f"backend={self.backend!r} gives no gradient to the weights of the "
-                "layer norm. backend='auto' takes what can be used"
+                "layer norm. Use backend='auto'"
             )
         return wavs
 
-    def _one_scale(self, wavs, bank, norm, half):
-        """Filters → batch norm → ReLU → pooling, by the definition or a fast path."""
-        padding = self.zeros_at_the_edges(bank)
-        if wavs.shape[1] + 2 * padding < bank.kernel_size:
-            raise ValueError(
-                f"with padding='valid' a clip needs at least {bank.kernel_size} "
-                f"samples, the longest kernel; got {wavs.shape[1]}"
-            )
-        return filtered_maps(
-            wavs, bank.filters(), norm, self.n_frames, padding, self.backend, half
-        )
-
-    def zeros_at_the_edges(self, bank):
-        """How many there are on either side of a clip, for one of the banks.
-
-        Arguments
-        ---------
-        bank : SincFilterbank
-            One of ``banks``.
-
-        Returns
-        -------
-        int
-            Zeros.
-
-        Example
-        -------
-        >>> frontend = MSSincNet(n_filters=8)
-        >>> frontend.zeros_at_the_edges(frontend.banks[0])
-        125
-        """
+    def zeros_at_the_edges(self, bank: SincFilterbank) -> int:
+        """Zeros on either side of a clip for one of ``banks``."""
         return bank.kernel_size // 2 if self.padding == "same" else 0
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _scales(self) -> Iterator[tuple[Tensor, nn.BatchNorm1d, int]]:
+        """Filters, batch norm and padding of each scale."""
+        for bank, norm in zip(self.banks, self.norms, strict=True):
+            yield bank.filters(), norm, self.zeros_at_the_edges(bank)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         """Refuses weights of other kernel lengths, which would fit by their shapes."""
         saved = state_dict.get(f"{prefix}kernel_sizes")
         if saved is not None and saved.tolist() != self.kernel_sizes.tolist():
@@ -305,3 +204,67 @@ class MSSincNet(nn.Module):
                 f"{self.kernel_sizes.tolist()}; build it with the weights' lengths"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class LogMelSpectrogram(nn.Module):
+    """The hand-crafted representation that the paper compares with.
+
+    The paper's sections 3.3 and 4.1: ``n_mels`` bands of the short-term Fourier
+    transform, in windows of 512 samples (32 ms at 16 kHz) every 128; their logarithm,
+    as ``n_channels`` equal channels. Clips are normalised first, as for the learned
+    representations. Bands reach from 0 Hz to half the sample rate and have equal area
+    (Slaney).
+
+    Frames are padded with zeros to four windows: the lowest of 160 mel bands are
+    narrower than the 31 Hz between the bins of 512 samples, and would be empty.
+
+    Example
+    -------
+    >>> LogMelSpectrogram()(torch.randn(2, 48000)).shape
+    torch.Size([2, 3, 160, 376])
+    """
+
+    window: Tensor
+    bands: Tensor
+
+    def __init__(
+        self,
+        n_mels: int = 160,
+        window_samples: int = 512,
+        hop_samples: int = 128,
+        sample_rate: int = 16000,
+        n_channels: int = 3,
+    ):
+        super().__init__()
+        self.hop_samples = hop_samples
+        self.n_channels = n_channels
+        self.n_fft = 4 * window_samples
+        bands = melscale_fbanks(
+            self.n_fft // 2 + 1,
+            0.0,
+            sample_rate / 2,
+            n_mels,
+            sample_rate,
+            norm="slaney",
+        )
+        # Neither is learned, and both follow from the arguments: not saved.
+        self.register_buffer("window", torch.hann_window(window_samples), False)
+        self.register_buffer("bands", bands.T.contiguous(), False)
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Natural logarithms [batch, n_channels, n_mels, frames] of clips' mel bands.
+
+        In the buffers' type, also under autocast; the channels are views of one.
+        """
+        with torch.autocast(wavs.device.type, enabled=False):
+            spectra = torch.stft(
+                normalize_clips(wavs).to(self.window.dtype),
+                self.n_fft,
+                self.hop_samples,
+                len(self.window),
+                self.window,
+                return_complex=True,
+            )
+            # White noise of a clip's power gives 25 in every band, 74 dB above 1e-6.
+            mel = torch.log(self.bands @ spectra.abs().square() + 1e-6)
+        return mel[:, None].expand(-1, self.n_channels, -1, -1)

@@ -1,41 +1,130 @@
-"""Maps to one embedding a clip, by an ImageNet ResNet."""
+"""Maps to one embedding per clip, by an ImageNet ResNet, and to log-posteriors."""
 
 import copy
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
+from os import PathLike
 from pathlib import Path
-from urllib.error import URLError
+from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.nnet.backends.op import needs_gradient
-from ms_sincresnet.nnet.pooling import SpatialPyramidPooling
+from ms_sincresnet.files import load_weights
 
 POOLING_LEVELS = {"spp": (1, 2), "avg": (1,)}
-CLIPS_AT_A_TIME = 4  # on a CPU: fewer are slower, more want fresh memory each time
+CLIPS_AT_A_TIME = 4  # on a CPU: fewer are slower, more need fresh memory each time
+
+
+class SpatialPyramidPooling(nn.Module):
+    """Averages of the whole volume and of its blocks, per channel.
+
+    The paper's section 2.2.4 and Fig. 3: 512 @ 5 × 32 becomes 512 @ 1 × 1 (global)
+    and 512 @ 2 × 2 (local), 2560 numbers. Blocks are split as
+    ``adaptive_avg_pool2d`` splits them: of five rows, the middle one lies in both.
+
+    Arguments
+    ---------
+    levels
+        Each level cuts frequency and time into that many parts.
+
+    Example
+    -------
+    >>> SpatialPyramidPooling()(torch.zeros(4, 512, 5, 32)).shape
+    torch.Size([4, 2560])
+    """
+
+    def __init__(self, levels: Iterable[int] = (1, 2)):
+        super().__init__()
+        self.levels = tuple(levels)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Averages [batch, channels · Σ level²] of [batch, channels, frequency, time].
+
+        Level by level, block by block (along time first), channel by channel.
+        """
+        pooled = [F.adaptive_avg_pool2d(volume, level) for level in self.levels]
+        return torch.cat([p.flatten(2).mT.flatten(1) for p in pooled], dim=1)
+
+    def output_size(self, channels: int) -> int:
+        """Size of the output for a volume of so many channels."""
+        return channels * sum(level**2 for level in self.levels)
+
+
+class GenreMLP(nn.Module):
+    """Fully-connected layers from embeddings to log-posteriors of the genres.
+
+    The paper's Fig. 1: two linear layers with a ReLU between them.
+
+    Arguments
+    ---------
+    input_size
+        Size of an embedding.
+    hidden_size
+        Units of the hidden layer; None leaves one linear layer, as in the authors'
+        released code.
+    n_genres
+        Number of genres.
+
+    Example
+    -------
+    >>> GenreMLP()(torch.zeros(4, 1, 2560)).shape
+    torch.Size([4, 1, 10])
+    """
+
+    def __init__(
+        self,
+        input_size: int = 2560,
+        hidden_size: int | None = 512,
+        n_genres: int = 10,
+    ):
+        super().__init__()
+        self.layers: nn.Module
+        if hidden_size is None:
+            self.layers = nn.Linear(input_size, n_genres)
+        else:
+            self.layers = nn.Sequential(
+                nn.Linear(input_size, hidden_size),
+                nn.ReLU(),
+                nn.Linear(hidden_size, n_genres),
+            )
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Log-posteriors [batch, clips, n_genres] of [batch, clips, input_size].
+
+        In at least float32, also under autocast.
+        """
+        scores = self.layers(embeddings)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        return scores.log_softmax(-1, dtype=dtype)
 
 
 class ResNetEmbedding(nn.Module):
     """ResNet over the learned maps, then spatial pyramid pooling.
 
-    The paper's sections 2.2.3 and 2.2.4: the maps of the scales are the channels of
-    an image; the volume that the last convolution makes of it, 512 @ 5 × 32, is pooled.
+    The paper's sections 2.2.3 and 2.2.4: the maps of the scales are the channels of an
+    image; the last convolution's volume, 512 @ 5 × 32, is pooled.
+
+    In evaluation without gradients, batch norms are folded into the convolutions before
+    them: hooks on the blocks see the usual outputs, those on single layers do not.
 
     Arguments
     ---------
-    arch : str
-        A ResNet of torchvision by its name.
-    weights : str or None
-        What the trunk starts from. None: random; "imagenet": torchvision's weights,
-        downloaded once; else the path of a file that torch.save wrote, with
-        torchvision's keys (its ``fc`` is not read).
-    pooling : str
+    arch
+        Name of a ResNet of torchvision.
+    weights
+        Initial weights of the trunk. None: random; "imagenet": torchvision's, which are
+        downloaded once; otherwise the path of a ``.pth`` or ``.safetensors`` file with
+        torchvision's names, in any precision (its ``fc`` is not read).
+    pooling
         "spp" (1 × 1 and 2 × 2 blocks) or "avg" (global average).
 
     Raises
@@ -43,7 +132,7 @@ class ResNetEmbedding(nn.Module):
     ValueError
         If ``arch`` or ``pooling`` is unknown.
     WeightsError
-        If the weights cannot be had or do not fit.
+        If the weights are not available or do not fit.
 
     Example
     -------
@@ -52,7 +141,12 @@ class ResNetEmbedding(nn.Module):
     torch.Size([2, 1, 2560])
     """
 
-    def __init__(self, arch="resnet18", weights=None, pooling="spp"):
+    def __init__(
+        self,
+        arch: str = "resnet18",
+        weights: str | PathLike | None = None,
+        pooling: str = "spp",
+    ):
         super().__init__()
         if pooling not in POOLING_LEVELS:
             raise ValueError(
@@ -71,117 +165,68 @@ class ResNetEmbedding(nn.Module):
         self.trunk.to(memory_format=torch.channels_last)
         self.pooling = SpatialPyramidPooling(POOLING_LEVELS[pooling])
         self.embedding_size = self.pooling.output_size(channels)
-        self._folded = (None, None)  # what it was folded from, and the folded trunk
         if weights is not None:
             load_trunk(self.trunk, trunk_weights(arch, weights), weights)
 
-    def forward(self, feats, wav_lens=None):
-        """Embeds a batch of maps.
+    def forward(self, feats: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Embeddings [batch, 1, embedding_size] of maps [batch, 3, n_filters, frames].
 
-        Arguments
-        ---------
-        feats : torch.Tensor [batch, scales, n_filters, n_frames]
-            Maps; ImageNet's trunk takes three scales.
-        wav_lens : torch.Tensor [batch], optional
-            Relative lengths, as SpeechBrain passes them. Clips are whole: not used.
-
-        Returns
-        -------
-        torch.Tensor [batch, 1, embedding_size]
-            One embedding a clip: 2560 numbers with "spp", 512 with "avg".
+        Clips are whole, so the relative lengths that SpeechBrain passes are not used.
         """
-        tracing = torch.compiler.is_compiling()
-        if self.training and needs_gradient(self.trunk, feats) and not tracing:
-            return self._embed(partial(forward_lightly, self.trunk), feats)
-        if (
-            needs_gradient(self.trunk, feats)
-            or tracing
-            or not can_be_folded(self.trunk)
-        ):
+        feats = feats.contiguous(memory_format=torch.channels_last)
+        if torch.compiler.is_compiling():  # compilers choose what to keep and fuse
             return self._embed(self.trunk, feats)
-        trunk = self._folded_trunk(feats.device.type)
+        needs_gradient = torch.is_grad_enabled() and any(
+            values.requires_grad for values in (feats, *self.trunk.parameters())
+        )
+        training = any(module.training for module in self.trunk.modules())
+        if training and needs_gradient:
+            return self._embed(partial(checkpointed_forward, self.trunk), feats)
+        if training or needs_gradient:
+            return self._embed(self.trunk, feats)
+        trunk = fold_batch_norms(self.trunk)
         at_a_time = CLIPS_AT_A_TIME if feats.device.type == "cpu" else len(feats)
         return torch.cat([self._embed(trunk, few) for few in feats.split(at_a_time)])
 
-    def train(self, mode=True):
-        """As in ``Module``; ``p.data`` may have changed unseen, so all is folded again.
-
-        Arguments
-        ---------
-        mode : bool
-            Training, or evaluation.
-
-        Returns
-        -------
-        ResNetEmbedding
-            Itself.
-        """
-        self._folded = (None, None)
-        return super().train(mode)
-
-    def _apply(self, *args, **kwargs):
-        """Folds again what is moved or cast: new values may lie where old ones did."""
-        self._folded = (None, None)
-        return super()._apply(*args, **kwargs)
-
-    def __getstate__(self):
-        """Copies and files are without the folded trunk."""
-        return self.__dict__ | {"_folded": (None, None)}
-
-    def _embed(self, trunk, feats):
-        """Embeds maps by the trunk or a folded copy of it."""
-        feats = feats.contiguous(memory_format=torch.channels_last)
+    def _embed(self, trunk: Any, feats: Tensor) -> Tensor:
+        """Embeddings of maps by the trunk or an equivalent."""
         return self.pooling(trunk(feats))[:, None]
 
-    def _folded_trunk(self, device_type):
-        """The trunk without batch norms, in autocast's type; made when it changes."""
-        dtype = self.trunk.conv1.weight.dtype
-        if torch.is_autocast_enabled(device_type):
-            dtype = torch.get_autocast_dtype(device_type)
-        values = [*self.trunk.parameters(), *self.trunk.buffers()]
-        source = (
-            dtype,
-            [
-                # Inference tensors cannot change, and have no version.
-                (value.data_ptr(), 0 if value.is_inference() else value._version)
-                for value in values
-            ],
-        )
-        if self._folded[0] != source:
-            self._folded = source, fold_batch_norms(self.trunk).to(dtype)
-        return self._folded[1]
 
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A network in evaluation with its batch norms folded into convolutions.
 
-def forward_lightly(trunk, feats):
-    """The trunk's forward pass, of which the convolutions' outputs alone are kept.
-
-    Batch norms, ReLUs and the pooling are computed again in the backward pass, block by
-    block: a third less is kept, for next to no time. There is one backward pass for
-    each forward pass; ``retain_graph`` and second derivatives are for evaluation mode.
-    Processes that share statistics do so again then, in the same order all of them.
-
-    Arguments
-    ---------
-    trunk : torch.nn.Sequential
-        A ResNet without its last layers, in training.
-    feats : torch.Tensor [batch, channels, frequency, time]
-        Its input.
-
-    Returns
-    -------
-    torch.Tensor
-        Its output.
-
-    Example
-    -------
-    >>> trunk = ResNetEmbedding().trunk
-    >>> forward_lightly(trunk, torch.randn(2, 3, 64, 64)).shape
-    torch.Size([2, 512, 2, 2])
+    It shares everything else with the original. A convolution and its batch norm have
+    to be neighbours among a module's children, as in torchvision's ResNets.
     """
-    stem, blocks = [], []
-    for child in trunk.children():
-        (blocks.extend if isinstance(child, nn.Sequential) else stem.append)(child)
-    for part in (nn.Sequential(*stem), *blocks):
+    folded = copy.copy(network)
+    folded._modules = {
+        name: fold_batch_norms(child) for name, child in network.named_children()
+    }
+    for (name, conv), (next_name, norm) in pairwise(network.named_children()):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+            weight, bias = fuse_conv_bn_weights(
+                *(conv.weight, conv.bias, norm.running_mean, norm.running_var),
+                *(norm.eps, norm.weight, norm.bias),
+            )
+            getattr(folded, name)._parameters = {"weight": weight, "bias": bias}
+            setattr(folded, next_name, nn.Identity())
+    return folded
+
+
+def checkpointed_forward(trunk: nn.Module, feats: Tensor) -> Tensor:
+    """A ResNet trunk's training pass that keeps only the outputs of convolutions.
+
+    Batch norms, ReLUs and max pooling are recomputed in the backward pass, block by
+    block, which saves a third of the memory at almost no cost in time. There is one
+    backward pass for each forward pass; ``retain_graph`` and second derivatives are for
+    evaluation mode. Processes that share statistics share them again then, all in the
+    same order.
+    """
+    children = [*trunk.children()]
+    stem = [child for child in children if not isinstance(child, nn.Sequential)]
+    stages = [child for child in children if isinstance(child, nn.Sequential)]
+    for part in (nn.Sequential(*stem), *chain(*stages)):
         feats = checkpoint(
             part,
             feats,
@@ -192,122 +237,39 @@ def forward_lightly(trunk, feats):
     return feats
 
 
-def _keep_convolutions(part):
-    """The contexts of the forward pass of a part, and of its second one."""
-    first, second = create_selective_checkpoint_contexts(
+def _keep_convolutions(part: nn.Module) -> tuple[Any, Any]:
+    """Contexts of a part's forward pass and of its recomputation."""
+    forward, recomputation = create_selective_checkpoint_contexts(
         [torch.ops.aten.convolution.default]
     )
-    return first, _FrozenStatistics(part, second)
+    return forward, _frozen_statistics(part, recomputation)
 
 
-class _FrozenStatistics:
-    """Does not count the second forward pass in running statistics."""
-
-    def __init__(self, part, context):
-        self.context = context
-        self.norms = [norm for norm in part.modules() if isinstance(norm, _BatchNorm)]
-
-    def __enter__(self):
-        self.before = [
-            (norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms
-        ]
-        for norm in self.norms:
-            norm.momentum = 0.0
-        self.context.__enter__()
-
-    def __exit__(self, *error):
-        self.context.__exit__(*error)
-        for norm, (momentum, n_batches) in zip(self.norms, self.before, strict=True):
+@contextmanager
+def _frozen_statistics(
+    part: nn.Module, context: AbstractContextManager
+) -> Iterator[None]:
+    """A context in which batch norms leave their running statistics as they are."""
+    norms = [norm for norm in part.modules() if isinstance(norm, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        with context:
+            yield
+    finally:
+        for norm, (momentum, n_batches) in zip(norms, before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(n_batches)
 
 
-def can_be_folded(trunk):
-    """Whether folding would go unnoticed.
-
-    Arguments
-    ---------
-    trunk : torch.nn.Module
-        A network.
-
-    Returns
-    -------
-    bool
-        Whether all of it is in evaluation and no hook looks on.
-
-    Example
-    -------
-    >>> can_be_folded(nn.BatchNorm2d(8)), can_be_folded(nn.BatchNorm2d(8).eval())
-    (False, True)
-    """
-    return not any(
-        module.training or module._forward_hooks or module._forward_pre_hooks
-        for module in trunk.modules()
-    )
-
-
-def fold_batch_norms(trunk):
-    """A copy of a network whose batch norms are part of the convolutions before them.
-
-    Arguments
-    ---------
-    trunk : torch.nn.Module
-        A network in evaluation mode; a convolution and its batch norm are neighbours
-        among a module's children, as in torchvision's ResNets.
-
-    Returns
-    -------
-    torch.nn.Module
-        The copy, which cannot be trained.
-
-    Example
-    -------
-    >>> block = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)).eval()
-    >>> fold_batch_norms(block)[1]
-    Identity()
-    """
-    folded = copy.deepcopy(trunk).requires_grad_(False)
-    for parent in list(folded.modules()):
-        for (name, module), (next_name, norm) in pairwise([*parent.named_children()]):
-            if isinstance(module, nn.Conv2d) and isinstance(norm, _BatchNorm):
-                setattr(parent, name, fuse_conv_bn_eval(module, norm))
-                setattr(parent, next_name, nn.Identity())
-    return folded.to(memory_format=torch.channels_last)
-
-
-def trunk_weights(arch, weights):
-    """Weights of a ResNet, from torchvision or from a file.
-
-    Arguments
-    ---------
-    arch : str
-        A ResNet of torchvision by its name.
-    weights : str or pathlib.Path
-        "imagenet" or the path of a file.
-
-    Returns
-    -------
-    dict
-        torchvision's state dict.
-
-    Raises
-    ------
-    WeightsError
-        If they cannot be downloaded or the file cannot be read.
-
-    Example
-    -------
-    >>> trunk_weights("resnet18", "nowhere.pth")
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.WeightsError: nowhere.pth: no such file of ResNet weights; \
-expected "imagenet" or a file that torch.save wrote
-    """
+def trunk_weights(arch: str, weights: str | PathLike) -> dict[str, Tensor]:
+    """torchvision's state dict of a ResNet: "imagenet", or from a file."""
     if weights == "imagenet":
         source = torchvision.models.get_model_weights(arch).DEFAULT
         try:
             return source.get_state_dict(progress=True, check_hash=True)
-        except (URLError, OSError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f"the ImageNet weights of {arch} could not be downloaded from "
                 f"{source.url} ({error}). Download that file elsewhere and give its "
@@ -317,49 +279,16 @@ expected "imagenet" or a file that torch.save wrote
     if not Path(weights).is_file():
         raise WeightsError(
             f"{weights}: no such file of ResNet weights; expected "
-            '"imagenet" or a file that torch.save wrote'
+            '"imagenet" or the path of a .pth or .safetensors file'
         )
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes provoke
-        # Its text is not quoted: it advises to run whatever the file holds.
-        raise WeightsError(
-            f"{weights}: not a file of weights; expected a dict of tensors by name, "
-            "as torch.save(resnet.state_dict(), file) writes it"
-        ) from error
-    if not isinstance(state, dict):
-        raise WeightsError(
-            f"{weights}: expected a dict of tensors by name; got a "
-            f"{type(state).__name__}"
-        )
-    return state
+    return load_weights(weights)
 
 
-def load_trunk(trunk, state, source):
-    """Loads torchvision's weights into the trunk, without their ``fc``.
-
-    Arguments
-    ---------
-    trunk : torch.nn.Module
-        The ResNet without its last layers.
-    state : dict
-        torchvision's state dict.
-    source : str
-        Where it came from, for the error.
-
-    Raises
-    ------
-    WeightsError
-        If names or shapes differ.
-
-    Example
-    -------
-    >>> trunk = ResNetEmbedding().trunk
-    >>> load_trunk(trunk, trunk.state_dict(), "itself")
-    """
+def load_trunk(trunk: nn.Module, state: dict, source: str | PathLike) -> None:
+    """Loads torchvision's weights into the trunk, without their ``fc``."""
     state = {name: value for name, value in state.items() if str(name)[:3] != "fc."}
     expected = trunk.state_dict()
-    # Old files lack the counters of the batch norms, which nothing depends on.
+    # Old files lack the batch norms' counters, which nothing depends on.
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
     missing = expected.keys() - state.keys() - counters
     unknown = state.keys() - expected.keys()
@@ -377,8 +306,8 @@ def load_trunk(trunk, state, source):
     trunk.load_state_dict(state, strict=False)
 
 
-def _some(names, at_most=3):
-    """The first few names, and how many more there are."""
+def _some(names: set[str], at_most: int = 3) -> str:
+    """The first few names, and the number of the others."""
     listed = ", ".join(sorted(map(str, names))[:at_most]) or "none"
     more = len(names) - at_most
     return f"{listed} and {more} more" if more > 0 else listed

@@ -1,17 +1,18 @@
 """FrameNetwork: the original SincNet, on short frames of a clip."""
 
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.frontend import normalize_clips, scale_to_unit_variance
 
-POOL = 3  # samples that each max pooling makes one of
+POOL = 3  # samples per max pooling window
 SLOPE = 0.2  # of the leaky ReLUs, below zero
-FRAMES_AT_A_TIME = 64  # in evaluation: more want fresh memory each time
+FRAMES_AT_A_TIME = 64  # in evaluation: more need fresh memory each time
 
 
 class FrameNetwork(nn.Module):
@@ -23,33 +24,10 @@ class FrameNetwork(nn.Module):
     fully-connected layers with batch norm and leaky ReLU; a linear layer. The layer
     norm of the input is that of each frame, without affine.
 
-    In training, a clip's log-posteriors are the mean of those of some random frames,
-    so that their loss is SincNet's, the mean over the frames. In evaluation they are
-    the logarithm of the mean posterior of all frames.
-
-    Arguments
-    ---------
-    n_genres : int
-        Number of genres.
-    n_filters : int
-        Filters of the bank, K.
-    kernel_size : int
-        Taps of each filter, L (odd).
-    sample_rate : int
-        Sample rate of the waveform, in Hz.
-    init : str
-        Scale of the initial cut-offs, as in ``SincFilterbank``.
-    frame_samples : int
-        Samples of a frame. 3200 are 200 ms at 16 kHz.
-    frame_hop : int
-        Samples from one frame to the next. 160 are 10 ms at 16 kHz.
-    train_frames : int
-        Frames that are drawn from each clip in training.
-
-    Raises
-    ------
-    ValueError
-        If the frames are too short for the filters and poolings.
+    In training, a clip's log-posteriors are the mean of those of ``train_frames``
+    random frames, so that their loss is SincNet's, the mean over the frames. In
+    evaluation they are the logarithm of the mean posterior of all frames. 3200 samples
+    are 200 ms at 16 kHz; frames start every 160, or 10 ms.
 
     Example
     -------
@@ -60,14 +38,14 @@ class FrameNetwork(nn.Module):
 
     def __init__(
         self,
-        n_genres=10,
-        n_filters=80,
-        kernel_size=251,
-        sample_rate=16000,
-        init="mel",
-        frame_samples=3200,
-        frame_hop=160,
-        train_frames=16,
+        n_genres: int = 10,
+        n_filters: int = 80,
+        kernel_size: int = 251,
+        sample_rate: int = 16000,
+        init: str = "mel",
+        frame_samples: int = 3200,
+        frame_hop: int = 160,
+        train_frames: int = 16,
     ):
         super().__init__()
         self.embedding_size = n_genres
@@ -81,10 +59,10 @@ class FrameNetwork(nn.Module):
         if lengths[-1] < 1:
             raise ValueError(
                 f"frames of {frame_samples} samples are too short for filters of "
-                f"{kernel_size} taps and the poolings behind them"
+                f"{kernel_size} taps and the poolings that follow"
             )
         self.frame_norm = nn.LayerNorm([n_filters, lengths[0]])
-        layers = [nn.LeakyReLU(SLOPE)]
+        layers: list[nn.Module] = [nn.LeakyReLU(SLOPE)]
         for channels, length in zip((n_filters, 60), lengths[1:], strict=True):
             layers += [
                 nn.Conv1d(channels, 60, 5),
@@ -101,25 +79,11 @@ class FrameNetwork(nn.Module):
             ]
         self.layers = nn.Sequential(*layers, nn.Linear(2048, n_genres))
 
-    def forward(self, wavs, wav_lens=None):
-        """Log-posteriors of a batch of clips.
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Log-posteriors [batch, 1, n_genres] of clips [batch, time] on any scale.
 
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, time]
-            Clips at ``sample_rate``, on any scale.
-        wav_lens : torch.Tensor [batch], optional
-            Relative lengths, as SpeechBrain passes them. Clips are whole: not used.
-
-        Returns
-        -------
-        torch.Tensor [batch, 1, n_genres]
-            Log-posteriors, in float32 at least, also under autocast.
-
-        Raises
-        ------
-        ValueError
-            If the clips are shorter than a frame.
+        In at least float32, also under autocast. Clips are whole, so the relative
+        lengths that SpeechBrain passes are not used.
         """
         if wavs.shape[1] < self.frame_samples:
             raise ValueError(
@@ -131,56 +95,26 @@ class FrameNetwork(nn.Module):
             maps = self.frame_maps(frames.flatten(0, 1))
             return self._log_posteriors(maps, len(wavs)).mean(1, keepdim=True)
         clips = [
-            torch.cat(
-                [self._log_posteriors(maps, 1) for maps in self.clip_maps(wav)], 1
-            )
+            torch.cat([self._log_posteriors(m, 1) for m in self.clip_maps(wav)], 1)
             for wav in wavs
         ]
         frames = torch.cat(clips)
         return frames.logsumexp(1, keepdim=True) - math.log(frames.shape[1])
 
-    def frame_maps(self, frames):
-        """Filtered and pooled frames: the definition.
+    def frame_maps(self, frames: Tensor) -> Tensor:
+        """Filtered and pooled frames [frames, n_filters, time]: the definition.
 
-        Arguments
-        ---------
-        frames : torch.Tensor [frames, frame_samples]
-            Frames.
-
-        Returns
-        -------
-        torch.Tensor [frames, n_filters, time]
-            Maxima of three samples of each filter's output, in the parameters'
-            type, also under autocast.
+        Maxima of three samples of each filter's output, in the parameters' type.
         """
         with torch.autocast(frames.device.type, enabled=False):
             frames = normalize_clips(frames).to(self.bank.low_hz_.dtype)
             return F.max_pool1d(self._filter(frames), POOL)
 
-    def clip_maps(self, wav):
-        """The maps of all frames of a clip, which is filtered once.
+    def clip_maps(self, wav: Tensor) -> Iterator[Tensor]:
+        """Maps of all frames of a clip [time], which is filtered once; in pieces.
 
         A frame's layer norm subtracts m and multiplies by s, so a filter g of sum c
-        gives s · (x ⋆ g − m · c), of which the maxima are taken.
-
-        Arguments
-        ---------
-        wav : torch.Tensor [time]
-            A clip.
-
-        Yields
-        ------
-        torch.Tensor [frames, n_filters, time]
-            What ``frame_maps`` gives of the clip's next frames.
-
-        Example
-        -------
-        >>> network = FrameNetwork(n_filters=8)
-        >>> wav = torch.randn(8000)
-        >>> maps = torch.cat(list(network.clip_maps(wav)))
-        >>> frames = wav.unfold(0, 3200, 160)
-        >>> torch.allclose(maps, network.frame_maps(frames), atol=1e-5)
-        True
+        gives s · (x ⋆ g − m · c), whose maxima are taken.
         """
         with torch.autocast(wav.device.type, enabled=False):
             wav = wav.to(self.bank.low_hz_.dtype)
@@ -192,25 +126,25 @@ class FrameNetwork(nn.Module):
             maxima = F.max_pool1d(self._filter(wav[None]), POOL, stride=1)[0]
             n_maxima = (self.frame_samples - self.bank.kernel_size + 1) // POOL
             span = POOL * (n_maxima - 1) + 1
-            # Behind the last frame there may be maxima for one more, but no samples.
+            # After the last frame there may be maxima for one more, but no samples.
             maxima = maxima.unfold(1, span, self.frame_hop)[:, : len(frames), ::POOL]
             maxima = maxima.transpose(0, 1)
         pieces = (part.split(FRAMES_AT_A_TIME) for part in (maxima, offsets, scales))
         for some, offset, scale in zip(*pieces, strict=True):
             yield (some - offset) * scale
 
-    def _filter(self, wavs):
+    def _filter(self, wavs: Tensor) -> Tensor:
         """The filters' outputs [batch, n_filters, time], without padding."""
         return F.conv1d(wavs[:, None], self.bank.filters()[:, None])
 
-    def _random_frames(self, wavs):
-        """Some frames of each clip [batch, train_frames, frame_samples]."""
+    def _random_frames(self, wavs: Tensor) -> Tensor:
+        """Random frames [batch, train_frames, frame_samples] of each clip."""
         frames = wavs.unfold(1, self.frame_samples, self.frame_hop)
         size = (len(wavs), self.train_frames)
         drawn = torch.randint(frames.shape[1], size, device=wavs.device)
         return frames.gather(1, drawn[:, :, None].expand(-1, -1, self.frame_samples))
 
-    def _log_posteriors(self, maps, n_clips):
+    def _log_posteriors(self, maps: Tensor, n_clips: int) -> Tensor:
         """Log-posteriors [clips, frames, n_genres] of the frames of some clips."""
         scores = self.layers(self.frame_norm(maps))
         dtype = torch.promote_types(scores.dtype, torch.float32)

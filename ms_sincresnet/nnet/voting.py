@@ -1,9 +1,10 @@
 """Log-posteriors of a song's clips to one decision."""
 
 import torch
+from torch import Tensor
 
 
-def vote(log_posteriors, method="majority"):
+def vote(log_posteriors: Tensor, method: str = "majority") -> tuple[int, Tensor]:
     """One genre for all clips of a song.
 
     The paper's section 2: "the classification results of all music clips will be
@@ -11,24 +12,21 @@ def vote(log_posteriors, method="majority"):
 
     Arguments
     ---------
-    log_posteriors : torch.Tensor [clips, genres]
-        Log-posteriors of the clips.
-    method : str
-        "majority": each clip votes for its most likely genre; of genres with equally
-        many votes, the one with the larger sum of posteriors wins. "mean": the mean of
-        the clips' posteriors.
+    log_posteriors
+        Log-posteriors [clips, genres] of the clips.
+    method
+        "majority": each clip votes for its most likely genre; a tie goes to the larger
+        sum of posteriors. "mean": the mean of the clips' posteriors.
 
     Returns
     -------
-    index : int
-        The genre voted for.
-    shares : torch.Tensor [genres]
-        Shares of the votes, or mean posteriors; their sum is 1.
+    The winning genre's index, and shares [genres] of the votes, or mean posteriors;
+    they sum to 1.
 
     Raises
     ------
     ValueError
-        If ``method`` is unknown, or there is no clip to vote.
+        If ``method`` is unknown, or there are no clips.
 
     Example
     -------
@@ -42,11 +40,16 @@ def vote(log_posteriors, method="majority"):
         raise ValueError(f"method must be one of {', '.join(VOTES)}; got {method!r}")
     if len(log_posteriors) == 0:
         raise ValueError("there is no clip to vote")
-    shares, ranking = VOTES[method](log_posteriors.double().exp())
-    return int(ranking.argmax()), shares.to(log_posteriors.dtype)
+    shares, ranking = VOTES[method](_posteriors(log_posteriors))
+    return int(ranking.argmax()), shares.to(log_posteriors)
 
 
-def _majority(posteriors):
+def _posteriors(log_posteriors: Tensor) -> Tensor:
+    """Posteriors in float64, on the CPU, since not every device has it."""
+    return log_posteriors.cpu().double().exp()
+
+
+def _majority(posteriors: Tensor) -> tuple[Tensor, Tensor]:
     """Vote shares, and a ranking in which less than one vote breaks ties."""
     votes = torch.zeros_like(posteriors).scatter_(1, posteriors.argmax(1)[:, None], 1.0)
     votes, total = votes.sum(0), posteriors.sum(0)
@@ -54,8 +57,8 @@ def _majority(posteriors):
     return votes / len(posteriors), votes + total / (2 * total.sum())
 
 
-def _mean(posteriors):
-    """Mean posteriors, which rank the genres themselves."""
+def _mean(posteriors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean posteriors, which also rank the genres."""
     mean = posteriors.mean(0)
     return mean, mean
 
@@ -63,41 +66,24 @@ def _mean(posteriors):
 VOTES = {"majority": _majority, "mean": _mean}
 
 
-def song_log_posteriors(log_posteriors, method="majority", weight_of_mean=0.01):
-    """The vote of a song's clips as log-posteriors of the song.
+def song_log_posteriors(
+    log_posteriors: Tensor, method: str = "majority", weight_of_mean: float = 0.01
+) -> Tensor:
+    """A song's log-posteriors [genres]; their largest is the genre that ``vote`` names.
 
-    Vote shares are 0 where no clip votes and equal where genres tie; a little of the
-    mean posterior keeps every logarithm finite and orders ties as ``vote`` does.
-
-    Arguments
-    ---------
-    log_posteriors : torch.Tensor [clips, genres]
-        Log-posteriors of the clips. Without a clip, all genres are as likely.
-    method : str
-        As in ``vote``.
-    weight_of_mean : float
-        Weight of the mean posterior in the song's posterior. It is brought under one
-        clip's vote, so that it never overrules one.
-
-    Returns
-    -------
-    torch.Tensor [genres]
-        Log-posteriors of the song; the largest is the genre that ``vote`` names.
-
-    Example
-    -------
-    >>> clips = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]).log()
-    >>> song_log_posteriors(clips).argmax().item()
-    1
+    Vote shares are 0 for a genre without votes and equal in a tie; a little of the mean
+    posterior keeps every logarithm finite and orders ties as ``vote`` does. Its weight
+    is kept below one clip's vote, so that it never overrules one. Without clips, all
+    genres are equally likely.
     """
     if len(log_posteriors) == 0:
         return log_posteriors.new_zeros(log_posteriors.shape[1]).log_softmax(0)
     index, shares = vote(log_posteriors, method)
-    mean = log_posteriors.double().exp().mean(0)
+    mean = _posteriors(log_posteriors).mean(0)
     weight = min(weight_of_mean, 0.5 / len(log_posteriors))
-    song = (1 - weight) * shares + weight * mean
+    song = (1 - weight) * shares.cpu() + weight * mean
     song = song.clamp_min(torch.finfo(log_posteriors.dtype).tiny).log()
-    song = song.log_softmax(0).to(log_posteriors.dtype)
+    song = song.log_softmax(0).to(log_posteriors)
     if song.argmax() != index:  # a tie closer than rounding can show
         song[index] = song.max().nextafter(song.new_tensor(torch.inf))
     return song
