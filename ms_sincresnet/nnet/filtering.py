@@ -28,6 +28,12 @@ from ms_sincresnet.nnet.sync_batch_norm import (
 
 BACKENDS = ("auto", "reference", "fft", "simd", "tensor_cores")
 OPERATORS = {"fft": fft, "simd": simd, "tensor_cores": tensor_cores}
+NEEDS = {
+    "fft": "float32 or float64",
+    "simd": f"float32 on the CPU, kernels of at most {simd.FFT_SIZE // 2} taps and an "
+    "installation that found a C compiler",
+    "tensor_cores": "float32 on an NVIDIA GPU",
+}
 
 
 def filtered_maps(
@@ -131,22 +137,15 @@ def _check_backend(
             f"backend={backend!r} needs a BatchNorm1d; got a {type(norm).__name__}, "
             "whose statistics it cannot share. Use backend='auto'"
         )
-    if backend == "simd":
-        suits = simd.suits(wavs, filters)
-        needs = (
-            f"float32 on the CPU, kernels of at most {simd.FFT_SIZE // 2} taps "
-            "and an installation that found a C compiler"
-        )
-    elif backend == "tensor_cores":
-        suits = wavs.device.type != "cpu" and wavs.dtype == torch.float32
-        needs = "float32 on an NVIDIA GPU"
-    else:
-        suits = wavs.dtype in (torch.float32, torch.float64)
-        needs = "float32 or float64"
-    if not suits:
+    suits = {
+        "fft": wavs.dtype in (torch.float32, torch.float64),
+        "simd": simd.suits(wavs, filters),
+        "tensor_cores": wavs.device.type != "cpu" and wavs.dtype == torch.float32,
+    }
+    if not suits[backend]:
         loops = "" if simd.LIBRARY else ", and no compiled loops"
         raise ValueError(
-            f"backend={backend!r} needs {needs}; got {wavs.dtype} on "
+            f"backend={backend!r} needs {NEEDS[backend]}; got {wavs.dtype} on "
             f"{wavs.device.type}, {filters.shape[1]} taps{loops}. Use backend='auto'"
         )
 

@@ -166,7 +166,7 @@ class ResNetEmbedding(nn.Module):
         self.pooling = SpatialPyramidPooling(POOLING_LEVELS[pooling])
         self.embedding_size = self.pooling.output_size(channels)
         if weights is not None:
-            load_trunk(self.trunk, trunk_weights(arch, weights), weights)
+            load_trunk(self.trunk, arch, weights)
 
     def forward(self, feats: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Embeddings [batch, 1, embedding_size] of maps [batch, 3, n_filters, frames].
@@ -263,12 +263,12 @@ def _frozen_statistics(
             norm.num_batches_tracked.copy_(n_batches)
 
 
-def trunk_weights(arch: str, weights: str | PathLike) -> dict[str, Tensor]:
-    """torchvision's state dict of a ResNet: "imagenet", or from a file."""
+def load_trunk(trunk: nn.Module, arch: str, weights: str | PathLike) -> None:
+    """Loads torchvision's weights, "imagenet" or a file, without their ``fc``."""
     if weights == "imagenet":
         source = torchvision.models.get_model_weights(arch).DEFAULT
         try:
-            return source.get_state_dict(progress=True, check_hash=True)
+            state = source.get_state_dict(progress=True, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f"the ImageNet weights of {arch} could not be downloaded from "
@@ -276,16 +276,13 @@ def trunk_weights(arch: str, weights: str | PathLike) -> dict[str, Tensor]:
                 "path (--resnet_weights=FILE), or train from random weights "
                 "(--resnet_weights=null)."
             ) from error
-    if not Path(weights).is_file():
+    elif Path(weights).is_file():
+        state = load_weights(weights)
+    else:
         raise WeightsError(
             f"{weights}: no such file of ResNet weights; expected "
             '"imagenet" or the path of a .pth or .safetensors file'
         )
-    return load_weights(weights)
-
-
-def load_trunk(trunk: nn.Module, state: dict, source: str | PathLike) -> None:
-    """Loads torchvision's weights into the trunk, without their ``fc``."""
     state = {name: value for name, value in state.items() if str(name)[:3] != "fc."}
     expected = trunk.state_dict()
     # Old files lack the batch norms' counters, which nothing depends on.
@@ -294,13 +291,13 @@ def load_trunk(trunk: nn.Module, state: dict, source: str | PathLike) -> None:
     unknown = state.keys() - expected.keys()
     if missing or unknown:
         raise WeightsError(
-            f"{source}: not the weights of this ResNet; missing: "
+            f"{weights}: not the weights of this ResNet; missing: "
             f"{_some(missing)}; unknown: {_some(unknown)}"
         )
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise WeightsError(
-                f"{source}: {name} has shape {list(value.shape)}, expected "
+                f"{weights}: {name} has shape {list(value.shape)}, expected "
                 f"{list(expected[name].shape)}: weights of another ResNet"
             )
     trunk.load_state_dict(state, strict=False)

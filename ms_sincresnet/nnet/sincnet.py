@@ -94,11 +94,8 @@ class FrameNetwork(nn.Module):
             frames = self._random_frames(wavs)
             maps = self.frame_maps(frames.flatten(0, 1))
             return self._log_posteriors(maps, len(wavs)).mean(1, keepdim=True)
-        clips = [
-            torch.cat([self._log_posteriors(m, 1) for m in self.clip_maps(wav)], 1)
-            for wav in wavs
-        ]
-        frames = torch.cat(clips)
+        clips = ([self._log_posteriors(m, 1) for m in self.clip_maps(w)] for w in wavs)
+        frames = torch.cat([torch.cat(clip, dim=1) for clip in clips])
         return frames.logsumexp(1, keepdim=True) - math.log(frames.shape[1])
 
     def frame_maps(self, frames: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ trains as if one process saw all clips. Gradients are those of the sum of the pr
 losses; each process gets the gradient for its own part.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -118,17 +120,17 @@ def share_statistics(module: nn.Module) -> None:
     """
     for parent in [*module.modules()]:
         for name, norm in [*parent.named_children()]:
-            if type(norm) is nn.BatchNorm1d:
-                setattr(parent, name, _shared(norm, SharedBatchNorm1d))
-            elif type(norm) is nn.BatchNorm2d and norm.weight.device.type == "cpu":
-                setattr(parent, name, _shared(norm, SharedBatchNorm2d))
-            elif type(norm) is nn.BatchNorm2d:
-                shared = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
-                setattr(parent, name, shared)
+            if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d):
+                setattr(parent, name, _shared(norm))
 
 
-def _shared(norm: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
-    """A batch norm of another class with the same parameters and buffers."""
+def _shared(norm: nn.Module) -> nn.Module:
+    """A batch norm that shares statistics, with the same parameters and buffers."""
+    kind: Any = SharedBatchNorm1d
+    if isinstance(norm, nn.BatchNorm2d):
+        if norm.weight.device.type != "cpu":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        kind = SharedBatchNorm2d
     shared = kind(norm.num_features, norm.eps, norm.momentum)
     shared._parameters, shared._buffers = norm._parameters, norm._buffers
     return shared.train(norm.training)
