@@ -1,7 +1,7 @@
 """The pipeline as a PyTorch user would write it, and with the convolutions of peers.
 
-All have the filters, batch norms and weights of a system of ours; asteroid-filterbanks'
-filters alone are its own.
+All have the filters, batch norms and weights of a model of ours, except
+asteroid-filterbanks, which has filters of its own.
 """
 
 import copy
@@ -10,33 +10,27 @@ from importlib.util import find_spec
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ms_sincresnet import MSSincNet, MSSincResNet, SincFilterbank
 
 
 class TorchConv(nn.Module):
-    """A filterbank applied by PyTorch's ``conv1d``.
+    """Filters clips [batch, 1, time] by PyTorch's ``conv1d``."""
 
-    Arguments
-    ---------
-    bank : SincFilterbank
-        The filterbank.
-    """
-
-    def __init__(self, bank):
+    def __init__(self, bank: SincFilterbank):
         super().__init__()
         self.bank = copy.deepcopy(bank)
 
-    def forward(self, wavs):
-        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         return F.conv1d(wavs, self.bank.filters()[:, None], padding="same")
 
 
 class JuliusConv(TorchConv):
     """The same by julius' ``fft_conv1d``, which works in blocks."""
 
-    def forward(self, wavs):
-        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         from julius import fft_conv1d
 
         filters = self.bank.filters()[:, None]
@@ -44,10 +38,9 @@ class JuliusConv(TorchConv):
 
 
 class TorchaudioConv(TorchConv):
-    """The same by torchaudio's ``fftconvolve``, one transform a clip."""
+    """The same by torchaudio's ``fftconvolve``, one transform per clip."""
 
-    def forward(self, wavs):
-        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         from torchaudio.functional import fftconvolve
 
         # A convolution, not a correlation; the filters are symmetric.
@@ -55,15 +48,9 @@ class TorchaudioConv(TorchConv):
 
 
 class SpeechBrainConv(nn.Module):
-    """SpeechBrain's ``SincConv`` with the same cut-offs, zeros beyond the edges.
+    """The same by SpeechBrain's ``SincConv``, with zeros beyond the edges."""
 
-    Arguments
-    ---------
-    bank : SincFilterbank
-        The filterbank whose sizes and parameters it gets.
-    """
-
-    def __init__(self, bank):
+    def __init__(self, bank: SincFilterbank):
         super().__init__()
         from speechbrain.nnet.CNN import SincConv
 
@@ -78,21 +65,14 @@ class SpeechBrainConv(nn.Module):
         )
         self.conv.load_state_dict(bank.state_dict())
 
-    def forward(self, wavs):
-        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         return self.conv(wavs[:, 0]).mT
 
 
 class AsteroidConv(nn.Module):
-    """asteroid-filterbanks' ``ParamSincFB``: half as many bands, each even and odd.
+    """asteroid-filterbanks' ``ParamSincFB``: half as many bands, each even and odd."""
 
-    Arguments
-    ---------
-    bank : SincFilterbank
-        The filterbank whose sizes it gets; an even number of filters.
-    """
-
-    def __init__(self, bank):
+    def __init__(self, bank: SincFilterbank):
         super().__init__()
         from asteroid_filterbanks import Encoder, ParamSincFB
 
@@ -106,8 +86,7 @@ class AsteroidConv(nn.Module):
         )
         self.encoder = Encoder(filterbank, padding=bank.kernel_size // 2)
 
-    def forward(self, wavs):
-        """Filters clips [batch, 1, time] → [batch, n_filters, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         return self.encoder(wavs)
 
 
@@ -119,46 +98,26 @@ CONVOLUTIONS = {
     "torchaudio's fftconvolve": TorchaudioConv,
 }
 
-_PACKAGES = {AsteroidConv: "asteroid_filterbanks", JuliusConv: "julius"}
+_OPTIONAL = {AsteroidConv: "asteroid_filterbanks", JuliusConv: "julius"}
 
 
-def is_installed(name):
-    """Whether what a convolution needs is installed.
-
-    Arguments
-    ---------
-    name : str
-        One of ``CONVOLUTIONS``.
-
-    Returns
-    -------
-    bool
-        Whether it is.
-    """
-    package = _PACKAGES.get(CONVOLUTIONS[name])
+def is_installed(name: str) -> bool:
+    """True if the package that a convolution needs is installed."""
+    package = _OPTIONAL.get(CONVOLUTIONS[name])
     return package is None or find_spec(package) is not None
 
 
 class Frontend(nn.Module):
-    """Layer norm of the clip; then convolution, batch norm, ReLU, pooling, by scale.
+    """The front-end with another convolution: clips [batch, time] to maps."""
 
-    Arguments
-    ---------
-    name : str
-        One of ``CONVOLUTIONS``.
-    like : MSSincNet
-        The front-end of ours whose filters and batch norms it has.
-    """
-
-    def __init__(self, name, like):
+    def __init__(self, name: str, like: MSSincNet):
         super().__init__()
         self.n_frames = like.n_frames
         self.convs = nn.ModuleList(CONVOLUTIONS[name](bank) for bank in like.banks)
         self.norms = nn.ModuleList(nn.BatchNorm1d(b.n_filters) for b in like.banks)
         self.norms.load_state_dict(like.norms.state_dict())
 
-    def forward(self, wavs):
-        """Maps [batch, scales, n_filters, n_frames] of clips [batch, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         wavs = F.layer_norm(wavs, wavs.shape[1:], eps=1e-8)[:, None]
         maps = [
             F.adaptive_avg_pool1d(F.relu(norm(conv(wavs))), self.n_frames)
@@ -167,16 +126,10 @@ class Frontend(nn.Module):
         return torch.stack(maps, dim=1)
 
 
-class PlainSystem(nn.Module):
-    """The plain front-end, torchvision's ResNet-18, the SPP and two linear layers.
+class PlainModel(nn.Module):
+    """The plain front-end, torchvision's ResNet-18, the SPP and two linear layers."""
 
-    Arguments
-    ---------
-    like : MSSincResNet
-        The system of ours whose weights it has.
-    """
-
-    def __init__(self, like):
+    def __init__(self, like: MSSincResNet):
         super().__init__()
         self.frontend = Frontend("plain", like.frontend)
         resnet = torchvision.models.resnet18()
@@ -186,6 +139,5 @@ class PlainSystem(nn.Module):
         self.pooling = copy.deepcopy(like.embedding.pooling)
         self.classifier = copy.deepcopy(like.classifier)
 
-    def forward(self, wavs):
-        """Log-posteriors [batch, n_genres] of clips [batch, time]."""
+    def forward(self, wavs: Tensor) -> Tensor:
         return self.classifier(self.pooling(self.trunk(self.frontend(wavs))))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measures the library against the plain pipeline and against peers.
+"""Measures the library beside the plain pipeline and peers, and writes RESULTS.md.
 
     python benchmarks/run.py
 
-All subjects of a table are timed in one process, in turn, and compared round by round.
+All rows of a table are timed in one process, in turn, and compared round by round.
 Machines are noisy: trust the ratios, and those as far as their range. Peak memory is
-what the first step adds, in a process of its own. All of it takes a quarter of an hour.
+what the first step adds to a fresh process. Everything together takes a quarter of an
+hour.
 """
 
 import argparse
@@ -14,62 +15,42 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import report
 import steps
 import torch
-from measure import compare, run_alone, time_in_turn
+from measure import (
+    Builder,
+    compare,
+    comparison,
+    machine,
+    mebibytes,
+    run_alone,
+    table,
+    time_in_turn,
+)
 from peers import CONVOLUTIONS, is_installed
 
 from ms_sincresnet.data.dataset import CACHES
-from ms_sincresnet.training.hparams import plain_hparams
 
-HERE = Path(__file__).parent
-RECIPE = HERE.parent / "recipes/GTZAN/hparams/ms_sincresnet.yaml"
-PROFILED_ROWS = 30
-
-QUICK = steps.Sizes(
-    n_filters=8,
-    kernel_sizes=(11, 21, 31),
-    n_frames=64,
-    clip_samples=4800,
-    hop_samples=2400,
-    few_clips=2,
-    batch_size=4,
-    gpu_batch_size=4,
-    gpu_larger_batch_sizes=(8,),
-    song_s=(1, 2, 4),
-    n_songs=2,
-    n_tracks=10,
-    epoch_clips=40,
+METHOD = (
+    "All rows of a table are timed in one process, in turn. Times are medians; speeds "
+    "are medians of the ratios of each round, with the range of these. Peak memory is "
+    "what the first step adds to a fresh process; on a GPU, all that is allocated. "
+    "*Plain* is the pipeline as a PyTorch user would write it, in fp32 unless stated "
+    "otherwise; *ours* is the library with its defaults."
 )
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PROFILED_ROWS = 30
 
 
 class Suite:
-    """The benchmarks; a section is measured by a method, which returns it as Markdown.
+    """The benchmarks; each section is a method, which returns it as Markdown."""
 
-    Arguments
-    ---------
-    sizes : steps.Sizes
-        The sizes.
-    n_runs : int
-        Rounds that count.
-
-    Attributes
-    ----------
-    figures : dict
-        What was measured so far of ``report.TARGETS``, by its keys.
-    clips_per_s : float or None
-        How fast training is, in clips a second, once that is measured.
-    """
-
-    def __init__(self, sizes, n_runs):
+    def __init__(self, sizes: steps.Sizes, n_runs: int):
         self.sizes = sizes
         self.n_runs = n_runs
-        self.figures = {}
-        self.clips_per_s = None
 
-    def frontend(self):
-        """The front-end alone: plain, the peers, ours."""
+    def frontend(self) -> str:
+        """The front-end alone: plain, peers, ours."""
         n_clips = self.sizes.few_clips
         text = []
         for mode, passes in [
@@ -82,190 +63,94 @@ class Suite:
                 else None
                 for name in [*CONVOLUTIONS, "ours"]
             }
-            measured = compare(builders, self.n_runs)
-            self.figures[f"frontend_{mode}"] = measured["ours"].speed
             text.append(f"## Front-end, {mode}: {passes}, batch of {n_clips} clips")
-            text.append(report.comparison(measured, n_clips))
+            text.append(comparison(compare(builders, self.n_runs), n_clips))
         return "\n\n".join(text)
 
-    def training(self):
-        """A training step: plain, ours, ours with a ResNet in bf16."""
+    def training(self) -> str:
+        """A training step: plain, ours, ours with the ResNet in bf16."""
         n_clips = self.sizes.batch_size
-        measured = compare(
-            {
-                "plain": self._training_step("plain", "fp32", n_clips),
-                "ours": self._training_step("MSSincResNet", "fp32", n_clips),
-                "ours, bf16": self._training_step("MSSincResNet", "bf16", n_clips),
-            },
-            self.n_runs,
-        )
-        plain, ours, ours_bf16 = measured.values()
-        self.figures["step"] = ours.speed
-        self.figures["step_memory"] = plain.peak_bytes / ours.peak_bytes
-        self.figures["step_bf16"] = ours_bf16.speed
-        fastest = min(np.median(ours.seconds), np.median(ours_bf16.seconds))
-        self.clips_per_s = n_clips / fastest
-        return (
-            f"## Training step, batch of {n_clips} clips\n\n"
-            f"{report.comparison(measured, n_clips)}"
-        )
+        builders = {
+            "plain": self._training_step("plain", "fp32", n_clips),
+            "ours": self._training_step("MSSincResNet", "fp32", n_clips),
+            "ours, bf16": self._training_step("MSSincResNet", "bf16", n_clips),
+        }
+        measured = compare(builders, self.n_runs)
+        title = f"## Training step, batch of {n_clips} clips"
+        return f"{title}\n\n{comparison(measured, n_clips)}"
 
-    def song(self):
-        """A song, file to voted genre: plain, ours, ours with a ResNet in bf16."""
-        seconds = self.sizes.song_s[0]
-        n_clips = self.sizes.n_clips(seconds)
-        with TemporaryDirectory() as folder:
-            model, song = f"{folder}/model", f"{folder}/song.wav"
-            steps.write_model_folder(model, self.sizes)
-            steps.write_song(song, seconds)
-            measured = compare(
-                {
-                    "plain": partial(steps.plain_song_step, song, self.sizes),
-                    "ours": partial(steps.song_step, song, model, "fp32"),
-                    "ours, bf16": partial(steps.song_step, song, model, "bf16"),
-                },
-                self.n_runs,
-            )
-        self.figures["song"] = measured["ours"].speed
-        self.figures["song_bf16"] = measured["ours, bf16"].speed
-        return (
-            f"## Song of {seconds} s, {n_clips} clips: file to voted genre\n\n"
-            f"{report.comparison(measured, n_clips)}"
-        )
+    def song(self) -> str:
+        """A song, file to voted genre: plain, ours, ours with the ResNet in bf16."""
+        return self._songs(1, "Song of {} s, file to voted genre")
 
-    def songs(self):
-        """A folder of songs: plain, one by one; ours, and with a ResNet in bf16."""
-        seconds, n_songs = self.sizes.song_s[0], self.sizes.n_songs
-        with TemporaryDirectory() as folder:
-            model = f"{folder}/model"
-            steps.write_model_folder(model, self.sizes)
-            paths = [f"{folder}/{number}.wav" for number in range(n_songs)]
-            for path in paths:
-                steps.write_song(path, seconds)
-            measured = compare(
-                {
-                    "plain": partial(steps.plain_songs_step, paths, self.sizes),
-                    "ours": partial(steps.songs_step, paths, model, "fp32"),
-                    "ours, bf16": partial(steps.songs_step, paths, model, "bf16"),
-                },
-                self.n_runs,
-            )
-        rates = ", ".join(
-            f"{name}: {60 * n_songs / np.median(subject.seconds):.3g}"
-            for name, subject in measured.items()
-        )
-        return (
-            f"## Folder of {n_songs} songs of {seconds} s: files to voted genres\n\n"
-            f"{report.comparison(measured, n_songs * self.sizes.n_clips(seconds))}\n\n"
-            f"Songs a minute: {rates}."
-        )
+    def songs(self) -> str:
+        """A folder of songs: plain, one by one; ours, ours with the ResNet in bf16."""
+        n_songs = self.sizes.n_songs
+        return self._songs(n_songs, f"Folder of {n_songs} songs of {{}} s")
 
-    def systems(self):
-        """A training step and a song of the systems of Table 1, bf16."""
+    def systems(self) -> str:
+        """A training step and a song by the systems of Table 1, bf16."""
         n_clips, seconds = self.sizes.batch_size, self.sizes.song_s[0]
         names = ("MSSincResNet", "SincResNet", "SincNet", "MelResNet")
         training = {name: self._training_step(name, "bf16", n_clips) for name in names}
         text = [f"## Systems: training step, bf16, batch of {n_clips} clips"]
-        text.append(report.comparison(compare(training, self.n_runs), n_clips))
+        text.append(comparison(compare(training, self.n_runs), n_clips))
         with TemporaryDirectory() as folder:
             song = f"{folder}/song.wav"
             steps.write_song(song, seconds)
-            for name in names:
-                steps.write_model_folder(f"{folder}/{name}", self.sizes, name)
             songs = {
-                name: partial(steps.song_step, song, f"{folder}/{name}", "bf16")
+                name: self._songs_step([song], self._model_folder(folder, name), "bf16")
                 for name in names
             }
             measured = compare(songs, self.n_runs)
         text.append(f"## Systems: song of {seconds} s, bf16, file to voted genre")
-        text.append(report.comparison(measured, self.sizes.n_clips(seconds)))
+        text.append(comparison(measured, self.sizes.n_clips(seconds)))
         return "\n\n".join(text)
 
-    def lengths(self):
+    def lengths(self) -> str:
         """Songs of several lengths, ours: each once, in a process of its own."""
-        measured = {}
+        rows = []
         with TemporaryDirectory() as folder:
-            model, song = f"{folder}/model", f"{folder}/song.wav"
-            steps.write_model_folder(model, self.sizes)
+            model, song = self._model_folder(folder), f"{folder}/song.wav"
             for seconds in self.sizes.song_s:
                 steps.write_song(song, seconds)
-                build = partial(steps.song_step, song, model, "fp32")
-                measured[seconds] = run_alone(build)
-        rows = [
-            [
-                f"{seconds} s",
-                f"{self.sizes.n_clips(seconds)}",
-                f"{alone.seconds:.2f} s",
-                f"{alone.seconds / seconds * 60:.2f} s",
-                report.mebibytes(alone.peak_bytes),
-            ]
-            for seconds, alone in measured.items()
-        ]
-        times = [measured[s].seconds / s for s in self.sizes.song_s[1:]]
-        peaks = [measured[s].peak_bytes for s in self.sizes.song_s[1:]]
-        self.figures["song_time"] = max(times) / min(times)
-        self.figures["song_memory"] = max(peaks) / min(peaks)
-        header = ["song", "clips", "time", "time a minute of music", "peak memory"]
-        return f"## Songs by length, ours\n\n{report.table(header, rows)}"
+                alone = run_alone(self._songs_step([song], model, "fp32"))
+                time, per_minute = alone.seconds, alone.seconds / seconds * 60
+                row = f"{seconds} s", f"{time:.2f} s", f"{per_minute:.2f} s"
+                rows.append([*row, mebibytes(alone.peak_bytes)])
+        header = ["song", "time", "time per minute of music", "peak"]
+        return f"## Songs by length, ours\n\n{table(header, rows)}"
 
-    def loader(self):
-        """The loader of the training part alone, over what training consumes."""
-        recipe = plain_hparams(RECIPE)
+    def loader(self) -> str:
+        """The loader of training clips alone."""
         with TemporaryDirectory() as folder:
             steps.write_cached_tracks(folder, self.sizes)
             epochs = {
-                cache: steps.loader_epoch(folder, cache, recipe, self.sizes)
-                for cache in CACHES
+                cache: steps.loader_epoch(folder, cache, self.sizes) for cache in CACHES
             }
             seconds = time_in_turn(epochs, self.n_runs)
         rows = []
         for cache, values in seconds.items():
             rates = self.sizes.epoch_clips / values
-            over = "not measured"
-            if self.clips_per_s:
-                times = np.median(rates) / self.clips_per_s
-                self.figures[f"loader_{cache}"] = times
-                over = f"{times:.1f} ×"
             spread = f"{rates.min():,.0f} to {rates.max():,.0f}"
-            rows.append([cache, f"{np.median(rates):,.0f}", spread, over])
-        header = ["cache", "clips a second", "range", "over what training consumes"]
-        return f"## Loader alone\n\n{report.table(header, rows)}"
+            rows.append([cache, f"{np.median(rates):,.0f}", spread])
+        rows = table(["cache", "clips per second", "range"], rows)
+        return f"## Loader alone\n\n{rows}"
 
-    def gpu(self):
-        """A training step on a GPU, bf16: plain, ours, ours in large batches."""
+    def gpu(self) -> str:
+        """A training step on a GPU, bf16: plain, ours."""
         n_clips = self.sizes.gpu_batch_size
-        text = [f"## Training step on a GPU, bf16, batch of {n_clips} clips"]
+        title = f"## Training step on a GPU, bf16, batch of {n_clips} clips"
         if not torch.cuda.is_available():
-            return "\n\n".join([*text, "Not measured: no CUDA GPU."])
-        measured = compare(
-            {
-                "plain": self._training_step("plain", "bf16", n_clips, "cuda"),
-                "ours": self._training_step("MSSincResNet", "bf16", n_clips, "cuda"),
-            },
-            self.n_runs,
-        )
-        plain, ours = measured.values()
-        self.figures["gpu_step"] = ours.speed
-        self.figures["gpu_memory"] = plain.peak_bytes / ours.peak_bytes
-        text.append(report.comparison(measured, n_clips))
-        for n_clips in self.sizes.gpu_larger_batch_sizes:
-            build = self._training_step("MSSincResNet", "bf16", n_clips, "cuda")
-            try:
-                (ours,) = compare({"ours": build}, self.n_runs).values()
-            except torch.OutOfMemoryError:
-                text.append(f"A batch of {n_clips} clips does not fit.")
-                continue
-            clips_per_s = n_clips / np.median(ours.seconds)
-            self.figures["gpu_clips"] = clips_per_s
-            text.append(
-                f"Ours, batch of {n_clips} clips: {clips_per_s:,.0f} clips a second, "
-                f"{report.mebibytes(ours.peak_bytes)}."
-            )
-            break
-        return "\n\n".join(text)
+            return f"{title}\n\nNot measured: no CUDA GPU."
+        builders = {
+            "plain": self._training_step("plain", "bf16", n_clips, "cuda"),
+            "ours": self._training_step("MSSincResNet", "bf16", n_clips, "cuda"),
+        }
+        return f"{title}\n\n{comparison(compare(builders, self.n_runs), n_clips)}"
 
-    def profile(self):
-        """What a training step of ours spends its time on, on a GPU if there is one."""
+    def profile(self) -> str:
+        """A profile of our training step, on a GPU if there is one."""
         on_gpu = torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
         n_clips = self.sizes.gpu_batch_size if on_gpu else self.sizes.batch_size
@@ -276,100 +161,88 @@ class Suite:
         operators = profiler.key_averages().table(
             sort_by=f"self_{device}_time_total", row_limit=PROFILED_ROWS
         )
+        title = f"## Profile of our training step, {device}, bf16"
+        return f"{title}, batch of {n_clips} clips\n\n```\n{operators}\n```"
+
+    def _songs(self, n_songs: int, title: str) -> str:
+        """Songs of the first length, files to voted genres."""
+        seconds = self.sizes.song_s[0]
+        n_clips = n_songs * self.sizes.n_clips(seconds)
+        with TemporaryDirectory() as folder:
+            model = self._model_folder(folder)
+            paths = [f"{folder}/{number}.wav" for number in range(n_songs)]
+            for path in paths:
+                steps.write_song(path, seconds)
+            builders = {
+                "plain": partial(steps.plain_songs_step, paths, self.sizes),
+                "ours": self._songs_step(paths, model, "fp32"),
+                "ours, bf16": self._songs_step(paths, model, "bf16"),
+            }
+            measured = compare(builders, self.n_runs)
+        rates = ", ".join(
+            f"{name}: {60 * n_songs / np.median(each.seconds):.3g}"
+            for name, each in measured.items()
+        )
         return (
-            f"## Profile of our training step, {device}, bf16, batch of {n_clips} "
-            f"clips\n\n```\n{operators}\n```"
+            f"## {title.format(seconds)}, {n_clips} clips\n\n"
+            f"{comparison(measured, n_clips)}\n\nSongs per minute: {rates}."
         )
 
-    def _training_step(self, name, precision, batch_size, device="cpu"):
+    def _songs_step(self, paths: list[str], model: str, precision: str) -> Builder:
+        """The builder of ours for songs."""
+        return partial(steps.songs_step, paths, model, precision)
+
+    def _training_step(
+        self, name: str, precision: str, n_clips: int, device: str = "cpu"
+    ) -> Builder:
         """The builder of a training step."""
         return partial(
-            steps.training_step, name, precision, batch_size, self.sizes, device
+            steps.training_step, name, precision, n_clips, self.sizes, device
         )
 
-
-SECTIONS = {
-    "frontend": Suite.frontend,
-    "training": Suite.training,
-    "song": Suite.song,
-    "songs": Suite.songs,
-    "systems": Suite.systems,
-    "lengths": Suite.lengths,
-    "loader": Suite.loader,  # after training, over which it is measured
-    "gpu": Suite.gpu,
-}
+    def _model_folder(self, folder: str, name: str = "MSSincResNet") -> str:
+        """The model folder of a system, written for the occasion."""
+        steps.write_model_folder(f"{folder}/{name}", self.sizes, name)
+        return f"{folder}/{name}"
 
 
-def get_parser():
-    """The command line.
+SECTIONS = (
+    *("frontend", "training", "song", "songs"),
+    *("systems", "lengths", "loader", "gpu"),
+)
 
-    Returns
-    -------
-    argparse.ArgumentParser
-        Its parser.
-    """
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, default=[*SECTIONS], help="all"
+        "--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="all"
     )
     parser.add_argument("--n_runs", type=int, default=5, help="rounds that count")
-    parser.add_argument(
-        "--output", type=Path, default=HERE / "RESULTS.md", help="what is written"
-    )
-    parser.add_argument(
-        "--profile", action="store_true", help="profile a training step as well"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="sizes that try the script, not the speed"
-    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file to write")
+    parser.add_argument("--profile", action="store_true", help="end with a profile")
+    parser.add_argument("--quick", action="store_true", help="sizes for a test")
     return parser
 
 
-def command_line(arguments):
-    """What to type for the same figures again.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        What was typed.
-
-    Returns
-    -------
-    str
-        The command, without what is at its default and without ``--output``.
-    """
-    words = ["python benchmarks/run.py"]
-    for name, value in vars(arguments).items():
-        if name == "output" or value == get_parser().get_default(name):
-            continue
-        words.append(f"--{name}")
-        if value is not True:
-            words += value if isinstance(value, list) else [str(value)]
-    return " ".join(words)
-
-
-def main(argv=None):
-    """Measures section by section; what is there so far is always in the output.
-
-    Arguments
-    ---------
-    argv : list of str, optional
-        The command line.
-    """
+def main(argv: list[str] | None = None) -> None:
+    """Measures section by section; the output always holds all finished ones."""
     arguments = get_parser().parse_args(argv)
-    suite = Suite(QUICK if arguments.quick else steps.Sizes(), arguments.n_runs)
-    sections = [SECTIONS[name] for name in SECTIONS if name in arguments.sections]
+    suite = Suite(steps.QUICK if arguments.quick else steps.Sizes(), arguments.n_runs)
+    names = [name for name in SECTIONS if name in arguments.sections]
     if arguments.profile:
-        sections.append(Suite.profile)
-    done = []
-    for section in sections:
+        names.append("profile")
+    text = (
+        f"# Benchmarks\n\nWritten by `python benchmarks/run.py`, {arguments.n_runs} "
+        f"rounds. {METHOD}\n\n{machine()}\n"
+    )
+    for name in names:
+        section = getattr(suite, name)
         print(f"{section.__doc__}..", flush=True)
-        done.append(section(suite))
-        print(f"\n{done[-1]}\n", flush=True)
-        arguments.output.write_text(
-            report.document(command_line(arguments), suite.figures, done),
-            encoding="utf-8",
-        )
+        written = section()
+        print(f"\n{written}\n", flush=True)
+        text += f"\n{written}\n"
+        arguments.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
