@@ -313,7 +313,7 @@ def write_unusable(path, kind):
         ("no sound in packets", "damaged packets"),
     ],
 )
-@pytest.mark.parametrize("suffix", [".m4a", ".aac", ".m3u8"])
+@pytest.mark.parametrize("suffix", [".m4a", ".m3u8"])
 def test_an_unusable_file_is_named_with_the_reason(
     tmp_path, kind, message, suffix, capfd
 ):
@@ -328,7 +328,7 @@ def test_an_unusable_file_is_named_with_the_reason(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_noise_is_not_mistaken_for_music(tmp_path, seed):
     path = tmp_path / "noise.m4a"
     path.write_bytes(np.random.default_rng(seed).bytes(300_000))

@@ -1,0 +1,405 @@
+"""Data sets, sampler and loader: random clips that a resumed run draws again."""
+
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.checkpoints import Checkpointer
+from torch.utils.data import BatchSampler, DataLoader
+
+from ms_sincresnet.data.dataset import (
+    PassSampler,
+    RandomClipDataset,
+    clip_batch,
+    clip_loader_options,
+    genre_datasets,
+)
+from ms_sincresnet.errors import HparamError, UserError
+
+CLIP_SAMPLES = 500
+N_TRACKS = 5
+TRACK_SAMPLES = 6000
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    """A manifest's data; sample n of track t is (6000 t + n) / 32768."""
+    data = {}
+    for track in range(N_TRACKS):
+        pcm = np.arange(TRACK_SAMPLES, dtype=np.int16) + track * TRACK_SAMPLES
+        path = str(tmp_path / f"{track}.wav")
+        soundfile.write(path, pcm, 16000)
+        row = {"wav": path, "duration": TRACK_SAMPLES / 16000, "genre": f"g{track % 2}"}
+        data[f"t{track}"] = row
+    return data
+
+
+@pytest.fixture(params=["disk", "memory"])
+def dataset(tracks, request):
+    """Random clips from either cache."""
+    return clips_of(tracks, cache=request.param)
+
+
+def clips_of(tracks, **options):
+    """Random clips of these tracks."""
+    options = {"clip_samples": CLIP_SAMPLES, "seed": 7, **options}
+    return RandomClipDataset(tracks, **options)
+
+
+def first_sample(item):
+    """Start of a clip in its track, after checking that it is a piece of it."""
+    numbers = (item["clip"] * 32768).long()
+    track, start = divmod(int(numbers[0]), TRACK_SAMPLES)
+    assert item["id"] == f"t{track}"
+    assert numbers.tolist() == list(range(int(numbers[0]), int(numbers[0]) + 500))
+    return start
+
+
+def test_a_clip_is_a_piece_of_its_track(dataset):
+    starts = [first_sample(dataset[index]) for index in range(500)]
+    assert [dataset[index]["id"] for index in (0, 4, 5, 23)] == ["t0", "t4", "t0", "t3"]
+    assert len(set(starts)) > 450
+    assert min(starts) < 100
+    assert max(starts) > TRACK_SAMPLES - CLIP_SAMPLES - 100
+
+
+def test_each_start_is_equally_likely(tracks):
+    dataset = clips_of(tracks, clip_samples=TRACK_SAMPLES - 9, cache="memory")
+    starts = [int(dataset[n]["clip"][0] * 32768) % TRACK_SAMPLES for n in range(3000)]
+    counts = np.bincount(starts)
+    assert len(counts) == 10  # 0 to 9: the last clip ends with the track
+    # 300 each, with a standard deviation of 16
+    assert counts.min() > 220
+    assert counts.max() < 380
+
+
+def test_a_start_depends_on_seed_and_index_alone(dataset, tracks):
+    def starts(seed):
+        fresh = clips_of(tracks, seed=seed)
+        return [first_sample(fresh[index]) for index in reversed(range(50))][::-1]
+
+    expected = [first_sample(dataset[index]) for index in range(50)]
+    assert starts(seed=7) == expected
+    assert starts(seed=8) != expected
+
+
+def test_the_first_draw_is_that_of_the_generator(dataset):
+    for index in range(20):
+        generator = np.random.default_rng([7, index])
+        start = generator.integers(TRACK_SAMPLES - CLIP_SAMPLES + 1)
+        assert first_sample(dataset[index]) == start
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory"])
+def test_silent_clips_are_drawn_again(tmp_path, cache):
+    pcm = np.zeros(16000, np.int16)
+    pcm[:8000] = np.random.default_rng(0).integers(-2, 3, 8000)  # just above silence
+    soundfile.write(tmp_path / "a.wav", pcm, 16000)
+    tracks = {"a": {"wav": str(tmp_path / "a.wav"), "duration": 1.0}}
+    dataset = clips_of(tracks, cache=cache)
+    n_silent = sum(not dataset[index]["clip"].any() for index in range(300))
+    assert n_silent <= 3  # 1 of 1000 after ten draws, 141 after one
+    drawn = [dataset[index]["clip"] for index in range(20)]
+    assert all(map(torch.equal, drawn, [dataset[index]["clip"] for index in range(20)]))
+
+
+def test_a_silent_track_still_gives_clips(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    dataset = clips_of({"a": {"wav": str(tmp_path / "a.wav"), "duration": 1.0}})
+    assert not dataset[3]["clip"].any()
+
+
+def test_clips_from_memory_are_those_from_disk(tracks, tmp_path):
+    disk, memory = clips_of(tracks), clips_of(tracks, cache="memory")
+    expected = [disk[index]["clip"] for index in range(50)]
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    for index, clip in enumerate(expected):
+        assert torch.equal(memory[index]["clip"], clip)
+
+
+def test_iterating_gives_each_track_once(dataset):
+    assert [item["id"] for item in dataset] == ["t0", "t1", "t2", "t3", "t4"]
+    assert len(dataset) == N_TRACKS
+
+
+def test_a_track_shorter_than_a_clip_is_repeated(tracks):
+    clip = clips_of(tracks, clip_samples=48000)[3]["clip"]
+    assert torch.equal(clip[:6000], clip[42000:])
+
+
+def test_the_audio_is_only_read_if_the_clip_is_wanted(dataset, tmp_path):
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    dataset.set_output_keys(["id", "genre"])
+    assert dataset[1] == {"id": "t1", "genre": "g1"}
+
+
+def test_a_pass_is_every_track_once_in_a_fresh_order():
+    sampler = PassSampler(n_tracks=50, n_passes=4, seed=3)
+    orders = set()
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        indices = list(sampler)
+        assert sorted(indices) == list(range(200 * epoch, 200 * (epoch + 1)))
+        for nth_pass, order in enumerate(np.array(indices).reshape(4, 50)):
+            assert {index // 50 for index in order} == {4 * epoch + nth_pass}
+            orders.add(tuple(order % 50))
+    assert len(orders) == 12
+    assert len(sampler) == 200
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epochs):
+        sampler = PassSampler(n_tracks=50, n_passes=2, seed=seed)
+        for epoch in epochs:
+            sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(seed=3, epochs=range(6)) == order(seed=3, epochs=[5])
+    assert order(seed=4, epochs=[5]) != order(seed=3, epochs=[5])
+
+
+def test_a_batch_holds_as_many_tracks_as_possible():
+    batch = list(PassSampler(n_tracks=80, n_passes=4, seed=0))[:32]
+    assert len({index % 80 for index in batch}) == 32
+
+
+def draws(batches):
+    """ID and first sample of each clip of some batches."""
+    return [
+        (track_id, float(clip[0]))
+        for batch in batches
+        for track_id, clip in zip(batch["id"], batch["clip"], strict=True)
+    ]
+
+
+def expected_draws(dataset, sampler, epoch):
+    """The same from the data set, one by one."""
+    sampler.set_epoch(epoch)
+    return [(dataset[i]["id"], float(dataset[i]["clip"][0])) for i in sampler]
+
+
+@pytest.mark.parametrize("persistent_workers", [False, True])
+def test_workers_draw_the_clips_of_the_main_process(dataset, persistent_workers):
+    sampler = PassSampler(N_TRACKS, n_passes=3, seed=1)
+    loader = SaveableDataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=4,
+        num_workers=2,
+        persistent_workers=persistent_workers,
+    )
+    drawn = []
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        drawn.append(draws(loader))
+        assert drawn[-1] == expected_draws(dataset, sampler, epoch)
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_resumed_inside_an_epoch_draws_the_rest_of_it(
+    tracks, tmp_path, num_workers
+):
+    dataset = clips_of(tracks)
+
+    def start_run():
+        sampler = PassSampler(N_TRACKS, n_passes=4, seed=1)
+        loader = SaveableDataLoader(
+            dataset, sampler=sampler, batch_size=4, num_workers=num_workers
+        )
+        return sampler, loader, Checkpointer(tmp_path / "save", {"loader": loader})
+
+    sampler, loader, checkpointer = start_run()
+    sampler.set_epoch(3)
+    batches = iter(loader)
+    before = [next(batches), next(batches)]
+    checkpointer.save_checkpoint(end_of_epoch=False)
+
+    sampler, loader, checkpointer = start_run()
+    checkpointer.recover_if_possible()
+    sampler.set_epoch(3)
+    after = list(loader)
+    assert (len(before), len(after)) == (2, 3)
+    assert draws(before + after) == expected_draws(dataset, sampler, epoch=3)
+
+
+def steps_of(n_tracks, batch_size, **share):
+    """The indices of each step of an epoch, in one of the processes."""
+    sampler = PassSampler(n_tracks, n_passes=3, seed=1, batch_size=batch_size, **share)
+    sampler.set_epoch(4)
+    steps = list(BatchSampler(sampler, batch_size, drop_last=False))
+    assert sum(map(len, steps)) == len(sampler)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("n_tracks", "n_processes", "n_dropped"),
+    [
+        (8, 2, 0),  # 24 clips, six steps of 2 × 2
+        (9, 2, 0),  # 27: in the last step one process has a clip more than the other
+        (10, 3, 0),  # 30: five steps of 3 × 2
+        (10, 8, 0),  # 30: in the last step six processes have 2 clips, two have 1
+        (9, 8, 0),  # 27: 11 in the last step
+        (7, 8, 5),  # 21: 5 in the last step, too few
+        (9, 13, 1),  # 27: 1 in the last step, too few
+    ],
+)
+def test_steps_of_processes_have_the_clips_of_one_process(
+    n_tracks, n_processes, n_dropped
+):
+    by_process = [
+        steps_of(n_tracks, 2, rank=rank, n_processes=n_processes)
+        for rank in range(n_processes)
+    ]
+    together = [sorted(sum(step, [])) for step in zip(*by_process, strict=True)]
+    alone = [sorted(step) for step in steps_of(n_tracks, 2 * n_processes)]
+    if n_dropped:
+        assert len(alone.pop()) == n_dropped < n_processes
+    assert together == alone
+
+
+class RecordingBrain(sb.Brain):
+    """Trains nothing, records its batches."""
+
+    def compute_forward(self, batch, stage):
+        starts = batch.clip.data[:, 0].tolist()
+        self.drawn.append(list(zip(batch.id, starts, strict=True)))
+
+    def compute_objectives(self, predictions, batch, stage):
+        return torch.zeros((), requires_grad=True)
+
+
+def test_the_brain_passes_the_epoch_to_the_sampler(dataset):
+    sampler = PassSampler(N_TRACKS, n_passes=2, seed=1)
+    brain = RecordingBrain(run_opts={"device": "cpu", "noprogressbar": True})
+    brain.drawn = []
+    brain.train_sampler = sampler
+    options = clip_loader_options(dataset, sampler, batch_size=2 * N_TRACKS)
+    brain.fit(range(1, 3), dataset, train_loader_kwargs=options)
+    expected = [expected_draws(dataset, sampler, epoch) for epoch in (1, 2)]
+    assert brain.drawn == expected
+
+
+def test_a_batch_is_speechbrains(dataset):
+    encoder = CategoricalEncoder()
+    encoder.update_from_didataset(dataset, "genre")  # would not end without __iter__
+    dataset.add_dynamic_item(encoder.encode_label_torch, "genre", "genre_encoded")
+    dataset.set_output_keys(["id", "clip", "genre_encoded"])
+    examples = [dataset[index] for index in range(4)]
+    batch, expected = clip_batch(examples), PaddedBatch(examples)
+    assert isinstance(batch, PaddedBatch)
+    assert (batch.id, len(batch)) == (expected.id, 4)
+    for key in ("clip", "genre_encoded"):
+        for tensor, same in zip(batch[key], expected[key], strict=True):
+            assert torch.equal(tensor, same)
+            assert tensor.dtype == same.dtype
+    assert batch.to(dtype=torch.float64).clip.data.dtype == torch.float64
+
+
+def test_no_worker_is_started_for_tracks_in_memory(tracks):
+    sampler = PassSampler(N_TRACKS, n_passes=2, seed=1)
+    options = {"batch_size": 4, "num_workers": 2}
+    for cache, n_workers in (("disk", 2), ("memory", 0)):
+        dataset = clips_of(tracks, cache=cache)
+        loader_options = clip_loader_options(dataset, sampler, **options)
+        assert loader_options["num_workers"] == n_workers
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Manifests and cache of three tracks; sample t of track n is (t + 100 n) / 2¹⁵."""
+    rows = []
+    for n, genre in enumerate(["rock", "jazz", "rock"]):
+        samples = (np.arange(1600) + 100 * n).astype(np.int16)
+        soundfile.write(tmp_path / f"{n}.wav", samples, 16000)
+        rows.append(f"track{n},0.1,$data_root/{n}.wav,{genre}\n")
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.csv").write_text(f"ID,duration,wav,genre\n{''.join(rows)}")
+    return tmp_path, tmp_path
+
+
+def build(folders, n_genres=2, **options):
+    """Data sets of the three parts, and the encoder."""
+    options = {"n_genres": n_genres, "clip_samples": 160, "seed": 5, **options}
+    return genre_datasets(*folders, **options)
+
+
+def test_songs_are_whole_and_genres_alphabetical(folders):
+    datasets, encoder = build(folders)
+    item = datasets["test"][1]
+    assert item["id"] == "track1"
+    assert item["genre_encoded"].tolist() == [0], "jazz before rock"
+    torch.testing.assert_close(item["song"], torch.arange(100, 1700) / 2**15)
+    assert encoder.decode_torch(torch.tensor([0, 1])) == ["jazz", "rock"]
+
+
+def test_memory_and_disk_give_the_same_items(folders):
+    disk, memory = (build(folders, cache=cache)[0] for cache in ("disk", "memory"))
+    for index in range(20):
+        item, same = disk["train"][index], memory["train"][index]
+        assert torch.equal(item["clip"], same["clip"])
+        assert item["id"] == same["id"]
+        assert item["genre_encoded"] == same["genre_encoded"]
+    assert torch.equal(disk["valid"][0]["song"], memory["valid"][0]["song"])
+
+
+def test_memory_is_read_before_workers_start(folders):
+    datasets, _ = build(folders, cache="memory")
+    for path in folders[1].glob("*.wav"):
+        path.unlink()
+    loader = DataLoader(datasets["train"], batch_size=None, num_workers=2)
+    assert [item["id"] for item in loader] == ["track0", "track1", "track2"]
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory"])
+def test_data_sets_can_be_sent_to_spawned_workers(folders, cache):
+    datasets, _ = build(folders, cache=cache)
+    for part, key in [("train", "clip"), ("valid", "song"), ("test", "song")]:
+        item, copied = datasets[part][1], pickle.loads(pickle.dumps(datasets[part]))[1]
+        assert torch.equal(item[key], copied[key])
+        assert item["genre_encoded"] == copied["genre_encoded"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cache": "ram"}, "cache must be .*disk, memory; got 'ram'"),
+        ({"n_genres": 10}, "n_genres is 10.*--n_genres=2"),
+    ],
+)
+def test_unusable_options_are_refused(folders, options, message):
+    with pytest.raises(HparamError, match=message):
+        build(folders, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file"),
+        ("", "expected tracks with a duration, a path"),
+        ("ID,duration,wav\na,1,a.wav\n", "not readable as a manifest"),
+        ("duration,wav,genre\n1,a.wav,jazz\n", "CSV has to have an 'ID' field"),
+        ("ID,duration,wav,genre\na,1,a.wav\n", "not readable as a manifest"),
+        ("ID,duration,wav,genre\na,one,a.wav,jazz\n", "convert string to float: 'one'"),
+        ("ID,duration,wav,genre\na,nan,a.wav,jazz\n", "expected tracks with a dur"),
+        ("ID,duration,wav,genre\na,-1,a.wav,jazz\n", "expected tracks with a dur"),
+        ("ID,duration,wav,genre\na,1,,jazz\n", "expected tracks with a dur"),
+    ],
+)
+def test_a_damaged_manifest_is_named(folders, text, message):
+    path = folders[0] / "train.csv"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        build(folders)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).endswith("Run the preparation again.")
