@@ -9,12 +9,7 @@ from torch import Tensor, nn
 
 from ms_sincresnet.models.config import NOT_SAVED
 from ms_sincresnet.models.hub import fetch, hub_errors
-from ms_sincresnet.models.weights import (
-    TEMPLATES,
-    read_model,
-    whole_files,
-    write_model,
-)
+from ms_sincresnet.models.weights import TEMPLATES, read_model, whole_files, write_model
 
 TAGS = ["music", "music-genre-classification", "audio", "sincnet", "resnet"]
 
@@ -36,15 +31,15 @@ class GenreModel(
     Arguments
     ---------
     arguments
-        ``locals()`` of the subclass's constructor, which become ``config``.
+        ``locals()`` of the subclass's constructor.
 
     Attributes
     ----------
     config
         The arguments that rebuild the model.
     settings
-        Genres, ``clip_samples``, ``hop_samples``, ``voting``, ``full_scale`` and, if
-        they are known, the figures of its ``training``; empty for a model of clips.
+        For a model of songs, ``genres``, ``clip_samples``, ``hop_samples``, ``voting``,
+        ``full_scale`` and, if known, ``training``; else empty.
 
     Example
     -------
@@ -62,7 +57,7 @@ class GenreModel(
 
     def __init__(self, arguments: dict[str, Any] | None = None):
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in (arguments or {}).items()
             if name not in (*NOT_SAVED, "__class__")
@@ -97,23 +92,15 @@ class GenreModel(
     ):
         """Loads a model from a folder or from a repository of the Hub.
 
-        Only ``config.json`` and ``model.safetensors`` are read, so they may come from
-        anyone.
+        Only ``config.json`` and ``model.safetensors`` are read, and no code is run, so
+        they may come from anyone.
 
         Arguments
         ---------
         pretrained_model_name_or_path
             A folder, or the name ``user/repository`` on the Hub.
-        force_download
-            Download again the files that are in the cache.
-        token
-            The Hub's token; that of ``hf auth login`` by default.
-        cache_dir
-            Folder for downloads.
-        local_files_only
-            Use the cache, and ask no server.
-        revision
-            Branch, tag or commit.
+        force_download, token, cache_dir, local_files_only, revision
+            As in huggingface_hub's ``hf_hub_download``.
         **model_kwargs
             Arguments of the class that replace the saved ones, such as ``backend``.
 
@@ -156,12 +143,8 @@ class GenreModel(
         ---------
         save_directory
             The folder.
-        push_to_hub
-            Push the model to the Hub as well.
-        repo_id
-            The repository, named like the folder by default.
-        **options
-            Passed to ``push_to_hub``.
+        push_to_hub, repo_id, **options
+            Push the model as well, to a repository named like the folder by default.
 
         Returns
         -------
@@ -190,8 +173,7 @@ class GenreModel(
         repo_id
             The repository, ``user/repository``; it is created if it does not exist.
         **options
-            Those of huggingface_hub's mixin: ``private``, ``token``,
-            ``commit_message``, ``branch`` …
+            As in huggingface_hub's mixin: ``private``, ``branch``, ``commit_message`` …
 
         Returns
         -------

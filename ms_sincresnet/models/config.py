@@ -46,13 +46,8 @@ def read_config(folder: str | PathLike, known: Known) -> Config:
     folder = Path(folder)
     path = folder / CONFIG
     if not path.is_file():
-        hint = ""
-        if (folder / "hyperparams.yaml").is_file():
-            hint = (
-                ". If an earlier version of ms_sincresnet wrote the folder, export the "
-                "run again (ms-sincresnet export). GenreClassifier.from_hparams may "
-                "load it, but runs whatever its hyperparams.yaml names"
-            )
+        hint = "; export the run again (ms-sincresnet export)"
+        hint = hint if (folder / "hyperparams.yaml").is_file() else ""
         raise ModelFolderError(f"{folder}: {CONFIG} is missing{hint}")
     if path.stat().st_size > MOST_BYTES:
         raise ModelFolderError(f"{path}: too large to be a {CONFIG}")
@@ -71,28 +66,22 @@ def check_config(config: Any, known: Known) -> Config:
     if not isinstance(config, dict):
         raise ValueError(f"expected names and values; got {type(config).__name__}")
     version = config.get("format_version")
-    if not _is_whole(version):
-        raise ValueError(
-            f"format_version must be a whole number ≥ 1; got {shortened(version)}"
-        )
-    if version > FORMAT_VERSION:
+    _require("format_version", version, _is_whole(version), "a whole number ≥ 1")
+    if config["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"format_version is {shortened(version)}, but ms_sincresnet {__version__} "
             f"reads up to {FORMAT_VERSION}; install a newer ms_sincresnet"
         )
-    name = config.get("system")
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(
-            f"system is {shortened(name)}, expected {' or '.join(known)}; load it with "
-            "its own class"
-        )
+    name: Any = config.get("system")
+    fits = isinstance(name, str) and name in known
+    _require("system", name, fits, " or ".join(known))
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(known[name]).parameters.items()
         if key not in NOT_SAVED
     }
-    names = {"format_version", "speechbrain_interface", "system", "training"}
-    unknown = config.keys() - names - defaults.keys() - set(SETTINGS)
+    others = {"format_version", "speechbrain_interface", "system", "training"}
+    unknown = config.keys() - others - defaults.keys() - set(SETTINGS)
     if unknown:
         raise ValueError(f"unknown names: {shortened(sorted(unknown))}")
     has_settings = bool(config.keys() & {*SETTINGS, "training"})
@@ -103,13 +92,71 @@ def check_config(config: Any, known: Known) -> Config:
     for key, default in defaults.items():
         _check_argument(key, config[key], default)
     arguments = {key: config[key] for key in defaults}
-    settings = {key: config[key] for key in SETTINGS if key in config}
+    settings = {key: config[key] for key in (*SETTINGS, "training") if key in config}
     if settings:
-        _check_settings(**settings, n_genres=config["n_genres"])
-        _check_clip_length(settings["clip_samples"], arguments)
-    if "training" in config:
-        settings["training"] = _checked_training(config["training"])
+        _check_settings(settings, arguments)
     return known[name], arguments, settings
+
+
+def _require(key: str, value: Any, fits: bool, expected: str) -> None:
+    """Raises unless a value fits what is expected."""
+    if not fits:
+        raise ValueError(f"{key} must be {expected}; got {shortened(value)}")
+
+
+def _check_argument(key: str, value: Any, default: Any) -> None:
+    """Raises unless an argument has the type of its default and is within bounds."""
+    least, most = LEAST.get(key, 1), MOST.get(key, MOST_OF_ALL)
+    if isinstance(default, str):
+        _require(key, value, isinstance(value, str), "a word")
+    elif isinstance(default, tuple):
+        fits = isinstance(value, list) and all(_is_whole(x, most) for x in value)
+        _require(key, value, fits, f"whole numbers from 1 to {most}")
+    else:
+        fits = _is_whole(value, most, least) or (value is None and key in MAY_BE_NONE)
+        _require(key, value, fits, f"a whole number from {least} to {most}")
+
+
+def _check_settings(settings: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Raises if songs cannot be cut and voted on with these settings."""
+    genres, n_genres = settings["genres"], arguments["n_genres"]
+    fits = isinstance(genres, list) and all(_is_text(name) for name in genres)
+    fits = fits and len(genres) == len(set(genres)) == n_genres
+    _require("genres", genres, fits, f"{n_genres} different names, one per output")
+    for key in ("clip_samples", "hop_samples"):
+        _check_argument(key, settings[key], default=1)
+    voting, scale = settings["voting"], settings["full_scale"]
+    _require("voting", voting, voting in [*VOTES], f"one of {', '.join(VOTES)}")
+    fits = _is_number(scale) and 0 < scale <= 2.0**31
+    _require("full_scale", scale, fits, "a number > 0")
+    clip_samples, exactly = settings["clip_samples"], arguments.get("affine_samples")
+    fits = exactly in (None, clip_samples)
+    _require("clip_samples", clip_samples, fits, f"{exactly}, as affine_samples is")
+    least = max(
+        arguments.get("frame_samples", 1),
+        2 * arguments.get("window_samples", 0) + 1,
+        *(arguments["kernel_sizes"] if arguments.get("padding") == "valid" else ()),
+    )
+    fits = clip_samples >= least
+    _require("clip_samples", clip_samples, fits, f"at least {least} for this model")
+    if "training" in settings:
+        _check_training(settings["training"])
+
+
+def _check_training(training: Any) -> None:
+    """Raises unless a model's training has a data set, a protocol and figures."""
+    fits = isinstance(training, dict) and (
+        training.keys() == {"dataset", "protocol", "figures"}
+        and all(_is_text(training[key]) for key in ("dataset", "protocol"))
+    )
+    _require("training", training, fits, "dataset and protocol as text, and figures")
+    figures = training["figures"]
+    fits = figures is None or (
+        isinstance(figures, dict)
+        and figures.keys() == {*FIGURES}
+        and all(_is_number(value) for value in figures.values())
+    )
+    _require("figures", figures, fits, f"null, or the numbers {', '.join(FIGURES)}")
 
 
 def _is_whole(value: Any, most: float = math.inf, least: int = 1) -> bool:
@@ -117,103 +164,11 @@ def _is_whole(value: Any, most: float = math.inf, least: int = 1) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def _check_argument(key: str, value: Any, default: Any) -> None:
-    """Raises unless an argument has the type of its default and is within bounds."""
-    least, most = LEAST.get(key, 1), MOST.get(key, MOST_OF_ALL)
-    if isinstance(default, str):
-        if not isinstance(value, str):
-            raise ValueError(f"{key} must be a word; got {shortened(value)}")
-    elif isinstance(default, tuple):
-        if not isinstance(value, list) or not all(_is_whole(x, most) for x in value):
-            raise ValueError(
-                f"{key} must be whole numbers from 1 to {most}; got {shortened(value)}"
-            )
-    elif not (value is None and key in MAY_BE_NONE or _is_whole(value, most, least)):
-        raise ValueError(
-            f"{key} must be a whole number from {least} to {most}; got "
-            f"{shortened(value)}"
-        )
-
-
-def _check_settings(
-    genres: Any,
-    clip_samples: Any,
-    hop_samples: Any,
-    voting: Any,
-    full_scale: Any,
-    n_genres: int,
-) -> None:
-    """Raises if songs cannot be cut and voted on with these settings."""
-    if (
-        not isinstance(genres, list)
-        or not all(_is_text(name) for name in genres)
-        or not len(genres) == len(set(genres)) == n_genres
-    ):
-        raise ValueError(
-            f"genres must be {n_genres} different names, one for each output; got "
-            f"{shortened(genres)}"
-        )
-    for key, value in [("clip_samples", clip_samples), ("hop_samples", hop_samples)]:
-        _check_argument(key, value, default=1)
-    if voting not in [*VOTES]:
-        raise ValueError(
-            f"voting must be one of {', '.join(VOTES)}; got {shortened(voting)}"
-        )
-    if not _is_number(full_scale) or not 0 < full_scale <= 2.0**31:
-        raise ValueError(
-            f"full_scale must be a number > 0; got {shortened(full_scale)}"
-        )
-
-
-def _check_clip_length(clip_samples: int, arguments: dict[str, Any]) -> None:
-    """Raises unless clips have a length that the model can take."""
-    exactly = arguments.get("affine_samples")
-    if exactly not in (None, clip_samples):
-        raise ValueError(
-            f"clip_samples must equal affine_samples, {exactly}; got {clip_samples}"
-        )
-    valid = arguments.get("padding") == "valid"
-    least = max(
-        arguments.get("frame_samples", 1),
-        2 * arguments.get("window_samples", 0) + 1,
-        *(arguments["kernel_sizes"] if valid else ()),
-    )
-    if clip_samples < least:
-        raise ValueError(
-            f"clip_samples must be at least {least} for this model; got {clip_samples}"
-        )
-
-
-def _checked_training(training: Any) -> dict[str, Any]:
-    """Data set, protocol and figures of a model's training."""
-    names = {"dataset", "protocol", "figures"}
-    if not isinstance(training, dict) or training.keys() != names:
-        raise ValueError(
-            f"training must hold {', '.join(sorted(names))}; got {shortened(training)}"
-        )
-    for key in ("dataset", "protocol"):
-        if not _is_text(training[key]):
-            raise ValueError(
-                f"training's {key} must be text; got {shortened(training[key])}"
-            )
-    figures = training["figures"]
-    if figures is not None and not (
-        isinstance(figures, dict)
-        and figures.keys() == {*FIGURES}
-        and all(_is_number(value) for value in figures.values())
-    ):
-        raise ValueError(
-            f"training's figures must be null or the numbers {', '.join(FIGURES)}; got "
-            f"{shortened(figures)}"
-        )
-    return training
+def _is_number(value: Any) -> bool:
+    """True for a finite number; False for a bool."""
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _is_text(value: Any) -> bool:
     """True for text that can be printed: no control character moves the cursor."""
     return isinstance(value, str) and 0 < len(value) < 1000 and value.isprintable()
-
-
-def _is_number(value: Any) -> bool:
-    """True for a finite number; False for a bool."""
-    return type(value) in (int, float) and abs(value) < math.inf

@@ -62,9 +62,27 @@ def fetch(
     revision: str | None = None,
     **options: Any,
 ) -> Path:
-    """The folder of a model: ``source`` itself, or files downloaded from one commit.
+    """The folder of a model, downloaded if it is on the Hub; all files of one commit.
 
-    Further options are those of ``hf_hub_download``: ``token``, ``cache_dir`` …
+    Arguments
+    ---------
+    source
+        A folder, or the name ``user/repository`` on the Hub.
+    names
+        Files to download.
+    revision, **options
+        As in huggingface_hub's ``hf_hub_download``.
+
+    Returns
+    -------
+    The folder, which may lack the files if it is ``source`` itself.
+
+    Example
+    -------
+    >>> fetch("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
     folder = local_path(source, hub_parts=2)
     if folder is not None:
@@ -74,7 +92,7 @@ def fetch(
     with hub_errors(f"{source} (no such folder here)"):
         for name in names:
             file = huggingface_hub.hf_hub_download(
-                source, name, revision=revision, **options
+                str(source), name, revision=revision, **options
             )
             revision = Path(file).parent.name  # snapshots/<commit>/config.json
     return Path(file).parent

@@ -49,7 +49,7 @@ def build_on_meta(model_class: type, arguments: dict[str, Any]) -> nn.Module:
         return model_class(**arguments)
 
 
-def read_model(folder: str | PathLike, known: Known, **changes: Any) -> nn.Module:
+def read_model(folder: str | PathLike, known: Known, **changes: Any) -> Any:
     """The model in a folder, in evaluation mode; ``changes`` replace its arguments."""
     model_class, arguments, settings = read_config(folder, known)
     for key in changes:
@@ -98,20 +98,20 @@ def check_fit(
         raise WeightsError(f"{context}: {min(faults)}{more}")
 
 
-def write_model(folder: Path, model: nn.Module, settings: dict[str, Any]) -> None:
+def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
     """Writes a model's files; a model that could not be read again is refused."""
-    model_class, about = type(model), {}
-    if settings:  # the page on the Hub shows how SpeechBrain loads it
-        about = {"speechbrain_interface": "EncoderClassifier"}
-    about = {"format_version": FORMAT_VERSION, **about, "system": model_class.__name__}
-    config = about | settings | model.config
+    model_class, name = type(model), type(model).__name__
+    config: dict[str, Any] = {"format_version": FORMAT_VERSION, "system": name}
+    if settings:  # the Hub then shows how SpeechBrain loads the model
+        config["speechbrain_interface"] = "EncoderClassifier"
+    config |= settings | model.config
     # Copied: weights may share memory, which safetensors refuses.
     weights = {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
+        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
     }
     try:
-        _, arguments, _ = check_config(config, {model_class.__name__: model_class})
+        _, arguments, _ = check_config(config, {name: model_class})
         expected = build_on_meta(model_class, arguments).state_dict()
         check_fit(weights, expected, "it is not what its config says")
     except ValueError as error:

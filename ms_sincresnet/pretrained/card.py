@@ -17,47 +17,17 @@ ON_THE_HUB = {"GTZAN": "marsyas/gtzan"}  # the recipes' data sets
 
 
 class Training(NamedTuple):
-    """A model's training and test, as the files of its run describe them.
-
-    Arguments
-    ---------
-    dataset
-        Name of the data set.
-    protocol
-        Its division into a training and a test part.
-    figures
-        Content of ``test_summary.json``; None if the model was not tested.
-    """
+    """A model's training and test, as the files of its run describe them."""
 
     dataset: str
     protocol: str
-    figures: dict[str, Any] | None
+    figures: dict[str, Any] | None  # test_summary.json; None if it was not tested
 
 
 def training_of(
     run: str | PathLike, hparams: dict[str, Any], epoch: int | None
 ) -> Training:
-    """The training of a run, with figures if its test was of this epoch.
-
-    Arguments
-    ---------
-    run
-        The run's output folder.
-    hparams
-        The run's hparams.
-    epoch
-        The epoch that becomes the model.
-
-    Returns
-    -------
-    The training, for ``save_model_folder``.
-
-    Example
-    -------
-    >>> hparams = {"dataset": "GTZAN", "protocol": "random", "fold": 0, "n_folds": 10}
-    >>> training_of("results/nowhere", hparams | {"seed": 1234}, 5)[:2]
-    ('GTZAN', 'stratified random folds (fold 0 of 10, counted from 0; seed 1234)')
-    """
+    """Training of the run in a folder, with figures if its test was of this epoch."""
     seeds = f"seed {hparams['seed']}"
     if hparams.get("split_seed", hparams["seed"]) != hparams["seed"]:
         seeds = f"split seed {hparams['split_seed']}, {seeds}"

@@ -1,7 +1,6 @@
 """Model folders described, and pushed to the Hub as models or as Spaces."""
 
 import hashlib
-import logging
 import shutil
 from importlib.metadata import requires
 from os import PathLike
@@ -10,34 +9,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import huggingface_hub
-from packaging.requirements import Requirement
 
 import ms_sincresnet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.models import MODELS
 from ms_sincresnet.models.config import FORMAT_VERSION, read_config
 from ms_sincresnet.models.hub import fetch, hub_errors
-from ms_sincresnet.models.weights import (
-    WEIGHTS,
-    build_on_meta,
-    read_model,
-    write_model,
-)
+from ms_sincresnet.models.weights import WEIGHTS, build_on_meta, read_model, write_model
 from ms_sincresnet.pretrained.card import TEMPLATES
 from ms_sincresnet.pretrained.model_folder import CARD, FILES, check_model_folder
 
-logger = logging.getLogger(__name__)
-
 
 def describe(source: str | PathLike, **options: Any) -> dict[str, Any]:
-    """Facts about a model, which is not built for them.
+    """Facts about a model, found without building it.
 
     Arguments
     ---------
     source
         A folder, or the name ``user/repository`` on the Hub.
     **options
-        Those of ``fetch``: ``revision``, ``token``, ``cache_dir`` …
+        As in ``fetch``: ``revision``, ``token`` …
 
     Returns
     -------
@@ -93,14 +84,9 @@ def push_folder(
         The folder.
     repo
         The repository, ``user/repository``; it is created if it does not exist.
-    private
-        Make a new repository private; the account's default by default.
-    token
-        The Hub's token; that of ``hf auth login`` by default.
-    revision
-        Branch; it is created if it does not exist.
-    commit_message
-        First line of the commit's message.
+    private, token, revision, commit_message
+        As in huggingface_hub's ``create_repo`` and ``upload_folder``; ``revision`` is a
+        branch, which is created if it does not exist.
     space
         Push a Space that runs the demo, not a model. It carries the source code of
         this package and runs on the FFT backend.
@@ -135,9 +121,6 @@ def push_folder(
             shutil.copy(folder / name, work)
         if space:
             _add_demo(Path(work), model)
-        files = [path for path in Path(work).rglob("*") if path.is_file()]
-        megabytes = sum(path.stat().st_size for path in files) / 1e6
-        logger.info("%s → %s: %d files, %.0f MB", folder, repo, len(files), megabytes)
         url = api.create_repo(
             repo,
             private=private,
@@ -163,11 +146,10 @@ def _add_demo(folder: Path, model: Any) -> None:
         model.config["backend"] = "fft"
         write_model(folder, model, model.settings)
     shutil.copy(TEMPLATES / "app.py.template", folder / "app.py")
-    needed = [Requirement(line) for line in requires("ms_sincresnet") or []]
     lines = [
-        f"{each.name}{each.specifier}\n"
-        for each in needed
-        if each.marker is None or each.marker.evaluate({"extra": "demo"})
+        line.split(";")[0].strip() + "\n"
+        for line in requires("ms_sincresnet") or []
+        if "extra ==" not in line or 'extra == "demo"' in line
     ]
     (folder / "requirements.txt").write_text("".join(lines), "utf-8")
     shutil.copytree(

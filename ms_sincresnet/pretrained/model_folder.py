@@ -41,10 +41,8 @@ def save_model_folder(
         The model.
     genres
         Names of the genres, in the order of the model's outputs.
-    clip_samples
-        Clip length.
-    hop_samples
-        Samples between the starts of neighbouring clips.
+    clip_samples, hop_samples
+        Clip length, and samples between the starts of neighbouring clips.
     voting
         "majority" or "mean", as in ``vote``.
     full_scale

@@ -38,14 +38,12 @@ def convert_checkpoint(
     Arguments
     ---------
     path
-        The checkpoint, ``MS-SincResNet.tar``: a dict with ``state_dict``, or a state
-        dict alone. Its kernels are assumed to have the paper's 251, 501 and 1001 taps,
-        which cannot be read from the weights.
+        The checkpoint, ``MS-SincResNet.tar``, or its state dict alone. The weights do
+        not show the kernels' lengths, so the paper's are assumed.
     folder
         The model folder to write.
     genres
-        Names of the genres in the order of the network's outputs, which the checkpoint
-        does not hold either.
+        Names of the genres, in the order of the network's outputs.
 
     Returns
     -------
@@ -86,8 +84,8 @@ def convert_checkpoint(
 
 def _read_state(path: str | PathLike) -> dict[str, Any]:
     """State dict of a checkpoint, without the prefix of DataParallel."""
-    state = load_weights(path)
-    state = state.get("state_dict", state)
+    checkpoint = load_weights(path)
+    state: Any = checkpoint.get("state_dict", checkpoint)
     if not isinstance(state, dict):
         raise WeightsError(
             f"{path}: expected a dict of tensors by name; got {type(state).__name__}"
@@ -115,10 +113,10 @@ def _rebuild(path: str | PathLike, state: dict[str, Any]) -> MSSincResNet:
         if name.startswith(our_prefix)
     }
     expected = {theirs: ours[name] for theirs, name in names.items()}
-    context = f"{path}: not a checkpoint of the authors' MS-SincResNet"
-    check_fit(state, expected, context)
-    weights = {name: state[theirs] for theirs, name in names.items()}
-    model.load_state_dict(ours | weights)
+    check_fit(state, expected, f"{path}: not the authors' MS-SincResNet")
+    model.load_state_dict(
+        ours | {name: state[theirs] for theirs, name in names.items()}
+    )
     return model
 
 
