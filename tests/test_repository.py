@@ -96,7 +96,7 @@ def named_by_users():
         f"ms_sincresnet.{ms_sincresnet._HOMES[name]}.{name}"
         for name in PUBLIC_NAMES - {"__version__"}
     }
-    templates = (ROOT / "ms_sincresnet/pretrained/templates").glob("*.yaml")
+    templates = (ROOT / "ms_sincresnet").glob("*/templates/*.yaml*")
     for path in [*HPARAMS, *templates]:
         names |= set(re.findall(r"!\w+:(ms_sincresnet\.[\w.]+\.\w+)", path.read_text()))
     for path in [*RECIPES, *(ROOT / "ms_sincresnet/cli").glob("*.py")]:
