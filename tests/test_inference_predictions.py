@@ -9,11 +9,11 @@ from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction, 
 GENRES = ["jazz", "rock", "pop"]
 TIMES = {"clip_s": 3.0, "hop_s": 0.5, "duration": 5.25}
 CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.3, 0.7, 0.0]]).log()
-HEARD = [True, False, True, False, True]
+AUDIBLE = [True, False, True, False, True]
 
 
 def test_the_majority_of_the_clips_decides():
-    song = predict(CLIPS, HEARD, GENRES, voting="majority", **TIMES)
+    song = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES)
     assert song.genre == "rock"
     assert song.shares == pytest.approx({"jazz": 1 / 3, "rock": 2 / 3, "pop": 0})
     assert song.posteriors == pytest.approx(
@@ -23,13 +23,13 @@ def test_the_majority_of_the_clips_decides():
 
 
 def test_the_mean_of_the_posteriors_decides():
-    song = predict(CLIPS, HEARD, GENRES, voting="mean", **TIMES)
+    song = predict(CLIPS, AUDIBLE, GENRES, voting="mean", **TIMES)
     assert song.genre == "jazz"
     assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
 
 
 def test_silent_clips_keep_their_place_in_time():
-    clips = predict(CLIPS, HEARD, GENRES, voting="majority", **TIMES).clips
+    clips = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES).clips
     assert [clip.start_s for clip in clips] == [0, 0.5, 1, 1.5, 2]
     assert [clip.end_s for clip in clips] == [3, 3.5, 4, 4.5, 5]
     assert [clip.genre for clip in clips] == ["jazz", None, "rock", None, "rock"]

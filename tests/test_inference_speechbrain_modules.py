@@ -1,0 +1,150 @@
+"""The modules in a model folder: whole songs in, voted log-posteriors out."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+from torch import nn
+
+from ms_sincresnet.errors import AudioFileError, WeightsError
+from ms_sincresnet.inference.speechbrain_modules import (
+    Identity,
+    InputCheck,
+    SongEmbedding,
+    VotingClassifier,
+)
+from ms_sincresnet.nnet import frontend as frontend_file
+from ms_sincresnet.nnet.backends import simd
+
+CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.45, 0.55, 0.0]])
+
+
+class Largest(nn.Module):
+    """In place of a trunk: a clip's mean and largest sample."""
+
+    def forward(self, clips):
+        return torch.stack([clips.mean(1), clips.amax(1)], dim=1)[:, None]
+
+
+class Logarithm(nn.Module):
+    """In place of a classifier: embeddings are posteriors."""
+
+    def forward(self, posteriors):
+        return posteriors.log().clamp_min(-200)
+
+
+def song_embedding(clip_samples=4, hop_samples=2):
+    model = SimpleNamespace(frontend=nn.Identity(), embedding=Largest())
+    return SongEmbedding(model, clip_samples, hop_samples, batch_size=3)
+
+
+def voting_classifier(voting="majority"):
+    return VotingClassifier(SimpleNamespace(classifier=Logarithm()), voting)
+
+
+def test_padding_is_never_heard():
+    songs = [torch.tensor([0.0, k]).repeat(5)[:n] for k, n in [(1, 10), (2, 5), (3, 2)]]
+    padded = nn.utils.rnn.pad_sequence(songs, True, padding_value=99.0)
+    first, second, third = song_embedding()(padded, torch.tensor([1.0, 0.5, 0.2]))
+    assert first.tolist() == [[0.5, 1]] * 4
+    assert second[0].tolist() == [1, 2]
+    assert third[0].tolist() == [1.5, 3]
+    assert second[1:].isnan().all() and third[1:].isnan().all()
+
+
+def test_relative_lengths_give_the_length_to_the_sample():
+    n_samples = 300_007  # of silence, whose clips are counted all the same
+    wavs = torch.zeros(1).expand(1, n_samples)
+    for length in range(200_000, 200_030):
+        lens = torch.tensor([length / n_samples])
+        for clip_samples, n_clips in [(length, 1), (length - 1, 2)]:
+            embed = song_embedding(clip_samples, hop_samples=1)
+            assert embed(wavs, lens).shape[1] == n_clips
+
+
+def test_an_empty_song_in_a_batch_is_refused():
+    with pytest.raises(AudioFileError, match="song 1 of the batch is empty"):
+        song_embedding()(torch.ones(3, 8), torch.tensor([1.0, 0.0, 0.5]))
+
+
+def test_a_model_that_fails_does_not_pass_for_silence():
+    embed = song_embedding()
+    embed.embedding.forward = lambda clips: torch.full((len(clips), 1, 2), torch.nan)
+    with pytest.raises(WeightsError, match="output is not finite"):
+        embed(torch.randn(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("wavs", "reason"),
+    [
+        (torch.zeros(2, 0), "empty: 0 samples"),
+        (torch.tensor([[0.0, torch.nan]]), "NaN or infinite"),
+        (torch.tensor([[0.0, -torch.inf]]), "NaN or infinite"),
+        (torch.zeros(1, 8, 2), r"must be mono.*got shape \[1, 8, 2\]"),
+        (torch.zeros(8), r"got shape \[8\]"),
+    ],
+)
+def test_anything_but_audio_is_refused(wavs, reason):
+    with pytest.raises(AudioFileError, match=reason):
+        InputCheck()(wavs)
+
+
+def test_audio_passes_unchanged():
+    wavs = torch.randn(2, 5)
+    assert InputCheck()(wavs) is wavs
+    assert Identity()(wavs, torch.ones(2)) is wavs
+
+
+@pytest.mark.parametrize(
+    ("voting", "expected", "tolerance"),
+    [("majority", [1 / 3, 2 / 3, 0], 0.01), ("mean", CLIPS.mean(0).tolist(), 1e-6)],
+)
+def test_the_clips_decide(voting, expected, tolerance):
+    log_posteriors = voting_classifier(voting)(CLIPS[None])
+    assert log_posteriors.shape == (1, 1, 3)
+    posteriors = log_posteriors[0, 0].exp().tolist()
+    assert posteriors == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize("voting", ["majority", "mean"])
+@pytest.mark.parametrize("n_clips", [1, 55, 4000])
+def test_log_posteriors_are_finite_and_sum_to_one(voting, n_clips):
+    # e^-200 is 0 in float32.
+    certain = torch.tensor([1.0, 0.0, 0.0]).expand(n_clips, 3)
+    log_posteriors = voting_classifier(voting)(certain[None])[0, 0]
+    assert log_posteriors.isfinite().all()
+    assert log_posteriors.exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert log_posteriors.argmax() == 0
+
+
+def test_clips_that_a_song_does_not_have_do_not_vote():
+    padded = torch.cat([CLIPS[:1], torch.full((2, 3), torch.nan)])
+    vote = voting_classifier()
+    short, whole = vote(torch.stack([padded, CLIPS]))
+    assert short.equal(vote(CLIPS[None, :1])[0])
+    assert whole.equal(vote(CLIPS[None])[0])
+
+
+@pytest.mark.parametrize("voting", ["majority", "mean"])
+def test_all_genres_are_equally_likely_for_a_silent_song(voting):
+    silence = torch.full((4, 3), torch.nan)
+    songs = torch.stack([silence, CLIPS[[0, 0, 0, 1]]])
+    log_posteriors = voting_classifier(voting)(songs)
+    torch.testing.assert_close(log_posteriors[0, 0].exp(), torch.full((3,), 1 / 3))
+    assert log_posteriors[1, 0].argmax() == 0
+
+
+@pytest.mark.skipif(simd.LIBRARY is None, reason="installed without a C compiler")
+def test_the_stock_classifier_filters_a_song_once(model_folder, monkeypatch):
+    lengths, cut_song = [], frontend_file.cut_song
+
+    def spy(wav, *arguments):
+        lengths.append(len(wav))
+        return cut_song(wav, *arguments)
+
+    monkeypatch.setattr(frontend_file, "cut_song", spy)
+    stock = EncoderClassifier.from_hparams(str(model_folder), savedir=None)
+    assert torch.is_grad_enabled()
+    stock.classify_batch(torch.randn(2, 64000))
+    assert lengths == [64000, 64000]

@@ -1,0 +1,214 @@
+"""Clips of songs: cut, batched and scored."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from ms_sincresnet.data.clips import silent
+from ms_sincresnet.models.songs import embed_songs, score_songs
+from ms_sincresnet.nnet import frontend as frontend_file
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.songs import cut_song
+
+SMALL = {"clip_samples": 4, "hop_samples": 2, "batch_size": 3}
+CLIPS = {"clip_samples": 48000, "hop_samples": 8000, "batch_size": 3}
+
+
+class MeanAndLargest(nn.Module):
+    """In place of a trunk: a clip's mean and largest sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.batch_sizes = []
+
+    def forward(self, clips):
+        self.batch_sizes.append(len(clips))
+        return torch.stack([clips.mean(1), clips.amax(1)], dim=1)[:, None]
+
+
+@pytest.fixture
+def model():
+    """Mean and largest sample as embedding; its log-softmax as log-posteriors."""
+    parts = {"embedding": MeanAndLargest(), "classifier": nn.LogSoftmax(-1)}
+    return SimpleNamespace(frontend=nn.Identity(), **parts)
+
+
+def embed(model, song, **options):
+    """Embeddings of one song."""
+    pieces = embed_songs(model, [("song", [song])], **SMALL | options)
+    return torch.cat([rows for _, rows in pieces])
+
+
+@pytest.mark.parametrize(
+    ("song", "expected"),
+    [
+        # The 8 is less than a hop.
+        ([0.0, 1, 2, 3, 4, 5, 6, 7, 8], [[1.5, 3], [3.5, 5], [5.5, 7]]),
+        ([1.0, 2, 6], [[2.5, 6]]),  # repeated: 1 2 6 1
+    ],
+)
+def test_one_embedding_per_clip(model, song, expected):
+    assert embed(model, torch.tensor(song)).tolist() == expected
+
+
+def test_a_long_song_is_embedded_in_batches_of_fixed_size(model):
+    song = torch.randn(2 * 7 + 2)
+    embeddings = embed(model, song)
+    assert embeddings.shape == (7, 2)
+    assert model.embedding.batch_sizes == [3, 3, 1]
+    assert embed(model, song, batch_size=100).equal(embeddings)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_songs_share_batches_and_may_come_in_blocks(model, size):
+    # 5, 1, 0, 2, 4 and 8 clips, one of them from a song shorter than a clip.
+    lengths = {"a": 12, "b": 3, "c": 0, "d": 7, "e": 10, "f": 18}
+    songs = {name: torch.randn(length) for name, length in lengths.items()}
+    blocks = {
+        name: song.split(size) if len(song) else [] for name, song in songs.items()
+    }
+    found = [*embed_songs(model, blocks.items(), **SMALL)]
+    assert model.embedding.batch_sizes == [3] * 6 + [2]
+    assert "".join(name for name, _ in found) == "aabdeefff"
+    for name in "abdef":
+        rows = torch.cat([rows for key, rows in found if key == name])
+        assert rows.equal(embed(model, songs[name])), name
+
+
+def test_no_more_of_a_song_is_read_than_needed(model):
+    taken = []
+
+    def blocks(name):
+        for block in torch.randn(4, 4):
+            taken.append(name)
+            yield block
+
+    embeddings = embed_songs(model, ((name, blocks(name)) for name in "ab"), **SMALL)
+    assert len(next(embeddings)[1]) == 3
+    assert taken == ["a"] * 2  # the first batch takes 8 samples
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.25, -1.0])
+def test_silent_clips_have_no_embedding(model, quiet):
+    """A constant is silent too: digital silence with an offset."""
+    song = torch.full((16,), quiet)
+    song[6:8] += torch.tensor([0.1, -0.1])
+    embeddings = embed(model, song)
+    heard = [False, False, True, True, False, False, False]
+    assert embeddings.isfinite().all(1).tolist() == heard
+    assert embeddings.isnan().all(1).tolist() == [not each for each in heard]
+
+
+def test_a_clip_is_silent_below_one_step_of_16_bits():
+    alternating = torch.tensor([1.0, -1.0]).repeat(24000)
+    for factor, expected in [(0.99, True), (1.01, False)]:
+        clips = torch.stack([0.5 + factor * alternating / 2**15, alternating])
+        assert silent(clips).tolist() == [expected, False]
+
+
+def test_samples_reach_the_model_on_its_own_scale(model):
+    song = torch.tensor([0.0, 1, 2, 3, 4, 5]) / 2**15
+    found = embed(model, song, full_scale=2.0**15)
+    assert found.tolist() == [[1.5, 3], [3.5, 5]]
+    # Silence does not depend on the model's scale.
+    assert embed(model, song / 4, full_scale=2.0**15).isnan().all()
+
+
+def test_models_can_be_fused_with_others_of_their_own_scales(model):
+    other = SimpleNamespace(**vars(model), full_scale=2.0)
+    song = torch.tensor([0.0, 1, 2, 3, 0, 0, 0, 0])
+    found = embed(model, song, full_scale=8.0, fused_with=[other])
+    assert found[:2].tolist() == [[12, 24, 3, 6], [10, 24, 2.5, 6]]
+    assert found[2].isnan().all()  # a clip that is silent is so for both
+
+
+@pytest.mark.parametrize("bad", [torch.nan, -torch.inf])
+def test_a_model_fails_on_single_clips(model, bad):
+    embed_well = model.embedding.forward
+
+    def embed_badly(clips):
+        rows = embed_well(clips)
+        rows[clips.amax(1) > 7, :, 0] = bad
+        return rows
+
+    model.embedding.forward = embed_badly
+    songs = [("good", [torch.rand(8)]), ("bad", [torch.tensor([1.0, 0, 0, 0, 8, 0])])]
+    (_, good), (_, mixed) = embed_songs(model, songs, **SMALL | {"batch_size": 9})
+    assert good.isfinite().all()
+    assert (
+        mixed.isinf().all(1).tolist() == mixed.isinf().any(1).tolist() == [False, True]
+    )
+    (_, good), (_, mixed) = score_songs(model, songs, **SMALL | {"batch_size": 9})
+    assert good.isfinite().all()
+    assert mixed[0].isfinite().all() and mixed[1].isnan().all()
+
+
+def test_scores_come_once_per_song(model):
+    song, quiet = torch.rand(14), torch.zeros(20)
+    songs = [("a", song.split(5)), ("a", [quiet]), ("b", [torch.cat([quiet, song])])]
+    found = [*score_songs(model, songs, **SMALL)]
+    assert [(key, len(scores)) for key, scores in found] == [
+        ("a", 6),
+        ("a", 1),
+        ("b", 7),
+    ]
+    torch.testing.assert_close(found[0][1], embed(model, song).log_softmax(1))
+    torch.testing.assert_close(found[1][1].exp(), torch.full((1, 2), 0.5))
+    assert found[2][1][-6:].equal(found[0][1])
+
+
+def test_scores_are_the_models_own(tone_model):
+    song = torch.randn(64000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ((_, scores),) = score_songs(tone_model, [("song", [song])], **CLIPS)
+        expected = tone_model(song.unfold(0, 48000, 8000))
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def filtered(monkeypatch):
+    """Lengths of what is filtered once for several clips."""
+    lengths = []
+
+    def spy(wav, *arguments):
+        lengths.append(len(wav))
+        return cut_song(wav, *arguments)
+
+    monkeypatch.setattr(frontend_file, "cut_song", spy)
+    return lengths
+
+
+def expect_near(found, expected):
+    """Compares to rounding."""
+    assert found.shape == expected.shape
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.skipif(simd.LIBRARY is None, reason="installed without a C compiler")
+def test_overlapping_clips_are_filtered_once(tone_model, filtered):
+    song = torch.randn(80000, generator=torch.Generator().manual_seed(1)) + 2
+    frontend, embedding = copy.deepcopy(tone_model.frontend), tone_model.embedding
+    frontend.backend = "fft"
+    clips = song.unfold(0, 48000, 8000)
+    expected = torch.cat([embedding(frontend(clip[None])) for clip in clips])[:, 0]
+    for batch_size, lengths in [
+        (1, 5 * [48000]),
+        (2, [56000, 56000, 48000]),
+        (5, [80000]),
+        (32, [80000]),
+    ]:
+        filtered.clear()
+        found = embed(tone_model, song, **CLIPS | {"batch_size": batch_size})
+        assert filtered == lengths
+        expect_near(found, expected)
+
+
+def test_hops_that_do_not_divide_a_clip(tone_model, filtered):
+    song = torch.randn(70000, generator=torch.Generator().manual_seed(1))
+    found = embed(tone_model, song, **CLIPS | {"hop_samples": 7000})
+    assert filtered == []
+    clips = song.unfold(0, 48000, 7000)
+    expect_near(found, tone_model.embedding(tone_model.frontend(clips))[:, 0])
