@@ -1,4 +1,4 @@
-"""A timeline shows every clip at its time, below the song's envelope."""
+"""A timeline shows each clip at its time, below the song's envelope."""
 
 import numpy as np
 import pandas as pd
@@ -31,14 +31,6 @@ def test_each_moment_has_the_posteriors_of_the_nearest_clip():
     assert [named[row] for row in dots.get_ydata()] == likeliest
 
 
-def test_a_timeline_of_an_hour():
-    middles_s = 1.5 + 0.5 * np.arange(7195)
-    posteriors = pd.DataFrame(np.full((7195, 10), 0.1), middles_s, list("abcdefghij"))
-    figure = plot_timeline(posteriors, 3600.0)
-    figure.canvas.draw()
-    assert figure.axes[0].get_xlim() == (0, 3600)
-
-
 def test_silent_clips_are_left_blank():
     clips = {"jazz": [0.8, np.nan, 0.3], "rock": [0.2, np.nan, 0.7]}
     axes = plot_timeline(pd.DataFrame(clips, index=[1.5, 2.0, 2.5]), 4.0).axes[0]
@@ -63,8 +55,8 @@ def test_the_envelope_is_the_loudest_sample_of_each_hundredth(tmp_path):
 
 
 @pytest.mark.parametrize("duration_s", [12.0, 3600.0])
-def test_the_envelope_stands_above_the_timeline(duration_s):
-    middles_s = np.arange(1.5, duration_s, 3)
+def test_the_envelope_is_above_the_timeline(duration_s):
+    middles_s = np.arange(1.5, duration_s - 1, 0.5)
     posteriors = pd.DataFrame(np.ones((len(middles_s), 2)) / 2, middles_s, ["a", "b"])
     times_s = np.arange(0, duration_s, 0.01)
     click_s = duration_s / 3
@@ -82,7 +74,7 @@ def test_the_envelope_stands_above_the_timeline(duration_s):
 
 
 @pytest.mark.parametrize("envelope", [None, pd.Series([0.1, 0.5], [0.0, 0.01])])
-def test_names_are_no_formulas(envelope):
+def test_names_are_not_formulas(envelope):
     genres = [r"a$\b$", "$x$"]
     posteriors = pd.DataFrame([[0.1, 0.9]], [1.5], genres)
     figure = plot_timeline(posteriors, 3.0, r"a$\b$.wav", envelope)

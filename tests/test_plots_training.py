@@ -1,4 +1,4 @@
-"""Losses and confusion matrix are those that a run wrote."""
+"""Losses and confusion matrices agree with the files of a run."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from ms_sincresnet.plots.training import (
 
 
 def write_log(folder, *epochs):
-    """Writes a log by SpeechBrain: (epoch, train loss) each, and a test at the end."""
+    """Writes a SpeechBrain log of (epoch, train loss) pairs, with a test at the end."""
     folder.mkdir(parents=True)
     logger = FileTrainLogger(str(folder / "train_log.txt"), precision=4)
     for epoch, loss in epochs:
@@ -26,7 +26,7 @@ def write_log(folder, *epochs):
     return folder
 
 
-def test_losses_are_those_that_were_logged_last(tmp_path):
+def test_the_last_loss_of_an_epoch_counts(tmp_path):
     folder = write_log(
         tmp_path / "run", (1, 2.25), (2, 2.0), (3, 0.0123), (3, 0.5), (4, float("nan"))
     )
@@ -53,12 +53,12 @@ def test_each_run_has_its_curve():
     assert len(looks) == 12
 
 
-def test_the_confusion_matrix_is_that_of_the_file(tmp_path):
+def test_the_confusion_matrix_agrees_with_the_file(tmp_path):
     path = tmp_path / "confusion_matrix.csv"
     path.write_text("genre,jazz,rock,pop\njazz,3,1,0\nrock,0,120,0\npop,2,0,4\n")
     figure = plot_confusion_matrix(read_confusion_matrix(path), "130 songs")
     (axes,) = figure.axes
-    assert axes.get_title() == "130 songs: 130 tracks, 97.7% right"
+    assert axes.get_title() == "130 songs: 130 tracks, 97.7% correct"
     counts = [text.get_text() for text in axes.texts]
     assert counts == ["3", "1", "0", "0", "120", "0", "2", "0", "4"]
     for axis in (axes.get_xticklabels(), axes.get_yticklabels()):
@@ -67,7 +67,7 @@ def test_the_confusion_matrix_is_that_of_the_file(tmp_path):
     assert axes.get_ylabel() == "true genre"
 
 
-def test_names_are_no_formulas():
+def test_names_are_not_formulas():
     names = [r"a$\b$", "$x$"]
     losses = plot_losses(dict.fromkeys(names, pd.Series([2.0], index=[1])))
     matrix = pd.DataFrame(np.eye(2, dtype=int), names, names)
@@ -75,4 +75,4 @@ def test_names_are_no_formulas():
     for figure in (losses, confusion):
         figure.draw_without_rendering()
     assert [text.get_text() for text in losses.axes[0].get_legend().texts] == names
-    assert confusion.axes[0].get_title() == r"run$\1$: 2 tracks, 100.0% right"
+    assert confusion.axes[0].get_title() == r"run$\1$: 2 tracks, 100.0% correct"

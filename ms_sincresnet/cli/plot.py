@@ -97,11 +97,11 @@ def cutoff_table(model: GenreModel) -> DataFrame:
     """
     import pandas as pd
 
-    tables, init = [], model.config["init"]
+    names, tables = ("init_low_hz", "init_high_hz", "low_hz", "high_hz"), []
     for scale, bank in enumerate(_filterbanks(model)):
         size = bank.n_filters, bank.kernel_size, bank.sample_rate
-        names = ("init_low_hz", "init_high_hz", "low_hz", "high_hz")
-        cutoffs = *type(bank)(*size, init).cutoffs(), *bank.cutoffs()
+        initial = type(bank)(*size, model.config["init"])
+        cutoffs = *initial.cutoffs(), *bank.cutoffs()
         table = {"scale": scale, "filter": range(size[0]), "kernel_size": size[1]}
         for name, hz in zip(names, cutoffs, strict=True):
             table[name] = hz.detach().numpy()
