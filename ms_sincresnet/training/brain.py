@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from ms_sincresnet.data.dataset import PassSampler
 from ms_sincresnet.errors import HparamError, UserError
+from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.songs import score_songs
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES
@@ -105,7 +106,7 @@ class GenreBrain(sb.Brain):
             checkpointer.add_recoverable("train_scores", self.scores[sb.Stage.TRAIN])
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> GenreModel:
         """The model, without the wrapper that joins several processes in training."""
         model = self.modules.model
         return model.module if isinstance(model, DistributedDataParallel) else model
@@ -267,7 +268,7 @@ class GenreBrain(sb.Brain):
 
     def _write_model_folder(self) -> None:
         """Writes the model folder, its card with the figures of the test."""
-        hparams = vars(self.hparams)
+        hparams = dict(vars(self.hparams))
         epoch = getattr(self, "tested_epoch", None)
         save_model_folder(
             hparams["model_folder"],

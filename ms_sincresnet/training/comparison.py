@@ -7,6 +7,7 @@ trained models: another seed may reverse a small difference.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ms_sincresnet.errors import UserError
-from ms_sincresnet.files import write_json
 from ms_sincresnet.training.scores import POSTERIOR
 
 # Of a cross-validation, of a single run.
@@ -28,7 +28,7 @@ FUSED = "fused by the sum rule"
 
 
 def read_predictions(source: str | Path) -> pd.DataFrame:
-    """Predictions by track ID, from the folder of a cross-validation or run or a csv."""
+    """Predictions by track ID, from a run's or cross-validation's folder, or a csv."""
     source = Path(source)
     files = [source / name for name in PREDICTIONS] if source.is_dir() else [source]
     path = next((path for path in files if path.is_file()), None)
@@ -110,15 +110,16 @@ def difference_interval(
 def compare(first_right: ArrayLike, second_right: ArrayLike) -> dict[str, Any]:
     """Counts of tracks by who is right, difference of accuracies, interval and p."""
     first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    return {
+    counts = {
         "both": int((first & second).sum()),
-        "only_first": only_first,
-        "only_second": only_second,
+        "only_first": int((first & ~second).sum()),
+        "only_second": int((~first & second).sum()),
         "neither": int((~first & ~second).sum()),
-        "difference": (only_first - only_second) / len(first),
-        "interval": list(difference_interval(first, second)),
-        "p": mcnemar(only_first, only_second),
+    }
+    return counts | {
+        "difference": float(first.mean() - second.mean()),
+        "interval": difference_interval(first, second),
+        "p": mcnemar(counts["only_first"], counts["only_second"]),
     }
 
 
@@ -130,14 +131,14 @@ def fuse_predictions(tables: dict[str, pd.DataFrame]) -> pd.Series:
     posteriors = {
         name: table.filter(regex=f"^{POSTERIOR}") for name, table in tables.items()
     }
-    genres = {name: ", ".join(sorted(table)) for name, table in posteriors.items()}
-    first = next(iter(tables))
+    first, *_ = posteriors
     for name, table in posteriors.items():
-        if genres[name] != genres[first] or not genres[name]:
+        genres, expected = sorted(table.columns), sorted(posteriors[first].columns)
+        if genres != expected or not genres:
             raise UserError(
                 f"{name}: cannot be fused with {first}: expected the columns "
                 f"{POSTERIOR}<genre> of the same genres; found "
-                f"{genres[name] or 'none'} here and {genres[first] or 'none'} there"
+                f"{', '.join(genres) or 'none'} here and {', '.join(expected)} there"
             )
         numbers = table.apply(pd.to_numeric, errors="coerce")
         gaps = numbers.index[numbers.isna().any(axis=1)]
@@ -147,11 +148,43 @@ def fuse_predictions(tables: dict[str, pd.DataFrame]) -> pd.Series:
                 f"{gaps[0]} the first; did training diverge?"
             )
         posteriors[name] = numbers
-    return sum(posteriors.values()).idxmax(axis=1).str.removeprefix(POSTERIOR)
+    fused = reduce(pd.DataFrame.add, posteriors.values()).idxmax(axis=1)
+    return fused.astype(str).str.removeprefix(POSTERIOR)
 
 
-def compare_sources(sources: Sequence[str | Path], fuse: bool) -> dict[str, Any]:
-    """Comparison of two models, or of each of several models with their fusion."""
+def compare_sources(sources: Sequence[str | Path], fuse: bool = False) -> str:
+    """Compares two models, or several with their fusion, by their predictions.
+
+    Arguments
+    ---------
+    sources
+        The folder of a cross-validation or of a single run, or its csv file, per model.
+    fuse
+        True to fuse the models, and to compare the fusion with each of them.
+
+    Returns
+    -------
+    Lines for the screen: accuracies on the tracks that all were tested on, and for each
+    pair the tracks that one model alone has right, with interval and p-value.
+
+    Raises
+    ------
+    UserError
+        If the number of sources does not fit, or they cannot be compared.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> tables = {"a": "1,r,r 2,r,r 3,r,r 4,r,j", "b": "1,r,r 2,r,j 3,r,j 4,r,j"}
+    >>> for name, rows in tables.items():
+    ...     text = "\\n".join(["ID,genre,predicted", *rows.split()])
+    ...     _ = (folder / f"{name}.csv").write_text(text)
+    >>> report = compare_sources([folder / "a.csv", folder / "b.csv"])
+    >>> print(*report.splitlines()[-3:], sep="\\n")
+    right: both 1, the first alone 2, the second alone 0, neither 1
+    first − second: +50.0 points, 95 % interval +0.0 to +100.0 (bootstrap over tracks)
+    McNemar's exact test: p = 0.5
+    """
     names = list(dict.fromkeys(map(str, sources)))
     if len(names) != len(sources) or len(names) < 2 or (len(names) > 2 and not fuse):
         raise UserError(
@@ -166,89 +199,23 @@ def compare_sources(sources: Sequence[str | Path], fuse: bool) -> dict[str, Any]
     if fuse:
         right[FUSED] = fuse_predictions(shared) == genre
         pairs = [(FUSED, name) for name in names]
-    return {
-        "tracks": len(genre),
-        "systems": [
-            {
-                "name": name,
-                "tracks_left_out": len(tables.get(name, genre)) - len(genre),
-                "right": int(values.sum()),
-                "accuracy": float(values.mean()),
-            }
-            for name, values in right.items()
-        ],
-        "comparisons": [
-            {"first": first, "second": second, **compare(right[first], right[second])}
-            for first, second in pairs
-        ],
-    }
-
-
-def report_comparison(
-    sources: Sequence[str | Path], fuse: bool = False, output: str | Path | None = None
-) -> str:
-    """Compares two models, or several with their fusion, by their predictions.
-
-    Arguments
-    ---------
-    sources
-        The folder of a cross-validation or of a single run, or its csv file, per model.
-    fuse
-        True to fuse the models, and to compare the fusion with each of them.
-    output
-        A file for the report as JSON.
-
-    Returns
-    -------
-    The report in words and tables.
-
-    Raises
-    ------
-    UserError
-        If the number of sources does not fit, they cannot be compared, or the file
-        cannot be written.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for name, predicted in [("a", "rrrj"), ("b", "rjjj")]:
-    ...     rows = [f"{n},r,{genre}\\n" for n, genre in enumerate(predicted)]
-    ...     text = "ID,genre,predicted\\n" + "".join(rows)
-    ...     _ = (folder / f"{name}.csv").write_text(text)
-    >>> report = report_comparison([folder / "a.csv", folder / "b.csv"])
-    >>> print(report[-274:])
-                    second right    second wrong
-    first right                1               2
-    first wrong                0               1
-    first − second: +50.0 points, 95 % interval +0.0 to +100.0 (bootstrap over tracks)
-    McNemar's exact test (tracks that one alone has right: 2): p = 0.5
-    """
-    report = compare_sources(sources, fuse)
-    if output:
-        try:
-            write_json(report, output)
-        except OSError as error:
-            raise UserError(
-                f"{output}: cannot be written ({error.strerror})"
-            ) from error
-    lines = [f"{report['tracks']} tracks shared by all"]
-    for system in report["systems"]:
-        left_out = system["tracks_left_out"]
+    lines = [f"{len(genre)} tracks shared by all"]
+    for name, values in right.items():
+        left_out = len(tables.get(name, genre)) - len(genre)
         note = f" ({left_out} more tested)" if left_out else ""
-        accuracy = f"{100 * system['accuracy']:.1f} %{note}"
-        lines.append(f"  {system['name']}: {system['right']} right, {accuracy}")
-    for pair in report["comparisons"]:
+        accuracy = f"{100 * values.mean():.1f} %{note}"
+        lines.append(f"  {name}: {values.sum()} right, {accuracy}")
+    for first, second in pairs:
+        pair = compare(right[first], right[second])
         low, high = (f"{100 * end:+.1f}" for end in pair["interval"])
         lines += [
             "",
-            f"first: {pair['first']}",
-            f"second: {pair['second']}",
-            f"{'':11} {'second right':>16}{'second wrong':>16}",
-            f"first right {pair['both']:16}{pair['only_first']:16}",
-            f"first wrong {pair['only_second']:16}{pair['neither']:16}",
+            f"first: {first}",
+            f"second: {second}",
+            f"right: both {pair['both']}, the first alone {pair['only_first']}, the "
+            f"second alone {pair['only_second']}, neither {pair['neither']}",
             f"first − second: {100 * pair['difference']:+.1f} points, 95 % interval "
             f"{low} to {high} (bootstrap over tracks)",
-            "McNemar's exact test (tracks that one alone has right: "
-            f"{pair['only_first'] + pair['only_second']}): p = {pair['p']:.2g}",
+            f"McNemar's exact test: p = {pair['p']:.2g}",
         ]
     return "\n".join(lines)

@@ -68,7 +68,7 @@ recipe's train.py (hyperparams.yaml is missing)
     save_model_folder(
         folder,
         model.eval(),
-        _genres(run, hparams, model.config["n_genres"]),
+        _genres(run, hparams, int(model.config["n_genres"])),
         clip_samples=hparams["clip_samples"],
         hop_samples=hparams["hop_samples"],
         voting=hparams["voting"],

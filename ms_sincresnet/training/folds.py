@@ -8,6 +8,7 @@ share of all tracks comes with the interval of Clopper and Pearson.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def summarize_folds(
     if not folders:
         raise UserError(f"{folder}: no fold of {n_folds} is finished there")
     folds = [
-        {"fold": fold, **_read_summary(path / "test_summary.json")}
+        {"fold": fold, **read_json(path / "test_summary.json")}
         for fold, path in folders.items()
     ]
     tables = {fold: read_predictions(path) for fold, path in folders.items()}
@@ -89,10 +90,8 @@ def summarize_folds(
             f"{folder}: folds {first} and {second} both tested {twins.ID.iloc[0]}, so "
             "they are not of one split: split_seed, n_folds or the data differ"
         )
-    matrix = sum(
-        read_confusion_matrix(path / "confusion_matrix.csv")
-        for path in folders.values()
-    )
+    paths = [path / "confusion_matrix.csv" for path in folders.values()]
+    matrix = reduce(pd.DataFrame.add, map(read_confusion_matrix, paths))
     right = int((predictions.genre == predictions.predicted).sum())
     summary = {
         "dataset": folds[0]["dataset"],
@@ -110,16 +109,6 @@ def summarize_folds(
         "folds": folds,
     }
     return summary, predictions, matrix
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    """A fold's ``test_summary.json``."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not json ({error}); delete its folder, and the fold is run again"
-        ) from error
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
@@ -191,23 +180,20 @@ def describe(summary: dict[str, Any]) -> str:
       clips: 85.0 ± 5.0 %, 80.0 to 90.0 %
     85 of 100 songs, 85.0 %, 95 % interval 76.5 to 91.4 % (Clopper-Pearson)
     """
-    several = summary["folds_done"] > 1
+    pooled, several = summary["pooled_song_accuracy"], summary["folds_done"] > 1
     columns = ": mean ± standard deviation, 95 % interval of the mean (Student's t)"
     heading = f"{summary['folds_done']} of {summary['n_folds']} folds"
-    lines = [heading + (columns if several else "")]
+    lines = [heading + columns if several else heading]
     for name in ("song", "clip"):
         spread = summary[f"{name}_accuracy"]
         text = f"  {name}s: {100 * spread['mean']:.1f}"
         if several:
             text += f" ± {100 * spread['sd']:.1f} %, {_range(spread['interval'])}"
         lines.append(f"{text} %")
-    pooled = summary["pooled_song_accuracy"]
-    lines.append(
-        f"{pooled['right']} of {summary['tracks']} songs, "
-        f"{100 * pooled['accuracy']:.1f} %, 95 % interval "
-        f"{_range(pooled['interval'])} % (Clopper-Pearson)"
-    )
-    return "\n".join(lines)
+    share = f"{pooled['right']} of {summary['tracks']} songs"
+    accuracy = f"{100 * pooled['accuracy']:.1f} %"
+    interval = f"95 % interval {_range(pooled['interval'])} % (Clopper-Pearson)"
+    return "\n".join([*lines, f"{share}, {accuracy}, {interval}"])
 
 
 def _range(interval: Sequence[float]) -> str:

@@ -176,8 +176,9 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _named(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> tuple[str, dict]:
     """Name and arguments of ``!new:``."""
-    is_mapping = isinstance(node, yaml.MappingNode)
-    return name, loader.construct_mapping(node, deep=True) if is_mapping else {}
+    if isinstance(node, yaml.MappingNode):
+        return name, loader.construct_mapping(node, deep=True)
+    return name, {}
 
 
 _PlainLoader.add_multi_constructor("!new:", _named)

@@ -63,10 +63,10 @@ class StageScores:
         if n_processes == 1:
             return
         own = [(*track, clips.numpy()) for *track, clips in self._tracks()]
-        of_all = [None] * n_processes if rank == 0 else None
-        distributed.gather_object(own, of_all)
+        of_all: list = [None] * n_processes
+        distributed.gather_object(own, of_all if rank == 0 else None)
         self.clear()
-        for tracks in of_all or []:
+        for tracks in of_all if rank == 0 else []:
             for track_id, label, clips in tracks:
                 self.add(track_id, label, torch.from_numpy(clips))
 

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import speechbrain as sb
 import yaml
@@ -23,61 +22,48 @@ import yaml
 from ms_sincresnet import models
 from ms_sincresnet.errors import HparamError, UserError, exit_on_user_error
 from ms_sincresnet.files import atomic_path, read_json, write_json
-from ms_sincresnet.training.comparison import report_comparison
+from ms_sincresnet.training.comparison import compare_sources
 from ms_sincresnet.training.folds import is_finished, write_summary
 from ms_sincresnet.training.hparams import plain_hparams
 
 HERE = Path(__file__).parent
 TRAIN = HERE / "train.py"
+OF_THE_MACHINE = ("--cache", "--device=", "--num_workers=")  # change no figure
 
-# Options that change no figure.
-OF_THE_MACHINE = ("cache", "cache_folder", "device", "noprogressbar", "num_workers")
-
-# Columns of table1.csv, accuracies in %; low and high bound the interval of the mean.
+# Columns of Table 1, accuracies in %; low and high bound the interval of the mean.
 COLUMNS = (
     *("row", "system", "K", "L", "SPP", "dataset", "folds"),
     *("mean", "sd", "low", "high", "paper_GTZAN", "paper_ISMIR2004"),
 )
-TITLE = (
-    "Table 1 of the paper: song accuracy in %; ours is the mean ± the standard "
-    "deviation over the folds."
-)
-HEADINGS = {
-    "mean": "ours",
-    "paper_GTZAN": "the paper, GTZAN",
-    "paper_ISMIR2004": "the paper, ISMIR2004",
-}
 
 
-def parser() -> argparse.ArgumentParser:
+def words_between_commas(text: str) -> list[str]:
+    """Values of an option such as ``--rows=mel_resnet,sincnet_k80_l251``."""
+    return [word.strip() for word in text.split(",")]
+
+
+def get_parser() -> argparse.ArgumentParser:
     """The command line, but for what goes to train.py."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s hparams/SYSTEM.yaml [options] [options of train.py]\n"
         "       %(prog)s --table1 [options] [options of train.py]\n"
         "       %(prog)s --parameters [--rows ID,ID]\n"
-        "       %(prog)s --compare FOLDER FOLDER … [--fuse] [--output JSON]",
+        "       %(prog)s --compare FOLDER FOLDER … [--fuse]",
         description=__doc__.partition("\n\n")[0],
         allow_abbrev=False,  # --fold is not --folds
     )
     add = parser.add_argument
     add("--table1", action="store_true", help="run the rows of table1.yaml instead")
     add("--parameters", action="store_true", help="count the rows' parameters instead")
-    add("--rows", metavar="ID,ID", help="some of the rows (default: all)")
-    add("--folds", metavar="K,K", help="some of the folds, from 0 (default: all)")
-    add(
-        "--output_folder",
-        type=Path,
-        help="for folds and summary (default: results/<yaml file>/cross_validation/"
-        "seed_<seed>), or for the rows of Table 1 (default: results/table1)",
-    )
-    add(
-        "--compare",
-        nargs="+",
-        metavar="FOLDER",
-        help="compare two models, by the folders of their tests",
-    )
+    listed = {"type": words_between_commas}
+    add("--rows", metavar="ID,ID", help="some of the rows (default: all)", **listed)
+    add("--folds", metavar="K,K", help="some folds, from 0 (default: all)", **listed)
+    default = "results/SYSTEM/cross_validation/seed_SEED, or results/table1"
+    help_text = f"for folds and summary, or the rows of Table 1 (default: {default})"
+    add("--output_folder", type=Path, metavar="FOLDER", help=help_text)
+    help_text = "compare two models, by the folders of their tests"
+    add("--compare", nargs="+", metavar="FOLDER", help=help_text)
     add("--fuse", action="store_true", help="compare them with their late fusion")
-    add("--output", metavar="JSON", help="also write the comparison there")
     return parser
 
 
@@ -86,16 +72,16 @@ def main(arguments: list[str]) -> None:
     # As in train.py the yaml file is first: argparse could not tell it from values of
     # the options that it does not know.
     n_files = int(bool(arguments) and not arguments[0].startswith("-"))
-    options, words = parser().parse_known_args(arguments[n_files:])
+    options, words = get_parser().parse_known_args(arguments[n_files:])
     chosen = (n_files, options.table1, options.parameters, options.compare)
     if sum(map(bool, chosen)) != 1:
-        parser().error(
+        get_parser().error(
             "expected a yaml file first, or one of --table1, --parameters, --compare"
         )
     if options.compare:
-        print(report_comparison(options.compare, options.fuse, options.output))
+        print(compare_sources(options.compare, options.fuse))
     elif options.parameters:
-        print(parameter_table(read_rows(options.rows)))
+        print(parameter_table(read_rows(options.rows)), end="")
     elif options.table1:
         folder = options.output_folder or Path("results/table1")
         run_table1(read_rows(options.rows), words, folder, options.folds)
@@ -112,7 +98,7 @@ def run_folds(
     hparams_file: str | Path,
     words: list[str],
     folder: Path | None = None,
-    chosen: str | None = None,
+    folds: list[str] | None = None,
     system: str | None = None,
 ) -> None:
     """Trains and tests on each fold that is not finished, and prints the summary."""
@@ -125,75 +111,48 @@ def run_folds(
         )
     n_folds = hparams["n_folds"]
     folder = folder or Path(f"results/{stem}/cross_validation/seed_{hparams['seed']}")
-    folds = choose_folds(chosen, n_folds)
     refuse_other_options(folder, [Path(hparams_file).name, *words])
     about = {"system": system or stem, "options": words}
-    for fold in folds:
+    for fold in folds or range(n_folds):
         if is_finished(folder / f"fold_{fold}"):
             continue
-        print(f"fold {fold} of {n_folds}")
+        print(f"fold {fold}, of 0 to {n_folds - 1}")
         own = [f"--fold={fold}", f"--output_folder={folder / f'fold_{fold}'}"]
-        command = [sys.executable, str(TRAIN), str(hparams_file), *words, *own]
-        status = subprocess.run(command).returncode
+        command = [TRAIN, hparams_file, *words, *own]
+        status = subprocess.run([sys.executable, *map(str, command)]).returncode
         if status:
-            raise UserError(
-                f"fold {fold} failed (exit status {status}; its error is above); the "
-                "same command resumes"
-            )
+            raise UserError(f"fold {fold} failed (exit status {status}): see above")
         write_summary(folder, n_folds, **about)
     print(f"{folder}: {write_summary(folder, n_folds, **about)}")
-
-
-def choose_folds(text: str | None, n_folds: int) -> list[int]:
-    """Numbers of the folds to run, from a list with commas.
-
-    >>> choose_folds("3,0", n_folds=10)
-    [0, 3]
-    """
-    folds = list(map(str, range(n_folds)))
-    chosen = folds if text is None else [word.strip() for word in text.split(",")]
-    if not set(chosen) <= set(folds):
-        raise HparamError(
-            f"--folds: expected numbers from 0 to {n_folds - 1} with commas between; "
-            f"got {text!r}"
-        )
-    return sorted({int(fold) for fold in chosen})
 
 
 def refuse_other_options(folder: Path, words: list[str]) -> None:
     """Raises if the folder's folds were run with other options."""
     note = folder / "options.json"
-    of_the_machine = tuple(f"--{name}=" for name in OF_THE_MACHINE)
-    words = sorted(word for word in words if not word.startswith(of_the_machine))
+    words = sorted(word for word in words if not word.startswith(OF_THE_MACHINE))
     noted = read_json(note) if note.is_file() else words
     if noted != words:
         raise HparamError(
             f"{folder}: its folds were run with {' '.join(noted)}; repeat these "
             "options, or give another output_folder"
         )
-    try:
-        write_json(words, note)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    write_json(words, note)
 
 
-def read_rows(ids: str | None = None) -> list[dict[str, Any]]:
-    """Rows of Table 1, all or those whose ids are given with commas."""
+def read_rows(ids: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of Table 1, all or some."""
     rows = yaml.safe_load((HERE / "table1.yaml").read_text(encoding="utf-8"))
     known = [row["id"] for row in rows]
-    wanted = known if ids is None else [name.strip() for name in ids.split(",")]
-    for name in wanted:
-        if name not in known:
-            raise HparamError(
-                f"--rows: no row {name!r} in Table 1; expected some of "
-                f"{', '.join(known)}"
-            )
-    return [row for row in rows if row["id"] in wanted]
+    unknown = ", ".join(set(ids or []) - set(known))
+    if unknown:
+        raise HparamError(f"--rows: no row {unknown}; expected {', '.join(known)}")
+    return [row for row in rows if row["id"] in (ids or known)]
 
 
-def known_names(row: dict[str, Any]) -> set[str]:
-    """Names of the hparams of a row's model."""
-    return set(plain_hparams(HERE / row["hparams_file"], "data_folder: none"))
+def row_hparams(row: dict[str, Any]) -> dict[str, Any]:
+    """Hparams of a row; of the model, name and arguments."""
+    overrides = yaml.safe_dump({"data_folder": "none", **row["overrides"]})
+    return plain_hparams(HERE / row["hparams_file"], overrides)
 
 
 def row_words(row: dict[str, Any], words: list[str]) -> list[str]:
@@ -206,26 +165,24 @@ def row_words(row: dict[str, Any], words: list[str]) -> list[str]:
     given = yaml.safe_load(overrides_of(words)) or {}
     for name in row["overrides"].keys() & given:
         raise HparamError(f"--{name}: the rows of Table 1 set it; leave it out")
-    unknown = {f"--{name}" for name in given.keys() - known_names(row)}
+    unknown = {f"--{name}" for name in given.keys() - row_hparams(row)}
     own = [f"--{name}={value}" for name, value in row["overrides"].items()]
     return own + [word for word in words if word.partition("=")[0] not in unknown]
 
 
 def run_table1(
-    rows: list[dict[str, Any]], words: list[str], folder: Path, folds: str | None
+    rows: list[dict[str, Any]], words: list[str], folder: Path, folds: list[str] | None
 ) -> None:
     """Cross-validates the rows and writes ``table1.md`` and ``table1.csv``."""
-    known = set().union(*map(known_names, rows))
+    known = set().union(*map(row_hparams, rows))
     for name in yaml.safe_load(overrides_of(words)) or {}:
         if name not in known:
             raise HparamError(f"--{name}: no such hparam in any of the rows' files")
     try:
-        for n, row in enumerate(rows, start=1):
-            print(f"row {n} of {len(rows)}: {row['id']}")
+        for row in rows:
+            print(f"row {row['id']}")
             file, own = HERE / row["hparams_file"], row_words(row, words)
             run_folds(file, own, folder / row["id"], folds, row["id"])
-    except UserError as error:
-        raise UserError(f"row {row['id']}: {error}") from error
     finally:
         if any(folder.glob("*/summary.json")):
             write_table1(folder)
@@ -235,20 +192,14 @@ def run_table1(
 def write_table1(folder: Path) -> None:
     """Writes ``table1.md`` and ``table1.csv``: our accuracies next to the paper's."""
     rows = [describe_row(row, folder / row["id"]) for row in read_rows()]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    with atomic_path(folder / "table1.csv") as path:
-        table.to_csv(path, index=False, float_format="%.2f")
-    numbers = table.select_dtypes("number")
-    table[numbers.columns] = numbers.map("{:.2f}".format).where(numbers.notna(), "")
-    table["mean"] += table["sd"].radd(" ± ").where(table["sd"] != "", "")
-    table = table.drop(columns=["row", "sd", "low", "high"]).fillna("")
-    text = f"{TITLE}\n\n{markdown(table.rename(columns=HEADINGS))}\n"
-    with atomic_path(folder / "table1.md") as path:
-        path.write_text(text, encoding="utf-8")
+    table = pd.DataFrame(rows, columns=COLUMNS).fillna("")
+    for suffix, text in [("csv", table.to_csv(index=False)), ("md", markdown(table))]:
+        with atomic_path(folder / f"table1.{suffix}") as path:
+            path.write_text(text, encoding="utf-8")
 
 
-def describe_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A row of ``table1.csv``, with the figures of its folder if it was run."""
+def describe_row(row: dict[str, Any], folder: Path) -> dict[str, str]:
+    """A row of Table 1, with the figures of its folder if it was run."""
     overrides, path = row["overrides"], folder / "summary.json"
     taps = overrides.get("kernel_sizes") or [overrides.get("kernel_size", "")]
     described = {
@@ -257,48 +208,43 @@ def describe_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
         "K": str(overrides.get("n_filters", "")),
         "L": ", ".join(map(str, taps)),
         "SPP": "yes" if overrides.get("pooling") == "spp" else "",
-        **{f"paper_{name}": accuracy for name, accuracy in row["paper"].items()},
+        **{f"paper_{name}": f"{paper:.2f}" for name, paper in row["paper"].items()},
     }
-    if not path.is_file():
-        return described
-    summary = read_json(path)
-    songs = summary["song_accuracy"]
-    interval = songs["interval"] or (None, None)  # of a single fold
-    percent = 100 * np.array([songs["mean"], songs["sd"], *interval], dtype=float)
-    return described | {
-        "dataset": summary["dataset"],
-        "folds": f"{summary['folds_done']} of {summary['n_folds']}",
-        **dict(zip(("mean", "sd", "low", "high"), percent, strict=True)),
-    }
-
-
-def build_row(row: dict[str, Any]) -> models.GenreModel:
-    """The model of a row, with random weights."""
-    overrides = yaml.safe_dump({"data_folder": "none", **row["overrides"]})
-    name, arguments = plain_hparams(HERE / row["hparams_file"], overrides)["model"]
-    arguments.pop("weights", None)
-    return models.MODELS[name.rpartition(".")[2]](**arguments)
+    if path.is_file():
+        summary = read_json(path)
+        songs = summary["song_accuracy"]
+        shares = [songs["mean"]]
+        if songs["interval"]:  # of several folds
+            shares += [songs["sd"], *songs["interval"]]
+        figures = zip(("mean", "sd", "low", "high"), shares, strict=False)
+        described |= {name: f"{100 * share:.2f}" for name, share in figures}
+        described["dataset"] = summary["dataset"]
+        described["folds"] = f"{summary['folds_done']} of {summary['n_folds']}"
+    return described
 
 
 def parameter_table(rows: list[dict[str, Any]]) -> str:
     """Numbers of parameters of the models of Table 1, as a table in Markdown."""
-    counts = {
-        row["id"]: sum(p.numel() for p in build_row(row).parameters()) for row in rows
-    }
-    table = pd.DataFrame(counts.items(), columns=["row", "parameters"])
-    return markdown(table.assign(parameters=table.parameters.map("{:,}".format)))
+    counts = []
+    for row in rows:
+        name, arguments = row_hparams(row)["model"]
+        arguments.pop("weights", None)
+        model = models.MODELS[name.rpartition(".")[2]](**arguments)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        counts.append({"row": row["id"], "parameters": f"{count:,}"})
+    return markdown(pd.DataFrame(counts))
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown.
 
-    >>> print(markdown(pd.DataFrame({"row": ["sincnet"], "folds": [10]})))
+    >>> print(markdown(pd.DataFrame({"row": ["sincnet"], "folds": [10]})), end="")
     | row | folds |
     | --- | --- |
     | sincnet | 10 |
     """
     lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """Trains a music genre classifier on one fold of GTZAN and tests it by voting.
 
-    python train.py hparams/ms_sincresnet.yaml --data_folder=GTZAN --fold=0
-
-Without the data set, on synthesised music:
-
-    python train.py hparams/quickstart.yaml
+python train.py hparams/ms_sincresnet.yaml --data_folder=GTZAN --fold=0
+python train.py hparams/quickstart.yaml  # on synthesised music
 """
 
 import sys
