@@ -18,7 +18,7 @@ from speechbrain.utils.importutils import LazyModule
 from ms_sincresnet.errors import UserError
 
 LONG_RUN = "FUZZ_EXAMPLES" in os.environ
-SECONDS = 20  # what takes longer hangs
+SECONDS = 20  # more is a hang
 MEGABYTES = 200
 
 # Numbers that headers do not expect.
@@ -26,15 +26,15 @@ ODD_NUMBERS = [0, 1, 2, 7, 127, 255, 2**15 - 1, 2**16 - 1, 2**24, 2**31 - 1, 2**
 # Values that JSON can hold where others are expected.
 ODD_VALUES = [None, True, 0, -1, 0.5, 2**70, 1e308, "", "x", "\0", [], {}, [[0]]]
 
-# Hypothesis asks every module for its file, at which SpeechBrain's lazy ones would
-# import what is not installed.
+# Hypothesis asks every module for its file; SpeechBrain's lazy modules would then
+# import packages that are not installed.
 for module in list(sys.modules.values()):
     if isinstance(module, LazyModule):
         vars(module).setdefault("__file__", None)
 
 
 def fuzz(n_examples):
-    """How much is tried: ``n_examples``, always the same, or what the caller wants."""
+    """Settings for ``n_examples``, always the same, or for ``FUZZ_EXAMPLES``."""
     return settings(
         max_examples=int(os.environ.get("FUZZ_EXAMPLES", n_examples)),
         derandomize=not LONG_RUN,
@@ -45,9 +45,9 @@ def fuzz(n_examples):
 
 
 def changes():
-    """Changes to make one after another: (kind, where from 0 to 1, how much, bytes)."""
+    """Lists of changes: (kind, place from 0 to 1, size, bytes)."""
     where = st.floats(0, 1, exclude_max=True)
-    where |= where.map(lambda place: place**4)  # headers stand at the start
+    where |= where.map(lambda place: place**4)  # headers are at the start
     number = st.sampled_from(ODD_NUMBERS).flatmap(
         lambda n: st.sampled_from([struct.pack(">I", n), struct.pack("<I", n)])
     )
@@ -80,19 +80,19 @@ def change(content, changes):
 
 
 def change_json(content, where, value):
-    """Puts a value in the place of another, or of all, in what a JSON file holds."""
-    root = [json.loads(content)]
-    places = list(_places(root))
+    """Replaces a value in a JSON file, or in one line of a JSON Lines file."""
+    try:
+        roots = [json.loads(content)]
+    except ValueError:
+        roots = [json.loads(line) for line in content.splitlines()]
+    places = list(_places(roots))
     container, key = places[int(where * len(places))]
     container[key] = value
-    found = root[0]
-    if isinstance(found, list):  # rows stand in lines
-        return "[\n{}\n]\n".format(",\n".join(map(json.dumps, found))).encode()
-    return json.dumps(found, indent=1).encode()
+    return "\n".join(map(json.dumps, roots)).encode()
 
 
 def _places(found):
-    """Where values stand: (container, key)."""
+    """Containers and keys of all values."""
     if isinstance(found, dict | list):
         keys = found if isinstance(found, dict) else range(len(found))
         for key in keys:
@@ -101,12 +101,12 @@ def _places(found):
 
 
 def peak_mb():
-    """The most memory that this process has taken so far."""
+    """Peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def trial(read, path):
-    """Reads a file; gives what is wrong with the way it went, or None."""
+    """Fault of reading a file, or None."""
     before = peak_mb()
     try:
         fault = read(path)
@@ -120,14 +120,10 @@ def trial(read, path):
 
 
 class Reader:
-    """Reads files in a process of its own, as some may crash it.
+    """A process that reads files, since some may crash it.
 
-    Arguments
-    ---------
-    folder : pathlib.Path
-        Where the files go, and stay if they make trouble.
-    read : callable
-        Takes a path; may raise a ``UserError``, or return what is wrong.
+    Inputs that cause a fault stay in ``folder``. ``read`` takes a path and may raise a
+    ``UserError`` or return a fault.
     """
 
     def __init__(self, folder, read):
@@ -144,7 +140,7 @@ class Reader:
             self.process = None
 
     def start(self):
-        """Starts the process anew: forked, as it needs all that is imported here."""
+        """Starts the process, forked with all that is imported here."""
         fork = multiprocessing.get_context("fork")
         self.connection, other_end = fork.Pipe()
         self.process = fork.Process(target=self.serve, args=(other_end,), daemon=True)
@@ -152,10 +148,10 @@ class Reader:
         other_end.close()
 
     def serve(self, connection):
-        """What the process does."""
+        """Reads files until the process is killed."""
         self.connection.close()
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        for stream in (1, 2):  # decoders written in C tell of every damage
+        for stream in (1, 2):  # decoders written in C print every fault
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         while True:
             connection.send(trial(self.read, connection.recv()))
