@@ -1,71 +1,58 @@
-"""The whole systems: shapes at full size, gradients, and nothing left behind."""
+"""The models of Table 1: sizes, gradients, and the arguments that rebuild them."""
 
 import copy
 from functools import partial
 from itertools import pairwise
 
 import pytest
-import soundfile
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from ms_sincresnet import GenreClassifier, vote
-from ms_sincresnet.errors import WeightsError
-from ms_sincresnet.models.architectures import MelResNet, MSSincResNet, SincNet
+from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.nnet.filterbank import SincFilterbank
-from ms_sincresnet.nnet.mel import LogMelSpectrogram
-from ms_sincresnet.pretrained.model_folder import save_model_folder
-from ms_sincresnet.training.brain import GenreBrain
+from ms_sincresnet.nnet.frontend import LogMelSpectrogram
 
 
 def music(n_samples=48000, batch=2):
-    """Noise as loud as music is."""
     generator = torch.Generator().manual_seed(0)
     return 0.1 * torch.randn(batch, n_samples, generator=generator)
 
 
 def small_model(**options):
-    """A network whose ResNet sees small maps."""
     torch.manual_seed(0)
-    return MSSincResNet(**{"n_filters": 32, "n_frames": 64} | options)
+    return MSSincResNet(**{"n_filters": 8, "n_frames": 64} | options)
 
 
 def small_mel_resnet(**options):
-    """The same of log-mel-spectrograms."""
     torch.manual_seed(0)
     return MelResNet(**{"n_mels": 32} | options)
 
 
 def small_sincnet(**options):
-    """A SincNet on few short frames."""
     torch.manual_seed(0)
     frames = {"frame_samples": 800, "frame_hop": 400, "train_frames": 4}
     return SincNet(**{"n_filters": 8, "kernel_size": 51} | frames | options)
 
 
-BASELINES = {"MelResNet": small_mel_resnet, "SincNet": small_sincnet}
-DEFINITIONS = {"MSSincResNet": partial(small_model, backend="reference")} | BASELINES
-MODELS = {"MSSincResNet, fast": partial(small_model, backend="auto")} | DEFINITIONS
-
-each_baseline = pytest.mark.parametrize("build", BASELINES.values(), ids=BASELINES)
-each_definition = pytest.mark.parametrize(
-    "build", DEFINITIONS.values(), ids=DEFINITIONS
-)
-each_system = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+BUILD = {
+    "MSSincResNet": small_model,
+    "MelResNet": small_mel_resnet,
+    "SincNet": small_sincnet,
+}
+each_model = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD)
 
 
 @pytest.mark.parametrize(
-    ("system", "expected"),
+    ("model_class", "expected"),
     [
         (MSSincResNet, [(2, 3, 160, 1024), (2, 512, 5, 32), (2, 1, 2560), (2, 1, 10)]),
         (MelResNet, [(2, 3, 160, 376), (2, 512, 5, 12), (2, 1, 512), (2, 1, 10)]),
     ],
 )
-def test_shapes_at_full_size(system, expected):
-    model = system().eval()
+def test_shapes_at_full_size(model_class, expected):
+    model = model_class().eval()
     shapes = []
     for module in (
         *(model.frontend, model.embedding.trunk),
@@ -80,7 +67,6 @@ def test_shapes_at_full_size(system, expected):
 
 
 def n_parameters(model):
-    """How many numbers are learned."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -121,7 +107,7 @@ def test_as_many_parameters_as_sincnet_has(options, n_filters, kernel_size):
     assert n_parameters(SincNet(**options)) == expected
 
 
-def test_the_parts_in_a_row_are_the_network():
+def test_the_model_is_its_parts_in_sequence():
     model = small_model(n_genres=6, pooling="avg", hidden_size=None).eval()
     embeddings = model.embedding(model.frontend(music(16000)))
     assert embeddings.shape == (2, 1, 512)
@@ -130,7 +116,7 @@ def test_the_parts_in_a_row_are_the_network():
     assert model(music(16000)).equal(expected[:, 0])
 
 
-@each_system
+@each_model
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_reach_every_parameter(training, build):
     model = build().train(training)
@@ -146,7 +132,7 @@ def test_gradients_reach_every_parameter(training, build):
         assert parameter.grad.ne(0).any(), name
 
 
-@each_system
+@each_model
 @pytest.mark.parametrize("training", [True, False])
 def test_silence_gives_finite_numbers(training, build):
     model = build().train(training)
@@ -157,7 +143,7 @@ def test_silence_gives_finite_numbers(training, build):
         assert values.isfinite().all()
 
 
-@each_system
+@each_model
 def test_everything_that_moves_is_a_parameter_or_a_buffer(build):
     model = build()
     known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
@@ -172,7 +158,7 @@ def test_everything_that_moves_is_a_parameter_or_a_buffer(build):
 
 
 def can_fake_a_gpu():
-    """Whether this PyTorch fakes tensors on a GPU where there is none; 2.7 does not."""
+    """False for PyTorch 2.7, which fakes no tensors of a GPU that is missing."""
     try:
         with FakeTensorMode() as mode:
             mode.from_tensor(torch.zeros(1)).to("cuda")
@@ -182,7 +168,7 @@ def can_fake_a_gpu():
 
 
 @pytest.mark.skipif(not can_fake_a_gpu(), reason="this PyTorch needs a GPU to fake one")
-@each_system
+@each_model
 @pytest.mark.parametrize("training", [True, False])
 def test_it_computes_on_the_device_that_it_is_moved_to(training, build):
     """Shapes and devices of a pass on a GPU, without one."""
@@ -196,7 +182,10 @@ def test_it_computes_on_the_device_that_it_is_moved_to(training, build):
         assert log_posteriors.device.type == "cuda"
 
 
-@each_definition
+@pytest.mark.parametrize(
+    "build",
+    [partial(small_model, backend="reference"), small_mel_resnet, small_sincnet],
+)
 def test_double_precision_works(build):
     model = build().eval()
     double = copy.deepcopy(model).double()
@@ -207,7 +196,7 @@ def test_double_precision_works(build):
     )
 
 
-@each_system
+@each_model
 def test_the_scale_of_the_samples_does_not_matter(build):
     model = build().eval()
     with torch.no_grad():
@@ -215,138 +204,78 @@ def test_the_scale_of_the_samples_does_not_matter(build):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("build", "options"),
-    [
-        (small_model, {}),
-        (
-            small_model,
-            {
-                "n_genres": 6,
-                "n_filters": 16,
-                "kernel_sizes": (101, 51, 25),
-                "pooling": "avg",
-                "n_frames": 32,
-                "sample_rate": 8000,
-                "padding": "valid",
-                "backend": "reference",
-                "arch": "resnet34",
-                "hidden_size": None,
-            },
-        ),
-        (small_mel_resnet, {}),
-        (
-            small_mel_resnet,
-            {
-                "n_genres": 6,
-                "n_mels": 24,
-                "window_samples": 256,
-                "mel_hop": 100,
-                "pooling": "spp",
-                "sample_rate": 8000,
-                "arch": "resnet34",
-                "hidden_size": None,
-            },
-        ),
-        (small_sincnet, {}),
-        (
-            small_sincnet,
-            {
-                "n_genres": 6,
-                "n_filters": 4,
-                "kernel_size": 25,
-                "frame_samples": 400,
-                "frame_hop": 100,
-                "train_frames": 2,
-                "sample_rate": 8000,
-                "init": "erb",
-            },
-        ),
-    ],
-    ids=[
-        *("small", "other"),
-        *("small MelResNet", "other MelResNet"),
-        *("small SincNet", "other SincNet"),
-    ],
-)
-def test_the_config_rebuilds_the_network(build, options):
-    model = build(**options).eval()
-    assert {name: model.config[name] for name in options} == {
+OTHER = {
+    MSSincResNet: {
+        "n_genres": 6,
+        "n_filters": 4,
+        "kernel_sizes": (101, 51, 25),
+        "pooling": "avg",
+        "n_frames": 32,
+        "sample_rate": 8000,
+        "init": "linear",
+        "padding": "valid",
+        "backend": "reference",
+        "arch": "resnet34",
+        "hidden_size": None,
+        "affine_samples": 4000,
+    },
+    MelResNet: {
+        "n_genres": 6,
+        "n_mels": 24,
+        "window_samples": 256,
+        "mel_hop": 100,
+        "pooling": "spp",
+        "sample_rate": 8000,
+        "arch": "resnet34",
+        "hidden_size": None,
+    },
+    SincNet: {
+        "n_genres": 6,
+        "n_filters": 4,
+        "kernel_size": 25,
+        "frame_samples": 400,
+        "frame_hop": 100,
+        "train_frames": 2,
+        "sample_rate": 8000,
+        "init": "linear",
+    },
+}
+
+
+@pytest.mark.parametrize("model_class", OTHER)
+def test_the_config_rebuilds_the_model_and_holds_every_argument(model_class):
+    options = OTHER[model_class]
+    model = model_class(**options).eval()
+    assert model.config == {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in options.items()
     }
-    rebuilt = type(model)(**model.config).eval()
+    rebuilt = model_class(**model.config).eval()
     assert rebuilt.config == model.config
     rebuilt.load_state_dict(model.state_dict())
     assert rebuilt(music(4000)).equal(model(music(4000)))
+    assert model_class(*options.values()).config.keys() == model.config.keys()
 
 
-def test_the_options_reach_the_parts():
-    model = MSSincResNet(
-        n_filters=4,
-        n_frames=32,
-        sample_rate=8000,
-        padding="valid",
-        backend="reference",
-        arch="resnet34",
-    )
-    frontend, trunk = model.frontend, model.embedding.trunk
+def test_every_argument_reaches_its_part():
+    model = MSSincResNet(**OTHER[MSSincResNet])
+    frontend = model.frontend
     assert {bank.sample_rate for bank in frontend.banks} == {8000}
-    assert [bank.kernel_size for bank in frontend.banks] == [251, 501, 1001]
+    assert [bank.kernel_size for bank in frontend.banks] == [101, 51, 25]
     assert (frontend.padding, frontend.backend) == ("valid", "reference")
-    assert len(trunk.layer3) == 6  # two in ResNet-18
-    assert frontend(music(1600)).shape == (2, 3, 4, 32)
-
-
-def test_the_options_reach_the_parts_of_the_baselines():
+    assert frontend.clip_norm.normalized_shape == (1, 4000)
+    assert len(model.embedding.trunk.layer3) == 6  # two in ResNet-18
+    assert frontend(music(4000)).shape == (2, 3, 4, 32)
     mel = small_mel_resnet(sample_rate=8000, mel_hop=100, pooling="spp", n_genres=6)
     assert mel.frontend(music(1600)).shape == (2, 3, 32, 17)
     assert mel.frontend.bands.equal(LogMelSpectrogram(32, 512, 100, 8000).bands)
     assert mel.embedding.embedding_size == 2560
     assert mel(music(1600)).shape == (2, 6)
-    sincnet = small_sincnet(sample_rate=8000, init="linear", n_genres=6).embedding
-    assert (sincnet.bank.sample_rate, sincnet.bank.kernel_size) == (8000, 51)
+    sincnet = SincNet(**OTHER[SincNet]).embedding
+    assert (sincnet.bank.sample_rate, sincnet.bank.kernel_size) == (8000, 25)
     widths_hz = sincnet.bank.band_hz_
-    torch.testing.assert_close(widths_hz, widths_hz[:1].expand(8, 1))
-    assert sum(map(len, sincnet.clip_maps(music(8000)[0]))) == 1 + (8000 - 800) // 400
-
-
-@each_baseline
-def test_a_model_folder_says_what_the_test_did(build, tmp_path):
-    """As ``GenreBrain`` tests a song, so do both classes that load the folder."""
-    model = build(n_genres=3).eval()
-    soundfile.write(tmp_path / "song.wav", music(30000, batch=1)[0].numpy(), 16000)
-    hparams = {"checkpoint": "last", "voting": "mean", "clip_samples": 8000}
-    brain = GenreBrain({"model": model}, hparams=hparams, run_opts={"device": "cpu"})
-    cut = {"clip_samples": 8000, "hop_samples": 3000, "voting": "mean"}
-    save_model_folder(tmp_path / "model", model, ["jazz", "rock", "blues"], **cut)
-    for kind in (GenreClassifier, EncoderClassifier):
-        loaded = kind.from_hparams(str(tmp_path / "model"), run_opts={"device": "cpu"})
-        path = str(tmp_path / "song.wav")
-        with torch.no_grad():
-            song = loaded.load_audio(path)
-            clips = brain.song_log_posteriors(song, hop_samples=3000, batch_size=3)
-            found, _, index, _ = loaded.classify_file(path)
-        assert len(clips) == 8
-        winner, posteriors = vote(clips, "mean")
-        assert index.item() == winner
-        torch.testing.assert_close(found[0].exp(), posteriors, rtol=0, atol=1e-6)
-
-
-def test_weights_of_other_kernel_lengths_are_refused():
-    state = small_model(kernel_sizes=(25, 51, 101)).state_dict()
-    with pytest.raises(WeightsError, match=r"\[25, 51, 101\].*\[25, 51, 103\]"):
-        small_model(kernel_sizes=(25, 51, 103)).load_state_dict(state)
-
-
-def test_the_resnets_weights_come_from_a_file(tmp_path):
-    trunk = small_model().embedding.trunk
-    torch.save(trunk.state_dict(), tmp_path / "trunk.pth")
-    torch.manual_seed(1)
-    model = MSSincResNet(n_filters=8, weights=tmp_path / "trunk.pth")
-    for name, value in model.embedding.trunk.state_dict().items():
-        assert value.equal(trunk.state_dict()[name])
-    assert "weights" not in model.config
+    torch.testing.assert_close(widths_hz, widths_hz[:1].expand(4, 1))
+    assert sum(map(len, sincnet.clip_maps(music(8000)[0]))) == 1 + (8000 - 400) // 100
 
 
 @pytest.mark.parametrize("kernel_sizes", [(251, 501), (251, 501, 1001, 2001)])

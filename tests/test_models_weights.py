@@ -1,4 +1,4 @@
-"""A network's two files: what was saved is what is loaded, or nothing is."""
+"""A model's files: read as they were written, or refused."""
 
 import json
 import os
@@ -12,11 +12,12 @@ from torch import nn
 
 from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
+from ms_sincresnet.models import MODELS
 from ms_sincresnet.models.weights import (
-    outline,
-    read_network,
+    build_on_meta,
+    read_model,
     whole_files,
-    write_network,
+    write_model,
 )
 
 SETTINGS = {
@@ -29,26 +30,32 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def network():
-    """A network, not to be changed, with statistics that are not those of the start."""
+def model():
+    """A model, not to be changed, with batch statistics as after training."""
     torch.manual_seed(0)
-    network = MSSincResNet(2, n_filters=8, n_frames=64, pooling="avg", hidden_size=None)
+    model = MSSincResNet(2, n_filters=8, n_frames=64, pooling="avg", hidden_size=None)
     with torch.no_grad():
-        network.train()(torch.randn(4, 8000))
-    return network.eval()
+        model.train()(torch.randn(4, 8000))
+    return model.eval()
 
 
 @pytest.fixture
-def folder(tmp_path, network):
-    """The network's two files, to be changed."""
-    write_network(tmp_path, network, {})
+def folder(tmp_path, model):
+    """The model's two files, to be changed."""
+    write_model(tmp_path, model, {})
     return tmp_path
 
 
+def copy_of(model):
+    copy = MSSincResNet(**model.config).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
 def refused(folder, **changes):
-    """What is told of weights that cannot be used."""
+    """The message about weights that cannot be used."""
     with pytest.raises(WeightsError) as error:
-        read_network(folder, **changes)
+        read_model(folder, MODELS, **changes)
     assert str(error.value).startswith(f"{folder / 'model.safetensors'}: ")
     return str(error.value)
 
@@ -60,103 +67,82 @@ def edit(folder, change):
     save_file(weights, folder / "model.safetensors")
 
 
-def test_the_weights_come_back(folder, network):
-    loaded = read_network(folder)
+def test_the_weights_come_back(folder, model):
+    loaded = read_model(folder, MODELS)
     assert type(loaded) is MSSincResNet
     assert not loaded.training
-    assert loaded.config == network.config
-    assert loaded.settings == {}
+    assert (loaded.config, loaded.settings) == (model.config, {})
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     state = loaded.state_dict()
-    assert state.keys() == network.state_dict().keys()
-    for name, value in network.state_dict().items():
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
         assert state[name].equal(value), name
     wavs = torch.randn(2, 16000)
-    assert loaded(wavs).equal(network(wavs))
+    assert loaded(wavs).equal(model(wavs))
 
 
-def test_the_settings_of_songs_come_back(tmp_path, network):
-    write_network(tmp_path, network, SETTINGS, speechbrain_interface="E")
-    assert read_network(tmp_path).settings == SETTINGS
+def test_the_settings_of_songs_come_back(tmp_path, model):
+    write_model(tmp_path, model, SETTINGS)
+    assert read_model(tmp_path, MODELS).settings == SETTINGS
     config = json.loads((tmp_path / "config.json").read_text())
-    assert [*config][:4] == [
-        "format_version",
-        "speechbrain_interface",
-        "system",
-        "genres",
-    ]
     assert config["system"] == "MSSincResNet"
+    assert config["speechbrain_interface"] == "EncoderClassifier"
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1  # as readable as other files
 
 
-def test_both_files_are_as_readable_as_others(folder):
-    (folder / "other").write_text("")
-    modes = {path.stat().st_mode for path in folder.iterdir()}
-    assert len(modes) == 1
-
-
-def test_the_file_is_row_major_and_shares_nothing(tmp_path, network):
+def test_the_file_is_row_major_and_shares_nothing(tmp_path, model):
     """The trunk's channels lie last in memory, and one weight has two names here."""
-    model = read_network_of(network)
+    model = copy_of(model)
     block = model.embedding.trunk.layer1[0]
     block.conv2.weight = block.conv1.weight
     assert not block.conv1.weight.is_contiguous()
-    write_network(tmp_path, model, {})
+    write_model(tmp_path, model, {})
     saved = load_file(tmp_path / "model.safetensors")
     for name, value in model.state_dict().items():
         assert saved[name].equal(value), name
         assert saved[name].is_contiguous()
-    loaded = read_network(tmp_path)
-    conv = loaded.embedding.trunk.layer1[0].conv1.weight
+    conv = read_model(tmp_path, MODELS).embedding.trunk.layer1[0].conv1.weight
     assert conv.is_contiguous(memory_format=torch.channels_last)
 
 
-def read_network_of(network):
-    """A copy of a network, which may be changed."""
-    copy = MSSincResNet(**network.config).eval()
-    copy.load_state_dict(network.state_dict())
-    return copy
-
-
-def test_arguments_can_be_replaced_if_the_weights_fit(folder, network):
-    loaded = read_network(folder, backend="reference")
+def test_arguments_can_be_replaced_if_the_weights_fit(folder, model):
+    loaded = read_model(folder, MODELS, backend="reference")
     assert loaded.frontend.backend == loaded.config["backend"] == "reference"
     wavs = torch.randn(2, 16000)
-    torch.testing.assert_close(loaded(wavs), network(wavs), rtol=0, atol=1e-4)
-    told = refused(folder, n_genres=5)
-    assert "does not fit config.json, n_genres=5: classifier.layers.bias has" in told
+    torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=1e-4)
+    message = refused(folder, n_genres=5)
+    assert "does not fit config.json, n_genres=5: classifier.layers.bias has" in message
     assert "kernel_sizes [251, 501, 1001]" in refused(folder, kernel_sizes=(3, 5, 7))
     for name in ("weights", "n_filter", "strict"):
         with pytest.raises(TypeError, match=f"no saved argument '{name}'"):
-            read_network(folder, **{name: 1})
+            read_model(folder, MODELS, **{name: 1})
 
 
-def test_names_and_shapes_are_compared(folder):
+def test_names_shapes_and_kernel_lengths_are_compared(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("1001", "801"))
+    assert "kernel_sizes [251, 501, 1001]" in refused(folder)
     edit(folder, lambda weights: weights.pop("frontend.banks.0.low_hz_"))
     assert "frontend.banks.0.low_hz_ is missing" in refused(folder)
     edit(folder, lambda weights: weights.update(extra=torch.zeros(1)))
     assert "'extra' is unknown, and 1 more" in refused(folder)
     bank = {"frontend.banks.0.low_hz_": torch.zeros(9, 1)}
     edit(folder, lambda weights: (weights.update(bank), weights.pop("extra")))
-    told = refused(folder)
-    assert "frontend.banks.0.low_hz_ has shape [9, 1], expected [8, 1]" in told
+    message = refused(folder)
+    assert "frontend.banks.0.low_hz_ has shape [9, 1], expected [8, 1]" in message
 
 
-def test_weights_of_other_kernel_lengths_are_refused(folder):
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace("1001", "801"))
-    assert "kernel_sizes [251, 501, 1001]" in refused(folder)
-
-
-def test_half_precision_is_loaded_in_full(tmp_path, network):
-    write_network(tmp_path, read_network_of(network).half(), {})
-    loaded = read_network(tmp_path)
+def test_half_precision_is_loaded_as_float32(tmp_path, model):
+    write_model(tmp_path, copy_of(model).half(), {})
+    loaded = read_model(tmp_path, MODELS)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     wavs = torch.randn(2, 16000)
-    torch.testing.assert_close(loaded(wavs), network(wavs), rtol=0, atol=0.05)
+    torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=0.05)
 
 
 def with_header(header):
-    """A safetensors file that says something else of itself than is true."""
+    """A safetensors file with a header of one's choice."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(64)
 
@@ -180,16 +166,16 @@ LIAR = {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 64]}
         "longer",
     ],
 )
-def test_what_is_no_safetensors_file_is_refused(folder, content):
+def test_a_file_that_is_no_safetensors_is_refused(folder, content):
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     if isinstance(content, str):
         content = {"cut": whole[:-1000], "longer": whole + b"more"}[content]
     path.write_bytes(content)
-    assert "not a safetensors file, or not all of it (" in refused(folder)
+    assert "not a file of weights" in refused(folder)
 
 
-def test_a_pickle_is_never_looked_at(folder, network, tmp_path):
+def test_a_pickle_is_never_loaded(folder, tmp_path):
     class Malicious:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "made"),)
@@ -198,26 +184,23 @@ def test_a_pickle_is_never_looked_at(folder, network, tmp_path):
     (folder / "model.safetensors").rename(folder / "kept")
     assert "no such file of weights" in refused(folder)
     torch.save(Malicious(), folder / "model.safetensors")
-    assert "not a safetensors file" in refused(folder)
+    assert "not a file of weights" in refused(folder)
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("system", [MSSincResNet, MelResNet, SincNet])
-def test_an_outline_has_the_names_and_shapes_of_the_network(system):
-    found, network = outline(system, {}), system()
+@pytest.mark.parametrize("model_class", [MSSincResNet, MelResNet, SincNet])
+def test_a_model_on_meta_has_the_names_and_shapes_of_the_model(model_class):
+    found, model = build_on_meta(model_class, {}), model_class()
     for kind in ("parameters", "buffers"):
-        expected = {n: p.shape for n, p in getattr(network, f"named_{kind}")()}
+        expected = {n: p.shape for n, p in getattr(model, f"named_{kind}")()}
         outlined = dict(getattr(found, f"named_{kind}")())
         assert {n: p.shape for n, p in outlined.items()} == expected
-    assert all(
-        parameter.is_meta
-        for n, parameter in found.named_parameters()
-        if not n.endswith("_hz_")
-    )
+    for name, parameter in found.named_parameters():
+        assert parameter.is_meta or name.endswith("_hz_")
 
 
-def test_sizes_that_no_memory_holds_are_refused_without_it(folder):
-    """The largest values that a config may have: 2560 × 16 million numbers …"""
+def test_sizes_beyond_all_memory_are_refused_without_allocating_it(folder):
+    """The largest values that a config may have: 2560 × 16 million weights …"""
     resource = pytest.importorskip("resource")
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -233,10 +216,10 @@ def test_sizes_that_no_memory_holds_are_refused_without_it(folder):
     assert grown < 2**19 * (1024 if sys.platform == "darwin" else 1)  # 512 MB
 
 
-def test_a_value_that_the_network_refuses_names_the_file(folder):
+def test_a_value_that_the_model_refuses_names_the_file(folder):
     path = folder / "config.json"
     text = path.read_text()
-    for old, new, told in [
+    for old, new, message in [
         ('"avg"', '"max"', "pooling must be one of"),
         ('"resnet18"', '"resnet17"', "arch must be one of"),
         ('"mel"', '"mal"', "init must be one of"),
@@ -245,65 +228,60 @@ def test_a_value_that_the_network_refuses_names_the_file(folder):
     ]:
         assert text.count(old) == 1
         path.write_text(text.replace(old, new))
-        with pytest.raises(ModelFolderError, match=told) as error:
-            read_network(folder)
+        with pytest.raises(ModelFolderError, match=message) as error:
+            read_model(folder, MODELS)
         assert str(error.value).startswith(f"{path}: ")
 
 
-def test_what_could_not_be_read_is_not_written(tmp_path, network):
-    changed = read_network_of(network)
+def test_a_model_that_could_not_be_read_is_not_written(tmp_path, model):
+    changed = copy_of(model)
     changed.classifier = nn.Linear(512, 5)
     with pytest.raises(ModelFolderError, match="not what its config says: 'classifier"):
-        write_network(tmp_path, changed, {})
+        write_model(tmp_path, changed, {})
     for settings in (SETTINGS | {"genres": ["jazz"]}, SETTINGS | {"voting": "x"}):
         with pytest.raises(ModelFolderError, match="cannot be saved: (genres|voting)"):
-            write_network(tmp_path, network, settings)
+            write_model(tmp_path, model, settings)
     assert os.listdir(tmp_path) == []
 
 
-def fill(folder, **texts):
-    """Writes files."""
+OLD = {"config.json": "old", "model.safetensors": "old", "notes.txt": "mine"}
+NEW = {"config.json": "new", "model.safetensors": "new", "README.md": "new"}
+
+
+def fill(folder, texts):
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
-        (folder / name.replace("_", ".")).write_text(text)
+        (folder / name).write_text(text)
     return folder
 
 
 def contents(folder):
-    """Files of a folder by name."""
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
 def test_files_are_replaced_all_or_none(tmp_path):
-    old = {"config_json": "old", "model_safetensors": "old", "notes_txt": "mine"}
-    folder = fill(tmp_path / "a", **old)
+    folder = fill(tmp_path / "a", OLD)
     with pytest.raises(OSError), whole_files(folder) as new:
-        fill(new, config_json="new")
+        fill(new, {"config.json": "new"})
         raise OSError("no space left on device")
-    assert contents(folder) == contents(fill(tmp_path / "b", **old))
+    assert contents(folder) == OLD
     with whole_files(folder) as new:
-        fill(new, config_json="new", model_safetensors="new", README_md="new")
-    assert contents(folder) == contents(
-        fill(
-            tmp_path / "b",
-            **{"config_json": "new", "model_safetensors": "new", "README_md": "new"},
-        )
-    )
+        fill(new, NEW)
+    assert contents(folder) == OLD | NEW
     with whole_files(folder) as new:
-        fill(new, config_json="newer", README_md="newer")
-    assert (folder / "config.json").read_text() == "newer"
-    assert (folder / "README.md").read_text() == "new"  # the user may have written it
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-
-
-def test_a_new_folder_is_not_left_behind(tmp_path):
-    with pytest.raises(OSError), whole_files(tmp_path / "x" / "a"):
+        fill(new, {"config.json": "newer", "README.md": "newer"})
+    # The user may have written the README.
+    assert contents(folder) == OLD | NEW | {"config.json": "newer"}
+    with pytest.raises(OSError), whole_files(tmp_path / "x" / "b"):
         raise OSError("no space left on device")
-    assert not (tmp_path / "x" / "a").exists()
+    assert not (tmp_path / "x" / "b").exists()
+    with pytest.raises(ModelFolderError, match="expected a folder; got a file"):
+        whole_files(folder / "notes.txt").__enter__()
+    assert sorted(os.listdir(tmp_path)) == ["a", "x"]
 
 
 def test_a_kill_between_two_files_leaves_no_model(tmp_path, monkeypatch):
-    folder = fill(tmp_path / "a", config_json="old", model_safetensors="old")
+    folder = fill(tmp_path / "a", OLD)
     moved = []
 
     def killed(self, target):
@@ -314,19 +292,5 @@ def test_a_kill_between_two_files_leaves_no_model(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", killed)
     with pytest.raises(KeyboardInterrupt), whole_files(folder) as new:
-        fill(new, config_json="new", model_safetensors="new")
-    assert contents(folder) == {"model.safetensors": "new"}
-
-
-def test_a_model_of_speechbrains_is_not_half_replaced(tmp_path):
-    folder = fill(tmp_path / "a", hyperparams_yaml="old", config_json="old")
-    with pytest.raises(ModelFolderError, match="would disagree"), whole_files(folder):
-        pytest.fail("nothing is to be written")
-    assert contents(folder) == {"hyperparams.yaml": "old", "config.json": "old"}
-
-
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "a").write_text("mine")
-    with pytest.raises(ModelFolderError, match="a file"), whole_files(tmp_path / "a"):
-        pytest.fail("nothing is to be written")
-    assert (tmp_path / "a").read_text() == "mine"
+        fill(new, {"config.json": "new", "model.safetensors": "new"})
+    assert contents(folder) == {"model.safetensors": "new", "notes.txt": "mine"}
