@@ -5,6 +5,7 @@ needs, and can be sent to another process.
 """
 
 import platform
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,8 +21,10 @@ Step = Callable[[], object]
 Builder = Callable[[], Step]
 
 PRELOADED = ["torchaudio", "torchvision", "ms_sincresnet.inference.classifier"]
-PACKAGES = ["ms_sincresnet", "torch", "torchaudio", "torchvision", "speechbrain"]
-PEERS = ["asteroid-filterbanks", "julius"]
+PACKAGES = [
+    *("ms_sincresnet", "torch", "torchaudio", "torchvision", "speechbrain"),
+    *("asteroid-filterbanks", "julius"),
+]
 
 
 class Measured(NamedTuple):
@@ -32,26 +35,14 @@ class Measured(NamedTuple):
     peak_bytes: int
 
 
-class Alone(NamedTuple):
-    """Measurements of one step in a process of its own."""
-
-    seconds: float
-    peak_bytes: int  # growth of the process; on a GPU, all that was allocated
-
-
-def compare(
-    builders: dict[str, Builder | None], n_runs: int
-) -> dict[str, Measured | None]:
-    """Measures every builder's step beside the first one's; skips what is None."""
-    available = {name: build for name, build in builders.items() if build}
-    peaks = {name: run_alone(build).peak_bytes for name, build in available.items()}
-    seconds = time_in_turn({name: build() for name, build in available.items()}, n_runs)
+def compare(builders: dict[str, Builder], n_runs: int) -> dict[str, Measured]:
+    """Measures every builder's step beside the first one's."""
+    peaks = [run_alone(build)[1] for build in builders.values()]
+    seconds = time_in_turn({name: build() for name, build in builders.items()}, n_runs)
     first = next(iter(seconds.values()))
     return {
-        name: Measured(seconds[name], first / seconds[name], peaks[name])
-        if name in available
-        else None
-        for name in builders
+        name: Measured(values, first / values, peak)
+        for (name, values), peak in zip(seconds.items(), peaks, strict=True)
     }
 
 
@@ -69,8 +60,11 @@ def time_in_turn(steps: dict[str, Step], n_runs: int) -> dict[str, np.ndarray]:
     return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 
-def run_alone(build: Builder) -> Alone:
-    """Builds a step and runs it once, in a fresh process."""
+def run_alone(build: Builder) -> tuple[float, int]:
+    """Seconds and peak memory of a step in a fresh process, in which it runs once.
+
+    The peak is the growth of the process; on a GPU, all that was allocated.
+    """
     # Forked from a server that has imported the packages and computed nothing: memory
     # of this process does not count, and imports are waited for once.
     context = get_context("forkserver")
@@ -79,8 +73,8 @@ def run_alone(build: Builder) -> Alone:
         return executor.submit(_run_here, build).result()
 
 
-def _run_here(build: Builder) -> Alone:
-    """Builds a step and runs it once, in this process."""
+def _run_here(build: Builder) -> tuple[float, int]:
+    """Seconds and peak memory of a step in this process."""
     step = build()
     # Resets the peak to the present size. Unlike ru_maxrss of getrusage, this peak is
     # not inherited from the parent process.
@@ -90,15 +84,14 @@ def _run_here(build: Builder) -> Alone:
     step()
     seconds = time.perf_counter() - start
     if torch.cuda.is_initialized():
-        return Alone(seconds, torch.cuda.max_memory_allocated())
-    return Alone(seconds, _peak_rss() - before)
+        return seconds, torch.cuda.max_memory_allocated()
+    return seconds, _peak_rss() - before
 
 
 def _peak_rss() -> int:
     """Peak memory of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (line for line in lines if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) * 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -107,21 +100,16 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def comparison(measured: dict[str, Measured | None], n_clips: int) -> str:
+def comparison(measured: dict[str, Measured], n_clips: int) -> str:
     """The table of ``compare``, for steps of so many clips."""
     header = ["", "ms per clip", f"speed over {next(iter(measured))}", "range", "peak"]
     rows = []
     for name, subject in measured.items():
-        if subject is None:
-            rows.append([name, "not installed", "", "", ""])
-            continue
-        milliseconds = np.median(subject.seconds) / n_clips * 1e3
-        low, high = subject.ratios.min(), subject.ratios.max()
-        speed = f"{np.median(subject.ratios):.2f} ×"
-        peak = mebibytes(subject.peak_bytes)
-        rows.append(
-            [name, f"{milliseconds:.3g}", speed, f"{low:.2f} to {high:.2f}", peak]
-        )
+        seconds, ratios, peak_bytes = subject
+        time = f"{np.median(seconds) / n_clips * 1e3:.3g}"
+        spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
+        speed = f"{np.median(ratios):.2f} ×"
+        rows.append([name, time, speed, spread, mebibytes(peak_bytes)])
     return table(header, rows)
 
 
@@ -132,22 +120,14 @@ def mebibytes(n_bytes: int) -> str:
 
 def machine() -> str:
     """The processor, the threads, the GPU and the versions, as Markdown."""
-    cpus = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    versions = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
+    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    installed = {each.name: each.version for each in metadata.distributions()}
+    versions = [f"{name} {installed.get(name, 'is missing')}" for name in PACKAGES]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return (
         f"- processor: {cpus[0] if cpus else platform.machine()}, {len(cpus)} cores, "
         f"{torch.get_num_threads()} threads, "
         f"{torch.backends.cpu.get_cpu_capability()}\n"
         f"- GPU: {gpu}\n"
-        f"- {', '.join(versions)}"
+        f"- Python {platform.python_version()}, {', '.join(versions)}"
     )

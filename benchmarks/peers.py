@@ -69,36 +69,30 @@ class SpeechBrainConv(nn.Module):
         return self.conv(wavs[:, 0]).mT
 
 
-class AsteroidConv(nn.Module):
+def asteroid_conv(bank: SincFilterbank) -> nn.Module:
     """asteroid-filterbanks' ``ParamSincFB``: half as many bands, each even and odd."""
+    from asteroid_filterbanks import Encoder, ParamSincFB
 
-    def __init__(self, bank: SincFilterbank):
-        super().__init__()
-        from asteroid_filterbanks import Encoder, ParamSincFB
-
-        filterbank = ParamSincFB(
-            bank.n_filters,
-            bank.kernel_size,
-            stride=1,
-            sample_rate=bank.sample_rate,
-            min_low_hz=bank.min_low_hz,
-            min_band_hz=bank.min_band_hz,
-        )
-        self.encoder = Encoder(filterbank, padding=bank.kernel_size // 2)
-
-    def forward(self, wavs: Tensor) -> Tensor:
-        return self.encoder(wavs)
+    filterbank = ParamSincFB(
+        bank.n_filters,
+        bank.kernel_size,
+        stride=1,
+        sample_rate=bank.sample_rate,
+        min_low_hz=bank.min_low_hz,
+        min_band_hz=bank.min_band_hz,
+    )
+    return Encoder(filterbank, padding=bank.kernel_size // 2)
 
 
 CONVOLUTIONS = {
     "plain": TorchConv,
     "SpeechBrain's SincConv": SpeechBrainConv,
-    "asteroid-filterbanks' ParamSincFB": AsteroidConv,
+    "asteroid-filterbanks' ParamSincFB": asteroid_conv,
     "julius' fft_conv1d": JuliusConv,
     "torchaudio's fftconvolve": TorchaudioConv,
 }
 
-_OPTIONAL = {AsteroidConv: "asteroid_filterbanks", JuliusConv: "julius"}
+_OPTIONAL = {asteroid_conv: "asteroid_filterbanks", JuliusConv: "julius"}
 
 
 def is_installed(name: str) -> bool:

@@ -3,10 +3,8 @@
 
     python benchmarks/run.py
 
-All rows of a table are timed in one process, in turn, and compared round by round.
-Machines are noisy: trust the ratios, and those as far as their range. Peak memory is
-what the first step adds to a fresh process. Everything together takes a quarter of an
-hour.
+Machines are noisy: trust the ratios, and those as far as their range. Everything
+together takes a quarter of an hour.
 """
 
 import argparse
@@ -14,20 +12,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import measure
 import numpy as np
+import peers
 import steps
 import torch
-from measure import (
-    Builder,
-    compare,
-    comparison,
-    machine,
-    mebibytes,
-    run_alone,
-    table,
-    time_in_turn,
-)
-from peers import CONVOLUTIONS, is_installed
+from steps import Sizes
 
 from ms_sincresnet.data.dataset import CACHES
 
@@ -39,188 +29,172 @@ METHOD = (
     "otherwise; *ours* is the library with its defaults."
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PROFILED_ROWS = 30
 
 
-class Suite:
-    """The benchmarks; each section is a method, which returns it as Markdown."""
+def frontend(sizes: Sizes, n_runs: int) -> str:
+    """The front-end alone: plain, peers, ours."""
+    names = [*filter(peers.is_installed, peers.CONVOLUTIONS), "ours"]
+    text = []
+    for mode, passes in [
+        ("evaluation", "forward"),
+        ("training", "forward and backward"),
+    ]:
+        step = partial(steps.frontend_step, sizes, mode == "training")
+        measured = measure.compare(
+            {name: partial(step, name) for name in names}, n_runs
+        )
+        text.append(f"## Front-end, {mode}: {passes}, batch of {sizes.few_clips} clips")
+        text.append(measure.comparison(measured, sizes.few_clips))
+    return "\n\n".join(text)
 
-    def __init__(self, sizes: steps.Sizes, n_runs: int):
-        self.sizes = sizes
-        self.n_runs = n_runs
 
-    def frontend(self) -> str:
-        """The front-end alone: plain, peers, ours."""
-        n_clips = self.sizes.few_clips
-        text = []
-        for mode, passes in [
-            ("evaluation", "forward"),
-            ("training", "forward and backward"),
-        ]:
-            builders = {
-                name: partial(steps.frontend_step, name, mode == "training", self.sizes)
-                if name == "ours" or is_installed(name)
-                else None
-                for name in [*CONVOLUTIONS, "ours"]
-            }
-            text.append(f"## Front-end, {mode}: {passes}, batch of {n_clips} clips")
-            text.append(comparison(compare(builders, self.n_runs), n_clips))
-        return "\n\n".join(text)
+def training(sizes: Sizes, n_runs: int) -> str:
+    """A training step: plain, ours, ours with the ResNet in bf16."""
+    n_clips = sizes.batch_size
+    step = partial(steps.training_step, sizes, "cpu", n_clips)
+    builders = {
+        "plain": partial(step, "plain", "fp32"),
+        "ours": partial(step, "MSSincResNet", "fp32"),
+        "ours, bf16": partial(step, "MSSincResNet", "bf16"),
+    }
+    rows = measure.comparison(measure.compare(builders, n_runs), n_clips)
+    return f"## Training step, batch of {n_clips} clips\n\n{rows}"
 
-    def training(self) -> str:
-        """A training step: plain, ours, ours with the ResNet in bf16."""
-        n_clips = self.sizes.batch_size
+
+def song(sizes: Sizes, n_runs: int) -> str:
+    """A song, file to voted genre: plain, ours, ours with the ResNet in bf16."""
+    return _songs(sizes, n_runs, 1, "Song of {} s, file to voted genre")
+
+
+def songs(sizes: Sizes, n_runs: int) -> str:
+    """A folder of songs: plain, one by one; ours, ours with the ResNet in bf16."""
+    title = f"Folder of {sizes.n_songs} songs of {{}} s"
+    return _songs(sizes, n_runs, sizes.n_songs, title)
+
+
+def _songs(sizes: Sizes, n_runs: int, n_songs: int, title: str) -> str:
+    """Songs of the first length, files to voted genres."""
+    seconds = sizes.song_s[0]
+    n_clips = n_songs * sizes.n_clips(seconds)
+    with TemporaryDirectory() as folder:
+        model = steps.write_model_folder(folder, sizes)
+        paths = [f"{folder}/{number}.wav" for number in range(n_songs)]
+        for path in paths:
+            steps.write_song(path, seconds)
         builders = {
-            "plain": self._training_step("plain", "fp32", n_clips),
-            "ours": self._training_step("MSSincResNet", "fp32", n_clips),
-            "ours, bf16": self._training_step("MSSincResNet", "bf16", n_clips),
+            "plain": partial(steps.plain_songs_step, paths, sizes),
+            "ours": partial(steps.songs_step, paths, model, "fp32"),
+            "ours, bf16": partial(steps.songs_step, paths, model, "bf16"),
         }
-        measured = compare(builders, self.n_runs)
-        title = f"## Training step, batch of {n_clips} clips"
-        return f"{title}\n\n{comparison(measured, n_clips)}"
+        measured = measure.compare(builders, n_runs)
+    rates = ", ".join(
+        f"{name}: {60 * n_songs / np.median(each.seconds):.3g}"
+        for name, each in measured.items()
+    )
+    return (
+        f"## {title.format(seconds)}, {n_clips} clips\n\n"
+        f"{measure.comparison(measured, n_clips)}\n\nSongs per minute: {rates}."
+    )
 
-    def song(self) -> str:
-        """A song, file to voted genre: plain, ours, ours with the ResNet in bf16."""
-        return self._songs(1, "Song of {} s, file to voted genre")
 
-    def songs(self) -> str:
-        """A folder of songs: plain, one by one; ours, ours with the ResNet in bf16."""
-        n_songs = self.sizes.n_songs
-        return self._songs(n_songs, f"Folder of {n_songs} songs of {{}} s")
+def systems(sizes: Sizes, n_runs: int) -> str:
+    """A training step and a song by the systems of Table 1, bf16."""
+    n_clips, seconds = sizes.batch_size, sizes.song_s[0]
+    names = ("MSSincResNet", "SincResNet", "SincNet", "MelResNet")
+    step = partial(steps.training_step, sizes, "cpu", n_clips)
+    builders = {name: partial(step, name, "bf16") for name in names}
+    trained = measure.compare(builders, n_runs)
+    with TemporaryDirectory() as folder:
+        path = f"{folder}/song.wav"
+        steps.write_song(path, seconds)
+        for name in names:
+            model = steps.write_model_folder(folder, sizes, name)
+            builders[name] = partial(steps.songs_step, [path], model, "bf16")
+        classified = measure.compare(builders, n_runs)
+    return (
+        f"## Systems: training step, bf16, batch of {n_clips} clips\n\n"
+        f"{measure.comparison(trained, n_clips)}\n\n"
+        f"## Systems: song of {seconds} s, bf16, file to voted genre\n\n"
+        f"{measure.comparison(classified, sizes.n_clips(seconds))}"
+    )
 
-    def systems(self) -> str:
-        """A training step and a song by the systems of Table 1, bf16."""
-        n_clips, seconds = self.sizes.batch_size, self.sizes.song_s[0]
-        names = ("MSSincResNet", "SincResNet", "SincNet", "MelResNet")
-        training = {name: self._training_step(name, "bf16", n_clips) for name in names}
-        text = [f"## Systems: training step, bf16, batch of {n_clips} clips"]
-        text.append(comparison(compare(training, self.n_runs), n_clips))
-        with TemporaryDirectory() as folder:
-            song = f"{folder}/song.wav"
-            steps.write_song(song, seconds)
-            songs = {
-                name: self._songs_step([song], self._model_folder(folder, name), "bf16")
-                for name in names
-            }
-            measured = compare(songs, self.n_runs)
-        text.append(f"## Systems: song of {seconds} s, bf16, file to voted genre")
-        text.append(comparison(measured, self.sizes.n_clips(seconds)))
-        return "\n\n".join(text)
 
-    def lengths(self) -> str:
-        """Songs of several lengths, ours: each once, in a process of its own."""
-        rows = []
-        with TemporaryDirectory() as folder:
-            model, song = self._model_folder(folder), f"{folder}/song.wav"
-            for seconds in self.sizes.song_s:
-                steps.write_song(song, seconds)
-                alone = run_alone(self._songs_step([song], model, "fp32"))
-                time, per_minute = alone.seconds, alone.seconds / seconds * 60
-                row = f"{seconds} s", f"{time:.2f} s", f"{per_minute:.2f} s"
-                rows.append([*row, mebibytes(alone.peak_bytes)])
-        header = ["song", "time", "time per minute of music", "peak"]
-        return f"## Songs by length, ours\n\n{table(header, rows)}"
+def lengths(sizes: Sizes, n_runs: int) -> str:
+    """Songs of several lengths, ours: each once, in a process of its own."""
+    rows = []
+    with TemporaryDirectory() as folder:
+        model, path = steps.write_model_folder(folder, sizes), f"{folder}/song.wav"
+        build = partial(steps.songs_step, [path], model, "fp32")
+        for seconds in sizes.song_s:
+            steps.write_song(path, seconds)
+            time, peak = measure.run_alone(build)
+            times = [f"{seconds} s", f"{time:.2f} s", f"{time / seconds * 60:.2f} s"]
+            rows.append([*times, measure.mebibytes(peak)])
+    header = ["song", "time", "time per minute of music", "peak"]
+    return f"## Songs by length, ours\n\n{measure.table(header, rows)}"
 
-    def loader(self) -> str:
-        """The loader of training clips alone."""
-        with TemporaryDirectory() as folder:
-            steps.write_cached_tracks(folder, self.sizes)
-            epochs = {
-                cache: steps.loader_epoch(folder, cache, self.sizes) for cache in CACHES
-            }
-            seconds = time_in_turn(epochs, self.n_runs)
-        rows = []
-        for cache, values in seconds.items():
-            rates = self.sizes.epoch_clips / values
-            spread = f"{rates.min():,.0f} to {rates.max():,.0f}"
-            rows.append([cache, f"{np.median(rates):,.0f}", spread])
-        rows = table(["cache", "clips per second", "range"], rows)
-        return f"## Loader alone\n\n{rows}"
 
-    def gpu(self) -> str:
-        """A training step on a GPU, bf16: plain, ours."""
-        n_clips = self.sizes.gpu_batch_size
-        title = f"## Training step on a GPU, bf16, batch of {n_clips} clips"
-        if not torch.cuda.is_available():
-            return f"{title}\n\nNot measured: no CUDA GPU."
-        builders = {
-            "plain": self._training_step("plain", "bf16", n_clips, "cuda"),
-            "ours": self._training_step("MSSincResNet", "bf16", n_clips, "cuda"),
-        }
-        return f"{title}\n\n{comparison(compare(builders, self.n_runs), n_clips)}"
+def loader(sizes: Sizes, n_runs: int) -> str:
+    """The loader of training clips alone."""
+    with TemporaryDirectory() as folder:
+        steps.write_cached_tracks(folder, sizes)
+        epochs = {cache: steps.loader_epoch(folder, cache, sizes) for cache in CACHES}
+        seconds = measure.time_in_turn(epochs, n_runs)
+    rows = []
+    for cache, values in seconds.items():
+        rates = sizes.epoch_clips / values
+        spread = f"{rates.min():,.0f} to {rates.max():,.0f}"
+        rows.append([cache, f"{np.median(rates):,.0f}", spread])
+    header = ["cache", "clips per second", "range"]
+    return f"## Loader alone\n\n{measure.table(header, rows)}"
 
-    def profile(self) -> str:
-        """A profile of our training step, on a GPU if there is one."""
-        on_gpu = torch.cuda.is_available()
-        device = "cuda" if on_gpu else "cpu"
-        n_clips = self.sizes.gpu_batch_size if on_gpu else self.sizes.batch_size
-        step = self._training_step("MSSincResNet", "bf16", n_clips, device)()
+
+def gpu(sizes: Sizes, n_runs: int) -> str:
+    """A training step on a GPU, bf16: plain, ours."""
+    n_clips = sizes.gpu_batch_size
+    title = f"## Training step on a GPU, bf16, batch of {n_clips} clips"
+    if not torch.cuda.is_available():
+        return f"{title}\n\nNot measured: no CUDA GPU."
+    step = partial(steps.training_step, sizes, "cuda", n_clips)
+    builders = {
+        "plain": partial(step, "plain", "bf16"),
+        "ours": partial(step, "MSSincResNet", "bf16"),
+    }
+    rows = measure.comparison(measure.compare(builders, n_runs), n_clips)
+    return f"{title}\n\n{rows}"
+
+
+def profile(sizes: Sizes, n_runs: int) -> str:
+    """A profile of our training step, on a GPU if there is one."""
+    device, n_clips = "cpu", sizes.batch_size
+    if torch.cuda.is_available():
+        device, n_clips = "cuda", sizes.gpu_batch_size
+    step = steps.training_step(sizes, device, n_clips, "MSSincResNet", "bf16")
+    step()
+    with torch.profiler.profile() as profiler:
         step()
-        with torch.profiler.profile() as profiler:
-            step()
-        operators = profiler.key_averages().table(
-            sort_by=f"self_{device}_time_total", row_limit=PROFILED_ROWS
-        )
-        title = f"## Profile of our training step, {device}, bf16"
-        return f"{title}, batch of {n_clips} clips\n\n```\n{operators}\n```"
-
-    def _songs(self, n_songs: int, title: str) -> str:
-        """Songs of the first length, files to voted genres."""
-        seconds = self.sizes.song_s[0]
-        n_clips = n_songs * self.sizes.n_clips(seconds)
-        with TemporaryDirectory() as folder:
-            model = self._model_folder(folder)
-            paths = [f"{folder}/{number}.wav" for number in range(n_songs)]
-            for path in paths:
-                steps.write_song(path, seconds)
-            builders = {
-                "plain": partial(steps.plain_songs_step, paths, self.sizes),
-                "ours": self._songs_step(paths, model, "fp32"),
-                "ours, bf16": self._songs_step(paths, model, "bf16"),
-            }
-            measured = compare(builders, self.n_runs)
-        rates = ", ".join(
-            f"{name}: {60 * n_songs / np.median(each.seconds):.3g}"
-            for name, each in measured.items()
-        )
-        return (
-            f"## {title.format(seconds)}, {n_clips} clips\n\n"
-            f"{comparison(measured, n_clips)}\n\nSongs per minute: {rates}."
-        )
-
-    def _songs_step(self, paths: list[str], model: str, precision: str) -> Builder:
-        """The builder of ours for songs."""
-        return partial(steps.songs_step, paths, model, precision)
-
-    def _training_step(
-        self, name: str, precision: str, n_clips: int, device: str = "cpu"
-    ) -> Builder:
-        """The builder of a training step."""
-        return partial(
-            steps.training_step, name, precision, n_clips, self.sizes, device
-        )
-
-    def _model_folder(self, folder: str, name: str = "MSSincResNet") -> str:
-        """The model folder of a system, written for the occasion."""
-        steps.write_model_folder(f"{folder}/{name}", self.sizes, name)
-        return f"{folder}/{name}"
+    averages = profiler.key_averages()
+    rows = averages.table(sort_by=f"self_{device}_time_total", row_limit=30)
+    title = f"## Profile of our training step, {device}, bf16, batch of {n_clips} clips"
+    return f"{title}\n\n```\n{rows}\n```"
 
 
-SECTIONS = (
-    *("frontend", "training", "song", "songs"),
-    *("systems", "lengths", "loader", "gpu"),
-)
+SECTIONS = {
+    section.__name__: section
+    for section in [
+        *(frontend, training, song, songs, systems, lengths, loader, gpu, profile)
+    ]
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="all"
+        "--sections", nargs="+", choices=SECTIONS, default=[*SECTIONS], help="all"
     )
     parser.add_argument("--n_runs", type=int, default=5, help="rounds that count")
     parser.add_argument("--output", type=Path, default=RESULTS, help="file to write")
-    parser.add_argument("--profile", action="store_true", help="end with a profile")
     parser.add_argument("--quick", action="store_true", help="sizes for a test")
     return parser
 
@@ -228,18 +202,15 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Measures section by section; the output always holds all finished ones."""
     arguments = get_parser().parse_args(argv)
-    suite = Suite(steps.QUICK if arguments.quick else steps.Sizes(), arguments.n_runs)
-    names = [name for name in SECTIONS if name in arguments.sections]
-    if arguments.profile:
-        names.append("profile")
+    sizes = steps.QUICK if arguments.quick else Sizes()
     text = (
         f"# Benchmarks\n\nWritten by `python benchmarks/run.py`, {arguments.n_runs} "
-        f"rounds. {METHOD}\n\n{machine()}\n"
+        f"rounds. {METHOD}\n\n{measure.machine()}\n"
     )
-    for name in names:
-        section = getattr(suite, name)
+    for name in arguments.sections:
+        section = SECTIONS[name]
         print(f"{section.__doc__}..", flush=True)
-        written = section()
+        written = section(sizes, arguments.n_runs)
         print(f"\n{written}\n", flush=True)
         text += f"\n{written}\n"
         arguments.output.write_text(text, encoding="utf-8")

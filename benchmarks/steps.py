@@ -1,6 +1,7 @@
 """Builders of the steps that are measured, as ``measure`` takes them."""
 
 import functools
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +24,7 @@ from ms_sincresnet import (
     vote,
 )
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
-from ms_sincresnet.data.dataset import (
-    PassSampler,
-    clip_loader_options,
-    genre_datasets,
-)
+from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
 from ms_sincresnet.data.synthetic import GENRES, render_track
 from ms_sincresnet.inference.batch import classify_songs
 from ms_sincresnet.pretrained.model_folder import save_model_folder
@@ -91,7 +88,7 @@ def our_model(sizes: Sizes, name: str = "MSSincResNet") -> nn.Module:
     )
 
 
-def frontend_step(name: str, training: bool, sizes: Sizes) -> Step:
+def frontend_step(sizes: Sizes, training: bool, name: str) -> Step:
     """A pass of a front-end, "ours" or one of ``peers.CONVOLUTIONS``."""
     torch.manual_seed(SEED)
     frontend = MSSincNet(sizes.n_filters, sizes.kernel_sizes, sizes.n_frames)
@@ -100,19 +97,18 @@ def frontend_step(name: str, training: bool, sizes: Sizes) -> Step:
     frontend.train(training)
     wavs = torch.randn(sizes.few_clips, sizes.clip_samples)
 
-    def evaluate():
-        with torch.no_grad():
-            frontend(wavs)
-
-    def train():
+    def step():
         frontend.zero_grad()
-        frontend(wavs).square().mean().backward()
+        with torch.set_grad_enabled(training):
+            maps = frontend(wavs)
+        if training:
+            maps.square().mean().backward()
 
-    return train if training else evaluate
+    return step
 
 
 def training_step(
-    name: str, precision: str, batch_size: int, sizes: Sizes, device: str = "cpu"
+    sizes: Sizes, device: str, batch_size: int, name: str, precision: str
 ) -> Step:
     """Forward, loss, backward and SGD of "plain" or of one of our models."""
     model = PlainModel(our_model(sizes)) if name == "plain" else our_model(sizes, name)
@@ -170,23 +166,20 @@ def loader_epoch(folder: str, cache: str, sizes: Sizes) -> Step:
     sampler = PassSampler(len(tracks), sizes.epoch_clips // len(tracks), SEED)
     options = clip_loader_options(tracks, sampler, batch_size=32, num_workers=2)
     loader = make_dataloader(tracks, **options)
-
-    def step():
-        for _ in loader:
-            pass
-
-    return step
+    return lambda: deque(loader, maxlen=0)
 
 
-def write_model_folder(folder: str, sizes: Sizes, name: str = "MSSincResNet") -> None:
-    """Writes the model folder of ``our_model``."""
+def write_model_folder(folder: str, sizes: Sizes, name: str = "MSSincResNet") -> str:
+    """Writes the model folder of ``our_model`` below a folder, and returns its path."""
+    path = f"{folder}/{name}"
     save_model_folder(
-        folder,
+        path,
         our_model(sizes, name),
         GENRES,
         clip_samples=sizes.clip_samples,
         hop_samples=sizes.hop_samples,
     )
+    return path
 
 
 def write_song(path: str, seconds: int) -> None:
