@@ -72,13 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draws a figure, writes it and prints its path."""
-    from ms_sincresnet.plots.drawing import save_figure
+    from ms_sincresnet.plots import drawing
 
     figure, path = arguments.draw(arguments), arguments.output
     if path is None:
         prefix = f"{arguments.song.stem}_" if hasattr(arguments, "song") else ""
         path = Path(f"{prefix}{arguments.figure}.png")
-    save_figure(figure, path)
+    drawing.save_figure(figure, path)
     print(f"written: {path}")
 
 
@@ -133,7 +133,7 @@ def _load_model(source: str) -> GenreModel:
 def _draw_timeline(arguments: argparse.Namespace) -> Figure:
     """The genres of a song over time."""
     from ms_sincresnet import GenreClassifier
-    from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
+    from ms_sincresnet.plots import timeline
 
     classifier = GenreClassifier.from_pretrained(arguments.model)
     song = classifier.predict_song(arguments.song)
@@ -143,8 +143,8 @@ def _draw_timeline(arguments: argparse.Namespace) -> Figure:
         f"{arguments.song.name}: {song.genre}, {song.shares[song.genre]:.0%} of the "
         f"{share} of {posteriors.notna().all(axis=1).sum()} clips"
     )
-    envelope = read_envelope(arguments.song, classifier.hparams.sample_rate)
-    return plot_timeline(posteriors, song.duration, title, envelope)
+    envelope = timeline.read_envelope(arguments.song, classifier.hparams.sample_rate)
+    return timeline.plot_timeline(posteriors, song.duration, title, envelope)
 
 
 def _draw_representations(arguments: argparse.Namespace) -> Figure:
@@ -154,7 +154,7 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
     from ms_sincresnet.data.audio import read_audio
     from ms_sincresnet.data.clips import repeat_to_length
     from ms_sincresnet.nnet.frontend import MSSincNet
-    from ms_sincresnet.plots.representations import plot_representations
+    from ms_sincresnet.plots import representations
 
     model, start_s = _load_model(arguments.model), arguments.start
     frontend: Any = model.frontend
@@ -180,25 +180,25 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
     centres_hz = [((low + high) / 2).numpy() for low, high in cutoffs]
     sizes = [bank.kernel_size for bank in frontend.banks]
     title = f"{arguments.song.name}, {start_s:g} to {start_s + clip_s:g} s"
-    return plot_representations(
+    return representations.plot_representations(
         clip.numpy(), rate, maps, centres_hz, sizes, start_s, title
     )
 
 
 def _draw_filters(arguments: argparse.Namespace) -> Figure:
     """Responses and cut-offs of a model's filters."""
-    from ms_sincresnet.plots.filters import plot_filters
+    from ms_sincresnet.plots import filters
 
     model = _load_model(arguments.model)
     table, banks = cutoff_table(model), _filterbanks(model)
     taps = [bank.filters().detach().numpy() for bank in banks]
     title = f"{arguments.model}: learned filters"
-    return plot_filters(table, taps, banks[0].sample_rate, title)
+    return filters.plot_filters(table, taps, banks[0].sample_rate, title)
 
 
 def _draw_losses(arguments: argparse.Namespace) -> Figure:
     """Training losses of several runs."""
-    from ms_sincresnet.plots.training import plot_losses, read_losses
+    from ms_sincresnet.plots import training
 
     logs = arguments.logs
     labels = arguments.labels or _run_names(logs)
@@ -207,8 +207,8 @@ def _draw_losses(arguments: argparse.Namespace) -> Figure:
         raise UserError(
             f"expected {len(logs)} different labels, one per run; got {found}"
         )
-    losses = [read_losses(path) for path in logs]
-    return plot_losses(dict(zip(labels, losses, strict=True)))
+    losses = [training.read_losses(path) for path in logs]
+    return training.plot_losses(dict(zip(labels, losses, strict=True)))
 
 
 def _run_names(paths: list[Path]) -> list[str]:

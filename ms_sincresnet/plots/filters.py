@@ -16,11 +16,10 @@ RESPONSE_SAMPLES = 4096  # bins of 4 Hz at 16 kHz; filters of 1001 taps resolve 
 def plot_filters(
     table: pd.DataFrame, taps: Sequence[np.ndarray], sample_rate: int, title: str = ""
 ) -> Figure:
-    """Frequency responses of the filters, and how far training moved their cut-offs.
+    """Frequency responses of filters, and how far training moved their cut-offs.
 
-    ``table`` has one row per filter (scale, filter, init_low_hz, init_high_hz, low_hz,
-    high_hz), ``taps`` the impulse responses [n_filters, kernel_size] of each scale.
-    Responses are in dB below each filter's own maximum.
+    ``table`` has one row per filter: scale, filter, init_low_hz, init_high_hz, low_hz,
+    high_hz; ``taps`` the impulse responses [n_filters, kernel_size] of each scale.
     """
     figure = Figure(figsize=(13, 1.5 + 3.3 * len(taps)), layout="constrained")
     figure.suptitle(title, parse_math=False)
