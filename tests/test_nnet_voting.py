@@ -15,19 +15,33 @@ def clips(*posteriors):
 MAJORITY = clips([0.9, 0.1, 0.0], [0.4, 0.5, 0.1], [0.3, 0.4, 0.3])
 # Genres 0 and 2 have two votes each; genre 2 has the larger sum, genre 1 the largest.
 TIE = clips([0.5, 0.4, 0.1], [0.4, 0.35, 0.25], [0.1, 0.4, 0.5], [0.0, 0.4, 0.6])
+SURE, UNSURE = [0.998, 0.001, 0.001], [0.33, 0.34, 0.33]
 
 
-def test_the_majority_wins():
-    index, shares = vote(MAJORITY)
-    assert index == 1
-    torch.testing.assert_close(shares, torch.tensor([1 / 3, 2 / 3, 0]))
-
-
-def test_of_equally_many_votes_the_larger_sum_of_posteriors_wins():
-    index, shares = vote(TIE)
-    assert index == 2
-    assert shares.tolist() == [0.5, 0, 0.5]
-    assert vote(TIE.flip(1))[0] == 0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("song", "method", "winner", "shares"),
+    [
+        (MAJORITY, "majority", 1, [1 / 3, 2 / 3, 0]),
+        (MAJORITY, "mean", 0, [1.6 / 3, 1 / 3, 0.4 / 3]),
+        (TIE, "majority", 2, [0.5, 0, 0.5]),
+        (TIE.flip(1), "majority", 0, [0.5, 0, 0.5]),
+        (TIE, "mean", 1, [0.25, 1.55 / 4, 1.45 / 4]),
+        (clips([0.2, 0.7, 0.1]), "majority", 1, [0, 1, 0]),
+        (clips([0.2, 0.7, 0.1]), "mean", 1, [0.2, 0.7, 0.1]),
+        # A sum of posteriors breaks ties only, however large it is.
+        (
+            clips(*[SURE] * 500, *[UNSURE] * 501),
+            "majority",
+            1,
+            [500 / 1001, 501 / 1001, 0],
+        ),
+    ],
+)
+def test_votes_counted_by_hand(song, method, winner, shares, dtype):
+    index, found = vote(song.to(dtype), method)
+    assert type(index) is int and index == winner
+    torch.testing.assert_close(found, torch.tensor(shares, dtype=dtype))
 
 
 @pytest.mark.parametrize("of_a_song", [vote, song_log_posteriors])
@@ -39,34 +53,6 @@ def test_the_smallest_difference_breaks_a_tie(of_a_song):
         decision = of_a_song(tie)
         found = decision[0] if of_a_song is vote else decision.argmax().item()
         assert found == index
-
-
-def test_the_mean_is_that_of_the_posteriors():
-    index, shares = vote(MAJORITY, method="mean")
-    assert index == 0
-    torch.testing.assert_close(shares, torch.tensor([1.6, 1.0, 0.4]) / 3)
-    assert vote(TIE, method="mean")[0] == 1
-
-
-@pytest.mark.parametrize("method", ["majority", "mean"])
-def test_one_clip_decides_alone(method):
-    index, shares = vote(clips([0.2, 0.7, 0.1]), method)
-    assert index == 1
-    expected = [0, 1, 0] if method == "majority" else [0.2, 0.7, 0.1]
-    torch.testing.assert_close(shares, torch.tensor(expected, dtype=torch.float32))
-
-
-def test_an_index_is_an_int_and_shares_have_the_clips_type():
-    for dtype in (torch.float32, torch.float64):
-        index, shares = vote(MAJORITY.to(dtype))
-        assert type(index) is int
-        assert shares.dtype == dtype
-
-
-def test_many_sure_clips_do_not_outvote_one_more_clip():
-    """A sum of posteriors breaks ties only, however large it is."""
-    sure, unsure = [0.998, 0.001, 0.001], [0.33, 0.34, 0.33]
-    assert vote(clips(*[sure] * 500, *[unsure] * 501))[0] == 1
 
 
 def test_bad_arguments_are_named():
@@ -110,8 +96,7 @@ def test_a_songs_posteriors_are_the_shares_with_a_little_of_the_mean():
 
 
 def test_the_mean_never_overrules_a_vote():
-    sure, unsure = [0.998, 0.001, 0.001], [0.33, 0.34, 0.33]
-    song = clips(*[sure] * 500, *[unsure] * 501)
+    song = clips(*[SURE] * 500, *[UNSURE] * 501)
     posteriors = song_log_posteriors(song, weight_of_mean=0.9).exp()
     assert posteriors.argmax() == 1
     shares = torch.tensor([500, 501, 0]) / 1001

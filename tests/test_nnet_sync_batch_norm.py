@@ -19,7 +19,7 @@ SHAPES = {"1d": (4, 8), "1d over time": (4, 8, 30), "2d": (4, 8, 5, 6)}
 
 
 def norms(shape, dtype=torch.float64):
-    """PyTorch's batch norm, and one that shares statistics, on their way."""
+    """PyTorch's batch norm, and one that shares statistics, of equal parameters."""
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8) if len(shape) == 4 else nn.BatchNorm1d(8)
     norm.to(dtype)
@@ -49,7 +49,7 @@ def test_one_process_trains_as_by_pytorchs_batch_norm(shape):
     torch.testing.assert_close(shared.eval()(found), norm.eval()(found))
 
 
-def test_what_it_is_given_decides_layout_and_type_of_what_it_gives():
+def test_layout_and_type_are_those_of_the_input():
     norm, shared = norms(SHAPES["2d"], torch.float32)
     feats = torch.randn(SHAPES["2d"]).contiguous(memory_format=torch.channels_last)
     assert shared(feats).is_contiguous(memory_format=torch.channels_last)
@@ -61,9 +61,9 @@ def test_what_it_is_given_decides_layout_and_type_of_what_it_gives():
 
 def test_a_large_mean_costs_no_digits():
     variance, mean = torch.var_mean(torch.randn(1000).double() + 1e4, 0, correction=0)
-    moments = moments_over_processes(mean[None], variance[None], 1000)
-    torch.testing.assert_close(moments[0], mean[None], rtol=1e-12, atol=0)
-    torch.testing.assert_close(moments[1], variance[None], rtol=1e-7, atol=0)
+    found = moments_over_processes(mean[None], variance[None], 1000)
+    torch.testing.assert_close(found[0], mean[None], rtol=1e-12, atol=0)
+    torch.testing.assert_close(found[1], variance[None], rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("count", [1, 2, torch.tensor([1.0]), torch.tensor([2.0])])
@@ -75,7 +75,7 @@ def test_running_variance_is_unbiased_where_it_can_be(count):
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto", "fft"])
-def test_the_front_end_keeps_its_fast_paths(backend):
+def test_fast_paths_share_statistics_as_well(backend):
     filters, wavs = torch.randn(8, 51), torch.randn(3, 2000)
     norm, shared = norms(SHAPES["1d"], torch.float32)
     found, expected = (
@@ -101,7 +101,7 @@ def test_a_model_keeps_its_parameters_and_their_names():
     assert all(shared[name] is value for name, value in values.items())
 
 
-def test_on_a_gpu_pytorchs_own_is_taken_for_images():
+def test_on_a_gpu_images_get_pytorchs_own():
     model = nn.Sequential(nn.BatchNorm1d(8), nn.BatchNorm2d(4)).to("meta")
     share_statistics(model)
     assert [type(norm) for norm in model] == [SharedBatchNorm1d, nn.SyncBatchNorm]

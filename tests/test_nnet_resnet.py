@@ -1,0 +1,470 @@
+"""Maps to embeddings and log-posteriors, against torchvision and NumPy."""
+
+import copy
+from functools import partial
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ms_sincresnet.errors import WeightsError
+from ms_sincresnet.nnet.resnet import (
+    GenreMLP,
+    ResNetEmbedding,
+    SpatialPyramidPooling,
+    fold_batch_norms,
+    load_trunk,
+)
+
+
+def maps(n_filters=32, n_frames=64, batch=2):
+    """Maps of three scales."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, 3, n_filters, n_frames, generator=generator)
+
+
+def batch_norms(module):
+    """The batch norms within a module."""
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def trained(module):
+    """A module in evaluation whose batch norms look as after training."""
+    for norm in batch_norms(module):
+        nn.init.normal_(norm.running_mean, std=0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.normal_(norm.weight, 1, 0.3)
+        nn.init.normal_(norm.bias, std=0.1)
+        norm.num_batches_tracked += 7
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """torchvision's ResNet-18, not to be changed."""
+    torch.manual_seed(0)
+    return trained(torchvision.models.resnet18(weights=None))
+
+
+@pytest.fixture
+def embedding():
+    """An embedding as after training."""
+    torch.manual_seed(0)
+    return trained(ResNetEmbedding())
+
+
+def by_the_trunk_itself(embedding, feats):
+    """Embeddings without shortcuts."""
+    return embedding.pooling(embedding.trunk(feats))[:, None]
+
+
+def test_spp_of_the_trunks_volume_at_full_size():
+    embedding, volumes = ResNetEmbedding().eval(), []
+    embedding.trunk.register_forward_hook(lambda *args: volumes.append(args[2]))
+    with torch.no_grad():
+        found = embedding(maps(160, 1024, batch=1))
+    (volume,) = (volume.double().numpy() for volume in volumes)
+    assert volume.shape == (1, 512, 5, 32)
+    # The middle of five rows lies in both halves.
+    blocks = [volume, volume[:, :, :3, :16], volume[:, :, :3, 16:]]
+    blocks += [volume[:, :, 2:, :16], volume[:, :, 2:, 16:]]
+    expected = np.concatenate([block.mean((2, 3)) for block in blocks], axis=1)
+    assert embedding.embedding_size == 2560
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("levels", "size"), [((1,), 3), ((1, 2), 15), ([1, 2, 3], 42), ((2,), 12)]
+)
+def test_levels_of_the_pyramid_can_be_chosen(levels, size):
+    volume = torch.randn(2, 3, 6, 12)
+    pooling = SpatialPyramidPooling(levels)
+    assert pooling.output_size(3) == size
+    expected = [
+        part.mean((2, 3))
+        for n in levels
+        for rows in volume.chunk(n, dim=2)
+        for part in rows.chunk(n, dim=3)
+    ]
+    found = pooling(volume)
+    torch.testing.assert_close(found, torch.cat(expected, dim=1))
+    last = volume.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(pooling(last), found)
+    assert pooling(torch.randn(2, 3, 1, 1)).shape == found.shape
+
+
+CHANGES = {
+    "whole": lambda state: state,
+    "in half precision": lambda state: {n: v.half() for n, v in state.items()},
+    "without last layer and counters": lambda state: {
+        name: value
+        for name, value in state.items()
+        if name[:3] != "fc." and not name.endswith("num_batches_tracked")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "save", "suffix"),
+    [
+        ("whole", torch.save, ".pth"),
+        ("in half precision", save_file, ".safetensors"),
+        ("without last layer and counters", torch.save, ".pth"),
+    ],
+)
+def test_a_file_of_torchvisions_weights_gives_its_features(
+    resnet, tmp_path, change, save, suffix
+):
+    path, state = tmp_path / f"weights{suffix}", CHANGES[change](resnet.state_dict())
+    save(state, path)
+    embedding = ResNetEmbedding(weights=path, pooling="avg").eval()
+    found = embedding.trunk.state_dict()
+    assert all(found[n].equal(state[n].to(found[n].dtype)) for n in found if n in state)
+    features = copy.deepcopy(resnet)
+    features.fc = nn.Identity()
+    with torch.no_grad():
+        found, expected = embedding(maps(), wav_lens=torch.ones(2)), features(maps())
+    assert found.shape == (2, 1, 512) == (2, 1, embedding.embedding_size)
+    rounding = 0.02 if change == "in half precision" else 1e-5
+    torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=rounding)
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    """A trunk that no weights are loaded into."""
+    trunk = ResNetEmbedding().trunk
+    before = copy.deepcopy(trunk.state_dict())
+    yield trunk
+    assert all(value.equal(before[name]) for name, value in trunk.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda state: {f"module.{name}": value for name, value in state.items()},
+            "missing: bn1.bias, .* more; unknown: module.bn1.bias, .* more",
+        ),
+        (
+            lambda state: {name: state[name] for name in state if "layer4" not in name},
+            "missing: layer4.0.bn1.bias, .* more; unknown: none",
+        ),
+        (
+            lambda state: state | {"conv1.weight": state["conv1.weight"][:, :1]},
+            r"conv1.weight has shape \[64, 1, 7, 7\], expected \[64, 3,",
+        ),
+        (
+            lambda state: torchvision.models.resnet34(weights=None).state_dict(),
+            r"unknown: layer1\.2\.",
+        ),
+        (lambda state: {"state_dict": state, "epoch": 3}, "unknown: epoch, state_dict"),
+        (lambda state: {0: state["bn1.bias"]}, "unknown: 0"),
+        (lambda state: state["conv1.weight"], "expected a dict .*; got .*Tensor"),
+        (lambda state: nn.Linear(1, 1), "not a file of weights"),
+    ],
+    ids=[*("names", "pieces", "shapes", "other", "run", "numbers", "tensor", "object")],
+)
+def test_weights_that_do_not_fit_are_refused(resnet, trunk, tmp_path, spoil, message):
+    path = tmp_path / "odd weights.pth"
+    torch.save(spoil(resnet.state_dict()), path)
+    with pytest.raises(WeightsError, match=message) as error:
+        load_trunk(trunk, "resnet18", path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "weights_only" not in str(error.value)  # torch.load's advice is unsafe
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.pth", b"", "not a file of weights"),
+        ("text.pth", b"not weights\n", "not a file of weights"),
+        ("short.pth", b"PK\x03\x04 cut short", "not a file of weights"),
+        ("text.safetensors", b"not weights\n", "not a file of weights"),
+        ("missing.pth", None, 'no such file .*"imagenet"'),
+        ("", None, 'no such file .*"imagenet"'),  # the folder
+    ],
+)
+def test_a_file_that_holds_no_weights_is_named(trunk, tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as error:
+        load_trunk(trunk, "resnet18", path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.fixture
+def download(monkeypatch):
+    """Replaces torchvision's download by a function of the address."""
+
+    def replace(function):
+        api = "torchvision.models._api.load_state_dict_from_url"
+        monkeypatch.setattr(api, lambda url, *args, **kwargs: function(url))
+
+    return replace
+
+
+def test_imagenet_weights_are_torchvisions(resnet, download):
+    urls = []
+    download(lambda url: urls.append(url) or resnet.state_dict())
+    expected = resnet.state_dict()
+    found = ResNetEmbedding(weights="imagenet").trunk.state_dict()
+    assert urls == [torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url]
+    assert found.keys() == {name for name in expected if not name.startswith("fc.")}
+    assert all(found[name].equal(expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [URLError("unknown host"), TimeoutError("timed out"), RuntimeError("bad hash")],
+)
+def test_without_a_network_the_error_says_what_to_do(trunk, download, failure):
+    def fail(url):
+        raise failure
+
+    download(fail)
+    with pytest.raises(WeightsError) as error:
+        load_trunk(trunk, "resnet18", "imagenet")
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    options = ["--resnet_weights=FILE", "--resnet_weights=null"]
+    for part in ("ImageNet weights of resnet18", url, str(failure), *options):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pooling": "max"}, "pooling must be one of spp, avg; got 'max'"),
+        ({"arch": "vgg16"}, "arch must be one of .*resnet18.*; got 'vgg16'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ResNetEmbedding(**arguments)
+
+
+def expect_folded(embedding, feats, tolerance=1e-5):
+    """Checks that embeddings are the trunk's to rounding, computed differently."""
+    with torch.no_grad():
+        found, expected = embedding(feats), by_the_trunk_itself(embedding, feats)
+    assert found.dtype == expected.dtype
+    assert not found.equal(expected)
+    error = (found - expected).abs().max() / expected.abs().max()
+    assert error < tolerance
+
+
+def test_the_folded_trunk_is_the_trunk(embedding):
+    feats = maps(batch=5)
+    expect_folded(embedding, feats)
+    with torch.no_grad():
+        before = embedding(feats)
+        embedding.trunk.layer3[1].conv2.weight *= 3
+    expect_folded(embedding, feats)
+    with torch.inference_mode():
+        assert not embedding(feats).equal(before)
+    expect_folded(embedding.double(), feats.double(), tolerance=1e-13)
+
+
+def test_other_resnets_can_be_chosen():
+    embedding = trained(ResNetEmbedding("resnet50"))
+    assert embedding.embedding_size == 5 * 2048
+    expect_folded(embedding, maps())
+
+
+def test_folding_leaves_no_batch_norm_and_the_trunk_as_it_was(embedding):
+    before = copy.deepcopy(embedding.trunk.state_dict())
+    modules = [*embedding.trunk.modules()]
+    with torch.no_grad():
+        assert not batch_norms(fold_batch_norms(embedding.trunk))
+    assert [*embedding.trunk.modules()] == modules
+    for name, value in embedding.trunk.state_dict().items():
+        assert value.equal(before[name])
+
+
+def test_under_autocast_the_folded_trunk_is_near_the_trunk(embedding):
+    with torch.no_grad():
+        exact = embedding(maps())
+        with torch.autocast("cpu", torch.bfloat16):
+            found, unfolded = embedding(maps()), by_the_trunk_itself(embedding, maps())
+    assert found.dtype == unfolded.dtype
+    error, allowed = (found - exact).norm(), (unfolded - exact).norm()
+    assert 0 < error < 2 * allowed
+
+
+def test_clips_have_the_same_embeddings_alone_and_frozen_with_gradients(embedding):
+    with torch.no_grad():
+        expected = embedding(maps(batch=6))
+        alone = torch.cat([embedding(clip[None]) for clip in maps(batch=6)])
+    torch.testing.assert_close(alone, expected, rtol=1e-5, atol=1e-5)
+    # As SpeechBrain's EncoderClassifier runs: frozen, but with gradients enabled.
+    assert embedding.requires_grad_(False)(maps(batch=6)).equal(expected)
+
+
+def test_a_gradient_in_evaluation_is_the_trunks(embedding):
+    expected = by_the_trunk_itself(embedding, maps())
+    found = embedding(maps())
+    assert found.equal(expected)
+    assert found.requires_grad
+    frozen, feats = embedding.requires_grad_(False), maps().requires_grad_()
+    assert torch.autograd.grad(frozen(feats).sum(), feats)[0].abs().max() > 0
+
+
+def test_hooks_see_what_blocks_make(embedding):
+    seen = []
+    hook = embedding.trunk.layer1[0].register_forward_hook
+    hook(lambda *args: seen.append(args[2]))
+    with torch.no_grad():
+        by_the_trunk_itself(embedding, maps())
+        embedding(maps())
+    torch.testing.assert_close(*seen)
+
+
+def test_batch_norms_in_training_take_the_batch_statistics(embedding):
+    with torch.no_grad():
+        before = embedding(maps(batch=6))
+        for norm in batch_norms(embedding):
+            norm.train()
+        found = embedding(maps(batch=6))
+        assert found.equal(by_the_trunk_itself(embedding, maps(batch=6)))
+    assert not found.equal(before)
+    assert all(norm.num_batches_tracked == 9 for norm in batch_norms(embedding))
+
+
+def with_frozen_batch_norms(embedding):
+    """As in finetuning on few songs."""
+    for norm in batch_norms(embedding)[:12]:
+        norm.eval()
+
+
+def with_cumulative_statistics(embedding):
+    """Running statistics are means of all batches."""
+    for norm in batch_norms(embedding):
+        norm.momentum = None
+
+
+def with_a_frozen_stem(embedding):
+    """The first layers do not learn."""
+    embedding.trunk.conv1.requires_grad_(False)
+    embedding.trunk.layer1.requires_grad_(False)
+
+
+def as_it_is(embedding):
+    """All of it learns."""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "autocast"),
+    [
+        (as_it_is, False),
+        (with_frozen_batch_norms, False),
+        (with_cumulative_statistics, False),
+        (with_a_frozen_stem, True),
+    ],
+)
+def test_checkpointed_training_is_the_plain_one_to_the_bit(
+    embedding, prepare, autocast
+):
+    plain = embedding.train()
+    prepare(plain)
+    saving = copy.deepcopy(plain)
+    for seed in range(2):  # gradients add up
+        results = []
+        for embed in (partial(by_the_trunk_itself, plain), saving):
+            feats = (maps() + seed).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                found = embed(feats.requires_grad_())
+            found.square().mean().backward()
+            results.append((found, feats.grad))
+        assert all(map(torch.equal, *results))
+    for (name, expected), found in zip(
+        plain.named_parameters(), saving.parameters(), strict=True
+    ):
+        assert (found.grad is None) == (expected.grad is None), name
+        assert found.grad is None or found.grad.equal(expected.grad), name
+    for name, expected in plain.named_buffers():
+        assert saving.get_buffer(name).equal(expected), name
+    for expected, found in zip(batch_norms(plain), batch_norms(saving), strict=True):
+        assert found.momentum == expected.momentum
+
+
+class Memory(TorchDispatchMode):
+    """Tracks the memory of all tensors that are made while it is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        for output in tree_leaves(outputs):
+            if isinstance(output, torch.Tensor):
+                storage = output.untyped_storage()
+                self.sizes[StorageWeakRef(storage)] = storage.nbytes()
+        return outputs
+
+    def still_in_use(self):
+        """Bytes."""
+        return sum(n for storage, n in self.sizes.items() if not storage.expired())
+
+
+def test_training_keeps_a_third_less_than_the_trunk_itself(embedding):
+    embedding, kept = embedding.train(), []
+    feats = maps(32, 128).contiguous(memory_format=torch.channels_last)
+    for embed in (embedding, partial(by_the_trunk_itself, embedding)):
+        with Memory() as memory:
+            output = embed(feats)
+        kept.append(memory.still_in_use())
+        del output
+        assert memory.still_in_use() < 1000  # counters of the batch norms
+    assert kept[0] < 0.65 * kept[1]
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "shapes"),
+    [
+        (512, [(512, 2560), (10, 512)]),
+        (64, [(64, 2560), (10, 64)]),
+        (None, [(10, 2560)]),
+    ],
+)
+def test_log_posteriors_are_numpys(hidden_size, shapes):
+    classifier = GenreMLP(hidden_size=hidden_size)
+    layers = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in layers] == shapes
+    embeddings = torch.randn(2, 4, 2560)
+    values = embeddings.double().numpy()
+    for nth, layer in enumerate(layers):
+        values = np.maximum(values, 0) if nth else values
+        weight, bias = (p.detach().double().numpy() for p in layer.parameters())
+        values = values @ weight.T + bias
+    expected = values - np.log(np.exp(values).sum(-1, keepdims=True))
+    found = classifier(embeddings).detach()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_dtype", "autocast", "expected"),
+    [
+        (torch.float32, False, torch.float32),
+        (torch.float32, True, torch.float32),
+        (torch.bfloat16, False, torch.float32),
+        (torch.float64, False, torch.float64),
+    ],
+)
+def test_log_posteriors_have_at_least_single_precision(model_dtype, autocast, expected):
+    classifier = GenreMLP(input_size=8, n_genres=6).to(model_dtype)
+    embeddings = torch.randn(2, 4, 8).to(model_dtype)
+    for scale in (1, 1000):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            posteriors = classifier(scale * embeddings).exp()
+        assert posteriors.shape == (2, 4, 6)
+        assert posteriors.dtype == expected
+        # bfloat16 would miss by 4e-3.
+        assert (posteriors.sum(-1) - 1).abs().max() < 1e-5
