@@ -1,6 +1,7 @@
-"""Files of results: written song by song, gone on with, and never lost."""
+"""Files of results: read by other programs, resumed after a stop, and never lost."""
 
 import csv
+import io
 import json
 import os
 import sys
@@ -11,39 +12,54 @@ import pytest
 
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import as_utf8
-from ms_sincresnet.inference import results as results_file
-from ms_sincresnet.inference.results import ParquetRows, open_results
-from ms_sincresnet.inference.row_formats import columns
+from ms_sincresnet.inference.results import open_results
+from ms_sincresnet.inference.row_formats import Csv, JsonLines, Table, columns
 
-KIND = {"model": "0123456789ab-majority", "top": 2, "timeline": False}
+MODEL = "0123456789ab-majority"
+KIND = {"model": MODEL, "top": 2, "timeline": False}
 BAD_BYTES = os.fsdecode(b"caf\xe9.wav")
 FILES = ["a.wav", "-b\n.wav", BAD_BYTES, "d.wav", "e.wav"]
+NAMES = [
+    "a.wav",
+    "comma, \"quotes\" and 'apostrophes'.wav",
+    "two\nlines\r\nand\ta tab.wav",
+    "ünïcödé 🎵.wav",
+    BAD_BYTES,
+    "back\\slash \\udce9.wav",
+    "=1+2.wav",
+    "-dash.wav",
+    "@at.wav",
+]
+TIMELINE = [{"start_s": 0.0, "end_s": 3.0, "genre": None, "posterior": 0.0}]
+
+each_text_format = pytest.mark.parametrize("row_format", [JsonLines, Csv])
 
 
 def row(file, error=None, timeline=None):
     """A row as ``song_row`` makes it."""
-    best = {"genre": "jazz", "share": 0.75, "posterior": 0.5}
-    next_best = {"genre": "rock", "share": 0.25, "posterior": 0.25}
-    made = {"file": as_utf8(file), "genre": "jazz", "duration": 3.5, "clips": 2}
-    made |= {"top": [best, next_best], "error": None}
-    if error is not None:
-        made |= {"genre": None, "duration": None, "clips": 0, "top": [], "error": error}
+    top = [
+        {"genre": "jazz", "share": 0.75, "posterior": 0.5},
+        {"genre": "=rock", "share": 0.25, "posterior": 0.25},
+    ]
+    good = {"genre": "jazz", "duration": 3.5, "clips": 2, "top": top}
+    bad = {"genre": None, "duration": None, "clips": 0, "top": []}
+    made = {"file": as_utf8(file), **(bad if error else good), "error": error}
     return made if timeline is None else made | {"timeline": timeline}
 
 
 def write(path, rows, files=FILES, **kind):
-    """Writes rows, and returns what was there already."""
-    form = Path(path).suffix[1:]
-    with open_results(form, path, files=files, **KIND | kind) as results:
+    """Writes rows, and returns the files that were done already."""
+    output_format = Path(path).suffix[1:]
+    with open_results(output_format, path, files=files, **KIND | kind) as results:
         for each in rows:
             results.write(each)
         return results.done
 
 
 def read(path):
-    """Files and errors of the rows, by whom a user would read them."""
-    if path.suffix == ".json":
-        rows = json.loads(path.read_text(encoding="utf-8"))
+    """Files and errors of the rows, by a user's reader."""
+    if path.suffix == ".jsonl":
+        rows = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
     elif path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -52,64 +68,160 @@ def read(path):
     return [(each["file"], each["error"] or None) for each in rows]
 
 
-def named(path, *files):
-    """Files as the rows of a file name them."""
-    of = {"-b\n.wav": "./-b\n.wav"} if path.suffix == ".csv" else {}
-    return [of.get(file, as_utf8(file)) for file in files]
-
-
-@pytest.fixture(params=["json", "csv", "parquet"])
+@pytest.fixture(params=["jsonl", "csv", "parquet"])
 def path(request, tmp_path):
-    """A file of each format that can be gone on with."""
+    """A file of each format that can be resumed."""
     if request.param == "parquet":
         pytest.importorskip("pyarrow")
     return tmp_path / f"results.{request.param}"
 
 
-def test_rows_that_are_there_are_kept_and_done(path):
+def test_json_lines_are_read_by_other_programs():
+    layout = JsonLines(MODEL, top=2, timeline=True)
+    rows = [row(name, timeline=TIMELINE) for name in NAMES]
+    rows.append(row("b.wav", 'no, "such"\nfile', []))
+    text = "".join(map(layout.text, rows))
+    text.encode("utf-8")
+    assert "ünïcödé 🎵" in text and len(text.split("\n")) == len(rows) + 1
+    table = pd.read_json(io.StringIO(text), lines=True)
+    assert table.file.tolist() == [as_utf8(each["file"]) for each in rows]
+    found = [json.loads(line) for line in text.split("\n")[:-1]]
+    assert found == [{**each, "model": MODEL} for each in rows]
+    assert found[4]["file"] == "caf\\udce9.wav"
+
+
+def test_csv_is_read_by_other_programs():
+    layout = Csv(MODEL, top=2, timeline=True)
+    rows = [row(name, timeline=TIMELINE) for name in NAMES]
+    rows.append(row("b.wav", '=no, "such"\nfile', []))
+    text = layout.head + "".join(map(layout.text, rows))
+    found = list(csv.DictReader(io.StringIO(text, newline="")))
+    names = "file genre share posterior genre_2 share_2 posterior_2 duration clips"
+    assert list(found[0]) == f"{names} error timeline model".split()
+    expected = [*NAMES, "b.wav"]
+    expected[4] = "caf\\udce9.wav"
+    expected[6:9] = ["./=1+2.wav", "./-dash.wav", "./@at.wav"]
+    assert [each["file"] for each in found] == expected
+    assert found[0] | {"timeline": json.loads(found[0]["timeline"])} == {
+        "file": "a.wav",
+        **{"genre": "jazz", "share": "0.75", "posterior": "0.5"},
+        **{"genre_2": "'=rock", "share_2": "0.25", "posterior_2": "0.25"},
+        **{"duration": "3.5", "clips": "2", "error": "", "model": MODEL},
+        "timeline": TIMELINE,
+    }
+    assert {name: value for name, value in found[-1].items() if value} == {
+        **{"file": "b.wav", "clips": "0", "error": '\'=no, "such"\nfile'},
+        **{"timeline": "[]", "model": MODEL},
+    }
+    assert columns(1, False) == [
+        *("file", "genre", "share", "posterior", "duration", "clips", "error", "model")
+    ]
+
+
+def test_parquet_is_written_at_the_end_from_its_journal(tmp_path):
+    pytest.importorskip("pyarrow")
+    path, journal = tmp_path / "results.parquet", tmp_path / ".results.parquet.jsonl"
+    options = {**KIND, "timeline": True, "files": FILES}
+    rows = [row(file, timeline=TIMELINE) for file in ("a.wav", "d.wav")]
+    rows.append(row("e.wav", "is empty", []))
+    killed = open_results("parquet", path, **options)
+    for each in rows:
+        killed.write(each)
+    assert not path.exists() and len(journal.read_text().splitlines()) == 3
+    with journal.open("a") as file:
+        file.write('{"file": "b.w')
+    with open_results("parquet", path, **options) as results:
+        assert results.done == {"a.wav", "d.wav"}
+        results.write(rows[2])
+        assert not path.exists()
+    assert os.listdir(tmp_path) == ["results.parquet"]
+    with open_results("parquet", path, **options | {"files": []}):
+        pass  # through a journal and back
+    table = pd.read_parquet(path)
+    assert list(table) == columns(2, True)
+    assert table.file.tolist() == ["a.wav", "d.wav", "e.wav"]
+    assert table.genre_2.tolist()[:2] == ["=rock"] * 2 and table.genre_2.isna()[2]
+    assert table.share.tolist()[:2] == [0.75, 0.75] and table.share.isna()[2]
+    assert list(table.timeline[0]) == TIMELINE and list(table.timeline[2]) == []
+    assert table.clips.tolist() == [2, 2, 0]
+    assert table.error.fillna("").tolist() == ["", "", "is empty"]
+    assert set(table.model) == {MODEL}
+
+
+def test_rows_of_an_earlier_run_are_kept_and_done(path):
     assert write(path, [row(file) for file in FILES[:3]]) == set()
     assert write(path, [row(FILES[3])]) == set(FILES[:3])
     assert write(path, [], files=["d.wav", "z.wav"]) == {"d.wav"}
-    assert [name for name, _ in read(path)] == named(path, *FILES[:4])
+    names = {"-b\n.wav": "./-b\n.wav"} if path.suffix == ".csv" else {}
+    expected = [names.get(file, as_utf8(file)) for file in FILES[:4]]
+    assert [name for name, _ in read(path)] == expected
 
 
 def test_files_with_an_error_are_tried_again(path):
     write(path, [row("a.wav"), row("d.wav", "no such file"), row("x.wav", "is empty")])
-    # Nobody asks for x.wav now, so what is known of it stays.
+    # x.wav is not asked for, so its row stays.
     assert write(path, [row("d.wav")]) == {"a.wav"}
     assert read(path) == [("a.wav", None), ("x.wav", "is empty"), ("d.wav", None)]
 
 
-def test_a_file_is_known_again_however_it_is_named(path):
+def test_a_file_is_recognised_by_any_of_its_names(path):
     write(path, [row("a.wav"), row("./m/b.wav", "is empty"), row("./-c.wav")])
     asked = ["./a.wav", "m//b.wav", "-c.wav", "b.wav"]
     assert write(path, [], files=asked) == {"./a.wav", "-c.wav"}
     assert read(path) == [("a.wav", None), ("./-c.wav", None)]
 
 
-def test_each_row_is_there_as_soon_as_it_is_written(tmp_path):
-    for form in ("json", "csv", "table"):
-        path = tmp_path / f"results.{form}"
-        with open_results(form, path, files=FILES, **KIND) as results:
-            for number, file in enumerate(FILES[:2]):
-                results.write(row(file))
-                text = path.read_text(encoding="utf-8")
-                assert text.count(".wav") == number + 1
+@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
+def test_each_row_is_in_the_file_at_once(tmp_path, output_format):
+    path = tmp_path / "results"
+    with open_results(output_format, path, files=FILES, **KIND) as results:
+        for number, file in enumerate(FILES[:2]):
+            results.write(row(file))
+            text = path.read_text(encoding="utf-8")
+            assert text.count(".wav") == number + 1
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
-def test_a_file_that_breaks_off_anywhere_is_gone_on_with(tmp_path, form):
-    path = tmp_path / f"results.{form}"
-    rows = [row("a.wav"), row("-b\n.wav", "no\nsuch file"), row(BAD_BYTES)]
-    write(path, rows[:1] + rows[2:] + rows[1:2])
+@pytest.mark.parametrize("output_format", ["jsonl", "csv"])
+def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path, output_format):
+    path = tmp_path / f"results.{output_format}"
+    rows = [row("a.wav"), row(BAD_BYTES), row("-b\n.wav", "no\nsuch file")]
+    write(path, rows)
     expected = path.read_bytes()
-    for end in range(0, len(expected), 3):
+    for end in range(0, len(expected), 7):
         path.write_bytes(expected[:end])
-        done = write(path, [])
-        done = {as_utf8(file) for file in done}
-        write(path, [each for each in rows[:1] + rows[2:] if each["file"] not in done])
-        write(path, rows[1:2])
+        done = {as_utf8(file) for file in write(path, [])}
+        write(path, [each for each in rows[:2] if each["file"] not in done])
+        write(path, rows[2:])
         assert path.read_bytes() == expected, end
+
+
+@each_text_format
+@pytest.mark.parametrize("timeline", [False, True])
+def test_text_that_breaks_off_anywhere_has_the_rows_before(row_format, timeline):
+    layout = row_format(MODEL, top=2, timeline=timeline)
+    clips = TIMELINE if timeline else None
+    rows = [row(name, timeline=clips) for name in NAMES[:5]]
+    rows[1] = row(NAMES[1], "no\nsuch file", clips)
+    texts = list(map(layout.text, rows))
+    text = "".join(texts)
+    names = [layout.name(each["file"]) for each in rows]
+    failed = [False, True, False, False, False]
+    whole = list(layout.read(io.StringIO(text, newline="")))
+    assert whole == list(zip(names, failed, texts, strict=True))
+    for end in range(len(text)):
+        parts = list(layout.read(io.StringIO(text[:end], newline="")))
+        assert None not in parts[:-1]
+        found = [part for part in parts if part is not None]
+        assert found == whole[: len(found)]
+        complete = sum(text.index(kept) + len(kept) <= end for _, _, kept in whole)
+        assert len(found) >= complete
+
+
+def test_the_timeline_of_an_hour_is_read_back():
+    layout = Csv(MODEL, top=2, timeline=True)
+    text = layout.text(row("a.wav", timeline=7195 * TIMELINE))
+    assert len(text) > 500_000
+    assert len(list(layout.read(io.StringIO(text, newline="")))) == 1
 
 
 def test_an_interrupted_run_leaves_a_whole_file(path):
@@ -127,42 +239,53 @@ def test_an_interrupted_run_leaves_a_whole_file(path):
 def test_results_of_another_kind_are_not_lost(path, other):
     write(path, [row("a.wav"), row("d.wav", "is empty")])
     before = path.read_bytes()
-    with pytest.raises(UserError, match="cannot be gone on with, and it would be lost"):
+    with pytest.raises(UserError, match="cannot resume .* and will not overwrite it"):
         write(path, [], **other)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_what_is_no_result_is_not_lost(path):
-    for content in (b"Dear diary,\n", b"\0\xff\n\n", b"a,b\n1,2\n", b"[]"):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=f"{path}: there is something"):
-            write(path, [])
-        assert path.read_bytes() == content
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Dear diary,\n",
+        b"\0\xff\n\n",
+        b"a,b\n1,2\n",
+        b"[]\n",
+        b'{"file": "a.wav"}\n',
+        b'[{"file": "a.wav"}]',
+        b"[\n[1]\n]",
+    ],
+)
+def test_files_of_other_content_are_not_lost(path, content):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path}: cannot resume from this file"):
+        write(path, [])
+    assert path.read_bytes() == content
 
 
-def test_an_empty_file_is_as_good_as_none(path):
+def test_an_empty_file_is_filled(path):
     path.touch()
     assert write(path, [row("a.wav")]) == set()
     assert read(path) == [("a.wav", None)]
 
 
-def test_damage_in_the_midst_is_not_passed_over(tmp_path):
-    for form in ("json", "csv"):
-        path = tmp_path / f"results.{form}"
-        write(path, [row(file) for file in ("a.wav", "d.wav", "e.wav")])
-        damaged = path.read_text().replace('"d.wav"', '"d.wav').replace("d.wav,", "")
-        path.write_text(damaged)
-        with pytest.raises(UserError, match="in the midst of it cannot be read"):
-            write(path, [])
-        assert path.read_text() == damaged
+@pytest.mark.parametrize("output_format", ["jsonl", "csv"])
+def test_damage_in_the_middle_is_not_skipped(tmp_path, output_format):
+    path = tmp_path / f"results.{output_format}"
+    write(path, [row(file) for file in ("a.wav", "d.wav", "e.wav")])
+    damaged = path.read_text().replace('"d.wav"', '"d.wav').replace("d.wav,", "")
+    path.write_text(damaged)
+    with pytest.raises(UserError, match="in the middle of it cannot be read"):
+        write(path, [])
+    assert path.read_text() == damaged
 
 
-def test_a_table_is_not_gone_on_with(tmp_path):
+def test_a_table_is_not_resumed(tmp_path):
     path = tmp_path / "results.table"
     assert write(path, [row("a.wav")]) == set()
     before = path.read_text()
-    with pytest.raises(UserError, match="json, csv or parquet can"):
+    with pytest.raises(UserError, match="jsonl, csv and parquet can"):
         write(path, [])
     assert path.read_text() == before
 
@@ -176,27 +299,26 @@ def test_folders_are_made_and_links_are_kept(path):
     assert [name for name, _ in read(target)] == ["a.wav", "d.wav"]
 
 
-def test_what_cannot_be_written_to(path, tmp_path, monkeypatch):
-    form = path.suffix[1:]
+def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
+    output_format = path.suffix[1:]
     (tmp_path / "file").touch()
-    for bad, told in [
+    for bad, message in [
         (tmp_path, "expected a file to write, found something else"),
         (Path("/dev/null"), "expected a file"),
         (tmp_path / "file" / path.name, "cannot be written"),
     ]:
-        with pytest.raises(UserError, match=f"{bad}: {told}"):
-            open_results(form, bad, **KIND)
+        with pytest.raises(UserError, match=f"{bad}: {message}"):
+            open_results(output_format, bad, **KIND)
     path.touch()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may anything
     with pytest.raises(UserError, match="Permission denied"):
-        open_results(form, path, **KIND)
+        open_results(output_format, path, **KIND)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("form", ["json", "csv", "table"])
-def test_a_full_disk_is_told(form, tmp_path):
-    path = tmp_path / "results"
-    results = open_results(form, path, files=FILES, **KIND)
+@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
+def test_a_full_disk_is_reported(output_format, tmp_path):
+    results = open_results(output_format, tmp_path / "results", files=FILES, **KIND)
     with open("/dev/full", "w") as full:
         results._stream.close()
         results._stream = full
@@ -207,37 +329,13 @@ def test_a_full_disk_is_told(form, tmp_path):
         full.buffer.raw.close()
 
 
-def test_the_standard_output(capsys):
-    for form in ("json", "csv", "table"):
-        with open_results(form, None, files=FILES, **KIND) as results:
-            assert results.done == set()
-            results.write(row("a.wav"))
-        text = capsys.readouterr().out
-        assert text.endswith("\n") and "a.wav" in text
-        if form == "json":
-            assert json.loads(text)[0]["file"] == "a.wav"
-
-
-def test_parquet_is_written_now_and_then(tmp_path, monkeypatch):
-    pytest.importorskip("pyarrow")
-    clock = [0.0]
-    monkeypatch.setattr(results_file.time, "monotonic", lambda: clock[0])
-    path = tmp_path / "results.parquet"
-    timeline = [{"start_s": 0.0, "end_s": 3.0, "genre": None, "posterior": 0.0}]
-    with ParquetRows(path, "m", 2, True, FILES) as results:
-        seen = []
-        for time_s, file in [(1, "a.wav"), (10.5, "d.wav"), (20, "e.wav")]:
-            clock[0] = time_s
-            results.write(row(file, timeline=timeline))
-            seen.append(len(pd.read_parquet(path)))
-        assert seen == [0, 2, 2]
-    table = pd.read_parquet(path)
-    assert list(table) == columns(2, True)
-    assert table.file.tolist() == ["a.wav", "d.wav", "e.wav"]
-    assert table.genre_2.tolist() == ["rock"] * 3 and table.share.tolist() == [0.75] * 3
-    assert list(table.timeline[0]) == timeline
-    assert set(table.model) == {"m"}
-    assert os.listdir(tmp_path) == ["results.parquet"]
+@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
+def test_the_standard_output(capsys, output_format):
+    with open_results(output_format, None, files=FILES, **KIND) as results:
+        assert results.done == set()
+        results.write(row("a.wav"))
+    text = capsys.readouterr().out
+    assert text.endswith("\n") and "a.wav" in text
 
 
 def test_parquet_without_its_extra(tmp_path, monkeypatch):
@@ -245,3 +343,61 @@ def test_parquet_without_its_extra(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'ms_sincresnet\[parquet\]'"):
         open_results("parquet", tmp_path / "results.parquet", **KIND)
     assert os.listdir(tmp_path) == []
+
+
+def shares(file, top, error=None, **more):
+    """A row of genres with their shares in percent."""
+    top = [{"genre": genre, "share": share / 100} for genre, share in top]
+    return {"file": file, "top": top, "error": error, **more}
+
+
+def test_tables_are_aligned():
+    files = ["a.wav", "longer name.wav", "x" * 90]
+    table = Table(3, files, ["jazz", "electronic"])
+    rows = [
+        shares("a.wav", [("jazz", 100), ("electronic", 0), ("pop", 0.4)]),
+        shares("longer name.wav", [("electronic", 52.4), ("jazz", 45.6), ("pop", 2)]),
+        shares("b.wav", [], "no such file. Check the path."),
+        shares("x" * 90, [("jazz", 7)]),
+    ]
+    text = table.head + "".join(map(table.text, rows))
+    assert text.splitlines() == [
+        f"{'file':60}  genre       share  next",
+        f"{'a.wav':60}  jazz        100 %",
+        f"{'longer name.wav':60}  electronic   52 %  jazz 46 %, pop 2 %",
+        f"{'b.wav':60}  error: no such file. Check the path.",
+        f"{'x' * 90}  jazz          7 %",
+    ]
+    assert Table(1, ["a.wav"], ["a"]).head == "file   genre  share\n"
+    assert Table(1, [], []).head == "file  genre  share\n"
+
+
+def spans(*clips):
+    """The timeline that a table shows, given the genres of the clips."""
+    timeline = [
+        {"start_s": number / 2, "end_s": number / 2 + 3.0, "genre": genre}
+        for number, genre in enumerate(clips)
+    ]
+    text = Table(1, ["a"], ["jazz"]).text(
+        shares("a", [("jazz", 50)], timeline=timeline)
+    )
+    _, line = text.splitlines()
+    return line.strip().split(", ")
+
+
+def test_a_table_shows_a_timeline_in_spans():
+    # 12 s of rock, 8 s of jazz, 10 s of silence, by the genre at the centres of clips.
+    genres = 21 * ["rock"] + 16 * ["jazz"] + 18 * [None]
+    assert spans(*genres) == ["0:00-0:12 rock", "0:12-0:20 jazz", "0:20-0:30 silence"]
+    assert spans("pop") == ["0:00-0:03 pop"]
+    assert spans(*7199 * ["pop"])[0] == "0:00-1:00:02 pop"
+
+
+def test_a_table_escapes_control_characters():
+    clear = "\x1b[2J\x07\r\n\u202e\udce9"
+    table = Table(2, [clear], [clear])
+    timeline = [{"start_s": 0.0, "end_s": 3.0, "genre": clear}]
+    text = table.text(shares(clear, [(clear, 60), (clear, 40)], timeline=timeline))
+    text += table.text(shares(clear, [], error=clear))
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.count("\n") == 3

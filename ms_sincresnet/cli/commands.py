@@ -66,7 +66,7 @@ def _check_sources(arguments: Namespace) -> None:
         arguments.error("name songs or folders, or list them in a file: --files-from")
 
 
-def _output_format(arguments: Namespace) -> str:
+def _output_format(arguments: Namespace) -> Any:
     """The format of the results; ends the command with its usage if it is unknown."""
     suffix = os.path.splitext(arguments.output or "")[1].lower()
     if arguments.engine == "ray":
@@ -113,7 +113,8 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     if arguments.output is None:
         # A terminal shows a name as well as it can; jsonl and csv are always UTF-8.
         encoding = None if output_format == "table" else "utf-8"
-        sys.stdout.reconfigure(errors="backslashreplace", encoding=encoding)
+        stdout: Any = sys.stdout
+        stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
     kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
     identity, n_failed = model_identity(classifier), 0

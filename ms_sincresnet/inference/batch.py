@@ -1,5 +1,7 @@
 """Many songs: files found and listed, classified in shared batches, and made rows."""
 
+from __future__ import annotations
+
 import codecs
 import hashlib
 import json
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +22,15 @@ import torch
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_blocks
 from ms_sincresnet.errors import AudioFileError, UserError
 from ms_sincresnet.files import as_utf8
-from ms_sincresnet.inference.classifier import GenreClassifier
 from ms_sincresnet.inference.predictions import SongPrediction
+
+if TYPE_CHECKING:  # SpeechBrain takes seconds to load
+    from ms_sincresnet.inference.classifier import GenreClassifier
 
 logger = logging.getLogger(__name__)
 
-Songs = Iterable[str | os.PathLike]
+Song = str | Path
+Songs = Iterable[Song]
 
 _CHUNK_S = 30  # decoded by a thread before it turns to another file
 
@@ -53,8 +58,9 @@ def find_songs(paths: Songs) -> list[str]:
     >>> [os.path.basename(song) for song in find_songs([folder])]
     ['9.MP3', '10.wav']
     """
-    songs, real = {}, cache(os.path.realpath)
-    for path in map(os.fspath, paths):
+    songs: dict[str, str] = {}
+    real = cache(os.path.realpath)
+    for path in map(str, paths):
         found = [path]
         if os.path.isdir(path):
             found = list(_songs_in(path))
@@ -93,14 +99,14 @@ def _natural(name: str) -> tuple:
     return parts, name
 
 
-def is_audio(path: str | os.PathLike) -> bool:
+def is_audio(path: Song) -> bool:
     """True for a file name with a suffix of audio, unless the file is hidden."""
     name = os.path.basename(path)
     suffix = os.path.splitext(name)[1].lower()
     return suffix in AUDIO_SUFFIXES and not name.startswith(".")
 
 
-def read_list(path: str | os.PathLike) -> list[str]:
+def read_list(path: Song) -> list[str]:
     """Paths from a text file with one path per line.
 
     Arguments
@@ -134,7 +140,7 @@ def read_list(path: str | os.PathLike) -> list[str]:
 
 def classify_songs(
     classifier: GenreClassifier, files: Songs, *, jobs: int = 2
-) -> Iterator[tuple[str | os.PathLike, SongPrediction | UserError]]:
+) -> Iterator[tuple[Song, SongPrediction | UserError]]:
     """Predicts the genres of files, in shared batches, while the next are decoded.
 
     At most a minute of each file is in memory, and at most ``jobs + 1`` files, so
@@ -172,9 +178,9 @@ def classify_songs(
 
 def _decode_ahead(
     pool: ThreadPoolExecutor, files: Songs, rate: int, jobs: int
-) -> Iterator[tuple[str | os.PathLike, Iterator[torch.Tensor]]]:
+) -> Iterator[tuple[Song, Iterator[torch.Tensor]]]:
     """Files with their blocks, ``jobs`` files after their decoding was started."""
-    waiting = deque()
+    waiting: deque = deque()
     for file in files:
         chunks = _chunks(file, rate)
         first = pool.submit(next, chunks, None)
@@ -193,7 +199,7 @@ def _blocks(
         yield torch.from_numpy(chunk)
 
 
-def _chunks(file: str | os.PathLike, rate: int) -> Iterator[np.ndarray]:
+def _chunks(file: Song, rate: int) -> Iterator[np.ndarray]:
     """Samples of a file, some seconds at a time."""
     blocks, n_samples = [], 0
     try:
@@ -215,7 +221,7 @@ def _chunks(file: str | os.PathLike, rate: int) -> Iterator[np.ndarray]:
 
 
 def song_row(
-    file: str | os.PathLike,
+    file: Song,
     prediction: SongPrediction | UserError,
     top: int = 3,
     timeline: bool = False,

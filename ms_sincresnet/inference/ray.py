@@ -4,15 +4,18 @@ Each worker holds the model and writes one parquet file per shard. A shard is wr
 a whole, so neither a lost worker nor a new start repeats it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pandas as pd
@@ -27,12 +30,12 @@ from ms_sincresnet.inference.batch import (
     model_identity,
     song_row,
 )
-from ms_sincresnet.inference.classifier import GenreClassifier
 from ms_sincresnet.inference.results import parquet_schema, write_parquet
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:  # SpeechBrain takes seconds to load
+    from ms_sincresnet.inference.classifier import GenreClassifier
 
-Load = Callable[[str], GenreClassifier]
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 2  # workers that a single song may crash
 _MOST_FAILED_STARTS = 8
@@ -81,7 +84,7 @@ def find_addresses(addresses: Iterable[str]) -> list[str]:
 
 
 def classify_on_ray(
-    load: Load,
+    load: Callable[[str], GenreClassifier],
     songs: list[str],
     folder: str | os.PathLike,
     *,
@@ -181,7 +184,8 @@ class Worker:
         """Classifies a shard, writes it, and returns the number of errors."""
         if not shard:  # only asks if the model is loaded
             return 0
-        outcomes, errors = [], {}
+        outcomes: list = []
+        errors: dict[str, AudioFileError] = {}
         with tempfile.TemporaryDirectory() as copies:
             files = (_local_copy(song, copies, errors) for song in shard)
             found = classify_songs(self.classifier, files)
@@ -199,11 +203,12 @@ def _run(
     ray: Any, start: Callable, write: Callable, n_workers: int, shards: list[list[str]]
 ) -> int:
     """Has shards classified, whatever workers are lost, and counts the errors."""
-    waiting, crashes, n_errors, failed_starts = shards[::-1], {}, 0, 0
+    waiting, n_errors, failed_starts = shards[::-1], 0, 0
+    crashes: Counter = Counter()
     bar = tqdm(total=sum(map(len, shards)), unit="song", disable=None)
     # A new worker gets no shard until it is ready: there may be no machine for it.
     starting = [start() for _ in range(n_workers)]
-    running = {worker.classify.remote([]): (worker, []) for worker in starting}
+    running: dict = {worker.classify.remote([]): (worker, []) for worker in starting}
     del starting  # a worker without a handle ends, which makes room for another
     while waiting or any(shard for _, shard in running.values()):
         (future,), _ = ray.wait(list(running))
@@ -220,8 +225,8 @@ def _run(
                     "if memory is short, use fewer --workers"
                 ) from error
             if len(shard) == 1:
-                crashes[shard[0]] = crashes.get(shard[0], 0) + 1
-            if shard and crashes.get(shard[0], 0) >= _ATTEMPTS:
+                crashes[shard[0]] += 1
+            if shard and crashes[shard[0]] == _ATTEMPTS:
                 reason = "the worker was lost each time it read this file"
                 n_errors += write(shard, [AudioFileError(reason)])
                 bar.update()
@@ -266,7 +271,7 @@ def _write(
 def _songs_done(folder: str, model: str, top: int, timeline: bool) -> set[str]:
     """Songs of the parts that exist."""
     system, path = _file_system(folder)
-    columns, songs = parquet_schema(top, timeline).names, set()
+    columns, songs = parquet_schema(top, timeline).names, set[str]()
     for part in sorted(system.glob(f"{path}/part-*.parquet")):
         with system.open(part, "rb") as file:
             table = pd.read_parquet(file)

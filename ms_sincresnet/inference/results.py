@@ -182,10 +182,10 @@ class ParquetResults(Results):
     """
 
     def __init__(self, row_format: JsonLines, path: str, files: list[str]) -> None:
-        self._parquet_path = path
-        self._about = row_format.model, row_format.top, row_format.timeline
         folder, name = os.path.split(path)
         journal = os.path.join(folder, f".{name}.jsonl")
+        self._parquet_path, self._journal = path, journal
+        self._about = row_format.model, row_format.top, row_format.timeline
         if not os.path.exists(journal):
             with (
                 _errors_of(path),
@@ -213,11 +213,11 @@ class ParquetResults(Results):
         super().__exit__()
         with _errors_of(self._parquet_path):
             with (
-                open(self.path, **_TEXT) as journal,
+                open(self._journal, **_TEXT) as journal,
                 atomic_path(self._parquet_path) as new_path,
             ):
                 write_parquet(map(json.loads, journal), new_path, *self._about)
-            os.remove(self.path)
+            os.remove(self._journal)
 
 
 def write_parquet(

@@ -82,22 +82,29 @@ class JsonLines:
 
     def read(self, stream: TextIO) -> Found:
         """Rows of an earlier run, which must have the same model and options."""
+        begin = '{"file": "'
         for line in stream:
             try:
                 row = json.loads(line)
-            except (RecursionError, ValueError):
+            except (RecursionError, ValueError) as error:
+                if not begin.startswith(line[: len(begin)]):
+                    raise ValueError("it has a line that is not JSON") from error
                 yield None
                 continue
             match row:
-                case {"file": str(file), "error": str() | None as error, "top": list()}:
-                    pass
+                case {
+                    "file": str(file),
+                    "error": str() | None as reason,
+                    "top": list(),
+                }:
+                    failed = reason is not None
                 case _:
                     raise ValueError("it was not written by this command")
             check_same("model", row.get("model"), self.model)
             check_same("timeline", "timeline" in row, self.timeline)
-            if error is None:
+            if not failed:
                 check_same("top", len(row["top"]), self.top)
-            yield file, error is not None, line.rstrip("\n") + "\n"
+            yield file, failed, line.rstrip("\n") + "\n"
 
 
 class Csv:

@@ -1,8 +1,9 @@
-"""Finding songs, decoding ahead of the network, and rows of what was found."""
+"""Finding songs, decoding ahead of the network, rows, and the identity of a model."""
 
 import copy
 import io
 import os
+import shutil
 import sys
 import threading
 import time
@@ -10,26 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ms_sincresnet import GenreClassifier
 from ms_sincresnet.errors import AudioFileError, UserError
+from ms_sincresnet.files import read_json, write_json
+from ms_sincresnet.inference import batch
 from ms_sincresnet.inference.batch import (
     classify_songs,
     find_songs,
-    is_audio,
     model_identity,
     read_list,
     song_row,
 )
 from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction
-from ms_sincresnet.pretrained.model_folder import save_model_folder
+from ms_sincresnet.inference.speechbrain_modules import song_parts
 
-CPU = {"device": "cpu"}
+SETTINGS = {"clip_samples": 48000, "hop_samples": 8000, "full_scale": 1.0}
 
 
 @pytest.fixture
 def touch(tmp_path, monkeypatch):
-    """Makes empty files by their names in the working folder."""
+    """Makes empty files in the working folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(*names):
@@ -43,27 +46,25 @@ def touch(tmp_path, monkeypatch):
 def test_folders_are_searched_in_natural_order(touch):
     touch("m/10.wav", "m/9.wav", "m/B.mp3", "m/a.MP3", "m/2/10.ogg", "m/2/9.ogg")
     touch("m/10/1.flac", "m/1²/x.wav", "m/cover.jpg", "m/.hidden.wav", "m/._a.wav")
-    touch("m/.trash/a.wav", "m/no suffix", "m/video.m4a", "m/2/notes.txt")
+    touch(
+        "m/.trash/a.wav", "m/no suffix", "m/video.m4a", "m/2/notes.txt", "m/y.wav/1.au"
+    )
     files = ["9.wav", "10.wav", "a.MP3", "B.mp3", "video.m4a"]
-    files += ["1²/x.wav", "2/9.ogg", "2/10.ogg", "10/1.flac"]
+    files += ["1²/x.wav", "2/9.ogg", "2/10.ogg", "10/1.flac", "y.wav/1.au"]
     assert find_songs(["m"]) == [f"m/{name}" for name in files]
     assert find_songs([Path("m/2")]) == ["m/2/9.ogg", "m/2/10.ogg"]
 
 
-def test_files_are_taken_as_they_are_named(touch):
-    touch("b", ".hidden.wav", "notes.txt", "c/1.wav")
+def test_files_are_kept_as_named_but_never_twice(touch, tmp_path):
+    touch("b", ".hidden.wav", "notes.txt", "c/1.wav", "m/a/1.wav", "m/a/2.wav")
     named = ["notes.txt", "b", "nowhere.wav", "c/../b", ".hidden.wav", "./c", "b"]
     expected = ["notes.txt", "b", "nowhere.wav", ".hidden.wav", "./c/1.wav"]
     assert find_songs(named) == expected
+    found = find_songs(["m/a/2.wav", "m", "m/a", f"{tmp_path}/m/a/1.wav", "./m/a"])
+    assert found == ["m/a/2.wav", "m/a/1.wav"]
 
 
-def test_no_file_is_taken_twice(touch, tmp_path):
-    touch("m/a/1.wav", "m/a/2.wav", "m/b/1.wav")
-    found = find_songs(["m/a/2.wav", "m", "m/a", f"{tmp_path}/m/b/1.wav", "./m/b"])
-    assert found == ["m/a/2.wav", "m/a/1.wav", "m/b/1.wav"]
-
-
-def test_links_may_make_a_loop(touch):
+def test_links_may_form_a_loop(touch):
     touch("m/a/1.wav", "elsewhere/2.wav")
     os.symlink("..", "m/a/up")
     os.symlink("../elsewhere", "m/there")
@@ -75,20 +76,20 @@ def test_links_may_make_a_loop(touch):
     assert find_songs(["m"]) == [f"m/{name}" for name in names]
 
 
-def test_a_folder_whose_name_is_one_of_audio(touch):
-    touch("m/x.wav/1.wav")
-    assert find_songs(["m"]) == find_songs(["m/x.wav"]) == ["m/x.wav/1.wav"]
+def test_folders_without_audio_are_reported(touch, caplog, monkeypatch):
+    touch("empty/notes.txt", "m/1.wav", "m/locked/2.wav")
+    scandir = os.scandir
 
+    def refuse(path):
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
 
-def test_a_folder_without_audio_is_told(touch, caplog):
-    touch("empty/notes.txt", "m/1.wav")
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read anything
     assert find_songs(["empty", "m", "m"]) == ["m/1.wav"]
-    assert caplog.messages == ["empty: no audio found in this folder"]
-
-
-def test_names_of_audio():
-    assert is_audio("a.wav") and is_audio(Path("b/A.M4A")) and is_audio("s3://c/d.ogg")
-    assert not any(map(is_audio, ("wav", "a.txt", "b/.wav", "b/.a.wav", "._c.mp3")))
+    unreadable = "m/locked: this folder cannot be read (Permission denied)"
+    expected = {"empty: no audio found in this folder", unreadable}
+    assert set(caplog.messages) == expected
 
 
 def test_lists_of_paths(tmp_path, monkeypatch):
@@ -106,7 +107,7 @@ def test_lists_of_paths(tmp_path, monkeypatch):
 
 @pytest.fixture
 def songs(tmp_path, write_song):
-    """Songs of two genres, and between them what is none: paths of files."""
+    """Songs of several genres, and two files without any."""
     (tmp_path / "text.wav").write_text("This is no audio. " * 100)
     return [
         write_song(tmp_path / "1.wav", ("jazz", 4.0)),
@@ -114,20 +115,20 @@ def songs(tmp_path, write_song):
         write_song(tmp_path / "2.flac", ("rock", 6.0), ("metal", 2.0), rate=44100),
         tmp_path / "text.wav",
         write_song(tmp_path / "3.wav", ("blues", 0.5)),
-        write_song(tmp_path / "4.ogg", ("metal", 33.0)),
+        write_song(tmp_path / "4.ogg", ("metal", 18.0)),
     ]
 
 
-@pytest.mark.parametrize("jobs", [1, 3, 20])
-def test_songs_are_named_in_order_and_as_they_are_alone(classifier, songs, jobs):
-    found = list(classify_songs(classifier, songs, jobs=jobs))
-    assert [file for file, _ in found] == songs
-    for file, prediction in found:
+def test_songs_together_are_predicted_as_each_alone(classifier, songs):
+    first, second = (list(classify_songs(classifier, songs, jobs=n)) for n in (1, 20))
+    assert [file for file, _ in first] == [file for file, _ in second] == songs
+    for (file, prediction), (_, again) in zip(first, second, strict=True):
         if file.name in ("nowhere.wav", "text.wav"):
             assert isinstance(prediction, AudioFileError)
             assert str(file) in str(prediction)
             continue
         alone = classifier.predict_song(file)
+        assert prediction == again
         assert prediction.genre == alone.genre
         assert prediction.shares == alone.shares
         assert prediction.posteriors == pytest.approx(alone.posteriors, abs=1e-5)
@@ -136,7 +137,7 @@ def test_songs_are_named_in_order_and_as_they_are_alone(classifier, songs, jobs)
 
 @pytest.fixture
 def decoder(monkeypatch):
-    """Stands for ``read_blocks``: songs are numbers of seconds, and are noted."""
+    """Replaces ``read_blocks``: a file is a number of seconds; reads are counted."""
 
     def read(seconds, rate):
         generator = np.random.default_rng(int(seconds))
@@ -164,7 +165,7 @@ def test_no_more_files_are_decoded_ahead_than_jobs(classifier, decoder):
     results = classify_songs(classifier, ["14"] * 40, jobs=3)
     assert next(results)[1].duration == 14
     settle(decoder)
-    # A batch is of 32 clips, which two songs and a part of the third have.
+    # A batch has 32 clips: those of two songs and some of the third.
     assert 5 <= decoder.files <= 3 + 3 + 1
     assert 1 <= len(decoder.threads) <= 3
     assert threading.get_ident() not in decoder.threads
@@ -173,26 +174,23 @@ def test_no_more_files_are_decoded_ahead_than_jobs(classifier, decoder):
     assert decoder.files < 10
 
 
-def test_a_long_file_is_not_decoded_far_ahead(classifier, decoder):
+def test_a_long_file_is_not_decoded_far_ahead(classifier, decoder, monkeypatch):
+    monkeypatch.setattr(batch, "_CHUNK_S", 5)
     batches = []
     embedding = classifier.mods.embedding_model.embedding
-
-    def note(*_):
-        batches.append(decoder.seconds)
-
-    hook = embedding.register_forward_hook(note)
+    hook = embedding.register_forward_hook(lambda *_: batches.append(decoder.seconds))
     try:
-        ((_, song),) = classify_songs(classifier, ["130"], jobs=4)
+        ((_, song),) = classify_songs(classifier, ["50"], jobs=4)
     finally:
         hook.remove()
-    assert song.duration == 130 and len(song.clips) == 255
-    assert len(batches) == 8
-    # When the n-th batch of 16 s is through, two chunks of 30 s may be there at most.
+    assert song.duration == 50 and len(song.clips) == 95
+    assert len(batches) == 3
+    # After the n-th batch of 16 s, at most two chunks are decoded.
     for number, seconds in enumerate(batches):
-        assert seconds <= 16 * (number + 1) + 2.5 + 2 * 30
+        assert seconds <= 16 * (number + 1) + 2.5 + 2 * 5
 
 
-def test_whatever_a_decoder_raises_is_told_of_its_file(classifier, monkeypatch, songs):
+def test_any_error_of_a_decoder_is_one_of_its_file(classifier, monkeypatch, songs):
     decode = batch.read_blocks
 
     def fragile(file, rate):
@@ -201,10 +199,10 @@ def test_whatever_a_decoder_raises_is_told_of_its_file(classifier, monkeypatch, 
         return decode(file, rate)
 
     monkeypatch.setattr(batch, "read_blocks", fragile)
-    found = dict(classify_songs(classifier, songs))
+    found = dict(classify_songs(classifier, songs[:4]))
     assert isinstance(found[songs[2]], AudioFileError)
-    told = f"{songs[2]}: cannot be decoded (MemoryError: no room)"
-    assert str(found[songs[2]]).startswith(told)
+    message = f"{songs[2]}: cannot be decoded (MemoryError: no room)"
+    assert str(found[songs[2]]).startswith(message)
     assert found[songs[0]].genre == "jazz"
 
 
@@ -215,7 +213,7 @@ CLIPS = [
 ]
 
 
-def test_a_row_of_a_song():
+def test_the_row_of_a_song():
     song = SongPrediction(
         "rock",
         {"pop": 0.0, "jazz": 0.5, "rock": 0.5, "folk": 0.0},
@@ -224,35 +222,35 @@ def test_a_row_of_a_song():
         3.71234,
     )
     row = song_row(Path("m/a.wav"), song, top=3)
-    assert row == {
-        "file": "m/a.wav",
-        "genre": "rock",
-        "duration": 3.712,
-        "clips": 2,
-        "top": [
-            {"genre": "rock", "share": 0.5, "posterior": 0.333333},
-            {"genre": "jazz", "share": 0.5, "posterior": 0.333333},
-            {"genre": "folk", "share": 0.0, "posterior": 0.233333},
-        ],
-        "error": None,
-    }
-    assert list(row) == ["file", "genre", "duration", "clips", "top", "error"]
-    assert [best["genre"] for best in song_row("a", song, top=9)["top"]] == [
-        *("rock", "jazz", "folk", "pop")
+    assert list(row.items()) == [
+        ("file", "m/a.wav"),
+        ("genre", "rock"),
+        ("duration", 3.712),
+        ("clips", 2),
+        (
+            "top",
+            [
+                {"genre": "rock", "share": 0.5, "posterior": 0.333333},
+                {"genre": "jazz", "share": 0.5, "posterior": 0.333333},
+                {"genre": "folk", "share": 0.0, "posterior": 0.233333},
+            ],
+        ),
+        ("error", None),
     ]
+    ranking = [best["genre"] for best in song_row("a", song, top=9)["top"]]
+    assert ranking == ["rock", "jazz", "folk", "pop"]
     timeline = [
         {"start_s": 0.0, "end_s": 3.0, "genre": "rock", "posterior": 0.75},
         {"start_s": 0.5, "end_s": 3.5, "genre": None, "posterior": 0.0},
         {"start_s": 1.0, "end_s": 3.712, "genre": "jazz", "posterior": 0.333333},
     ]
-    name = os.fsdecode(b"caf\xe9.wav")
-    assert song_row(name, song)["file"] == "caf\\udce9.wav"
     with_timeline = song_row("m/a.wav", song, top=3, timeline=True)
     assert with_timeline == {**row, "timeline": timeline}
+    assert song_row(os.fsdecode(b"caf\xe9.wav"), song)["file"] == "caf\\udce9.wav"
 
 
 @pytest.mark.parametrize("file", ["a.wav", "./a.wav", Path("a.wav"), "=a: b.wav"])
-def test_a_row_of_an_error(file):
+def test_the_row_of_an_error(file):
     error = AudioFileError(f"{Path(file)}: the file is empty (0 bytes)")
     assert song_row(file, error, timeline=True) == {
         "file": str(file),
@@ -265,33 +263,48 @@ def test_a_row_of_an_error(file):
     }
 
 
-def test_what_a_model_is_told_by(
-    tmp_path, classifier, model_folder, tone_model, genres
+def test_a_model_is_identified_by_all_that_changes_its_results(
+    classifier, model_folder, tone_model, genres
 ):
-    def identity(folder, **overrides):
-        model = GenreClassifier.from_hparams(
-            folder, run_opts=CPU, overrides=overrides or None
-        )
-        return model_identity(model)
+    def identity(voting="majority", precision="fp32", names=genres, **changes):
+        model = copy.deepcopy(tone_model)
+        model.config |= {key: changes.pop(key) for key in model.config & changes.keys()}
+        model.settings = dict(SETTINGS, genres=names, voting=voting) | changes
+        options = {"device": "cpu", "precision": precision}
+        return model_identity(GenreClassifier(*song_parts(model), run_opts=options))
 
-    expected = identity(model_folder)
-    assert expected == model_identity(classifier)
-    loaded = GenreClassifier.from_pretrained(model_folder, run_opts=CPU)
-    assert model_identity(loaded) == expected
+    def identity_of(source):
+        loaded = GenreClassifier.from_pretrained(source, run_opts={"device": "cpu"})
+        return model_identity(loaded)
+
+    expected = identity()
     assert expected.endswith("-majority") and len(expected) == 12 + len("-majority")
-
+    assert expected == model_identity(classifier)  # of from_hparams
+    assert expected == identity_of(model_folder)
+    assert expected == identity(backend="fft")
+    assert identity(voting="mean") == expected.replace("majority", "mean")
     others = [
-        identity(model_folder, voting="mean"),
-        identity(model_folder, hop_samples=4000),
-        model_identity(
-            GenreClassifier.from_hparams([model_folder, model_folder], run_opts=CPU)
-        ),
+        identity(precision="bf16"),
+        identity(full_scale=32768.0),
+        identity(padding="valid"),
+        identity(hop_samples=4000),
+        identity(names=genres[::-1]),
+        identity_of([model_folder, model_folder]),
     ]
-    save_model_folder(tmp_path / "renamed", tone_model, genres[::-1])
-    others.append(identity(tmp_path / "renamed"))
-    other_model = copy.deepcopy(tone_model)
-    other_model.classifier.layers[2].bias[0] += 1e-6
-    save_model_folder(tmp_path / "other", other_model, genres)
-    others.append(identity(tmp_path / "other"))
-    assert others[0][:12] == expected[:12]
-    assert len({expected, *others}) == 6
+    with torch.no_grad():
+        bias = classifier.mods.classifier.classifier.layers[2].bias
+        bias[0] += 1e-6
+        others.append(model_identity(classifier))
+        bias[0] -= 1e-6
+    assert len({expected, *others}) == 1 + len(others)
+
+
+def test_fused_models_are_identified_by_each_of_them(model_folder, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    config = read_json(other / "config.json")
+    write_json(config | {"full_scale": 2.0}, other / "config.json")
+    fused = [
+        GenreClassifier.from_pretrained([model_folder, second])
+        for second in (model_folder, other)
+    ]
+    assert len(set(map(model_identity, fused))) == 2

@@ -1,0 +1,182 @@
+"""Arguments of the commands. Nothing heavy is imported, so that help is immediate."""
+
+import argparse
+import os
+from collections.abc import Callable
+
+from ms_sincresnet import __version__
+from ms_sincresnet.cli import commands, plot
+
+MOST_JOBS = 64
+
+MODEL = "a model folder, or user/repository on the Hub"
+
+EXIT_STATUS = """\
+exit status:
+  0    every song has a genre
+  1    nothing could be done: no such model, no songs, an unusable output
+  2    the command line is wrong
+  3    some songs have no genre; their rows say why
+  130  interrupted; with --output, run the same command again to resume"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Arguments of a command line; ``run`` is the function that executes them."""
+    arguments, more = build_parser().parse_known_args(argv)
+    # argparse leaves songs that follow an option (SONG --top 1 SONG) to the caller.
+    end = more.index("--") if "--" in more else len(more)
+    is_option = any(word.startswith("-") for word in more[:end])
+    if is_option or (more and not hasattr(arguments, "songs")):
+        arguments.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        arguments.songs += more[:end] + more[end + 1 :]
+    return arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``ms-sincresnet``."""
+    parser = argparse.ArgumentParser(
+        "ms-sincresnet",
+        description="Music genre classification from the raw waveform.",
+        epilog="`ms-sincresnet COMMAND --help` describes a command.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        run: Callable, name: str, text: str, example: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example:\n  ms-sincresnet {name} {example}\n\n{more}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run, error=command.error)
+        return command
+
+    example = "music/ --model results/run/model --output genres.csv"
+    text = "predict the genres of songs"
+    _add_classify(add(commands.classify, "classify", text, example, EXIT_STATUS))
+
+    example = "recipes/GTZAN/results/run my_model"
+    text = "make a model folder from a training run"
+    command = add(commands.export, "export", text, example)
+    command.add_argument("run_folder", metavar="RUN", help="the folder of the run")
+    command.add_argument("folder", metavar="DIR", help="the model folder to write")
+
+    example = "my_model user/my-genres --private"
+    text = "upload a model folder to the Hub"
+    command = add(commands.push, "push", text, example)
+    command.add_argument("folder", metavar="DIR", help="the model folder")
+    command.add_argument("repo", metavar="REPO", help="its name there: user/repository")
+    command.add_argument("--private", action="store_true", help="visible to you alone")
+    command.add_argument("--revision", help="the branch (default: main)")
+    text = "as a Space, a page where others can try it"
+    command.add_argument("--space", action="store_true", help=text)
+
+    example = "MS-SincResNet.tar my_model --genres blues,classical,country"
+    text = "make a model folder from the authors' released checkpoint"
+    command = add(commands.convert, "convert", text, example)
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="the released file")
+    command.add_argument("folder", metavar="DIR", help="the model folder to write")
+    genres = command.add_mutually_exclusive_group(required=True)
+    text = "names of the genres, in the order of its outputs"
+    genres.add_argument("--genres", type=_names, metavar="A,B,…", help=text)
+    text = "file of the names, one per line"
+    genres.add_argument("--genres-file", metavar="FILE", help=text)
+
+    example = "results/run/model genres.onnx"
+    text = "export a model's clip classifier to ONNX"
+    command = add(commands.onnx, "onnx", text, example)
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("file", metavar="FILE", help="the file to write")
+
+    command = add(commands.info, "info", "describe a model", "results/run/model")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("--json", action="store_true", help="in JSON")
+
+    example = "results/run/model --port 7860"
+    text = "open a page where songs can be tried"
+    command = add(commands.demo, "demo", text, example)
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    text = "address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
+    command.add_argument("--host", default="127.0.0.1", help=text)
+    text = "its port (default: the first free one from 7860)"
+    command.add_argument("--port", type=_whole(65535), help=text)
+
+    example = "timeline song.mp3 --model results/run/model"
+    text = "draw what a model has learned, or its predictions for a song"
+    plot.add_arguments(add(plot.run, "plot", text, example))
+    return parser
+
+
+def _add_classify(command: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``classify``."""
+    add = command.add_argument
+    text = "songs, and folders to be searched for audio files, recursively"
+    add("songs", metavar="SONG|FOLDER", nargs="*", help=text)
+    add("--model", metavar="MODEL", help=f"required: {MODEL}")
+    text = "another model to fuse with the first: the mean of all posteriors decides; "
+    text += "may be repeated"
+    add("--fuse", metavar="MODEL", action="append", default=[], help=text)
+    text = "file with more songs or folders, one per line; - is the standard input"
+    add("--files-from", metavar="LIST", help=text)
+    text = "file for the results, row by row (default: the screen). Rows of an earlier "
+    text += "run are kept and their songs skipped, except those with an error"
+    add("--output", metavar="FILE", help=text)
+    formats = [*commands.FORMATS.values()]
+    text = f"of the results: {', '.join(formats)} (default: by the suffix of --output)"
+    add("--format", type=_format, choices=formats, metavar="FORMAT", help=text)
+    text = "number of genres per song (default: %(default)s)"
+    add("--top", type=_whole(), default=3, metavar="N", help=text)
+    add("--timeline", action="store_true", help="add the genres over time")
+    text = "how the clips of a song decide (default: as saved in the model)"
+    add("--voting", choices=("majority", "mean"), help=text)
+    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
+    text = "of the arithmetic (default: %(default)s)"
+    precisions = ("fp32", "bf16", "fp16")
+    add("--precision", choices=precisions, default="fp32", help=text)
+    text = "threads that decode audio (default: one per processor, %(default)s here)"
+    jobs = min(os.cpu_count() or 1, MOST_JOBS)
+    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
+    add = command.add_argument_group(
+        "catalogues too large for one machine",
+        "SONG|FOLDER may then be addresses of fsspec (s3://bucket/songs); --output is "
+        "a folder or address that gets a parquet file per shard of the songs.",
+    ).add_argument
+    text = "run in this process, or on the workers of a Ray cluster"
+    add("--engine", choices=("local", "ray"), default="local", help=text)
+    text = "the cluster: auto, HOST:PORT or ray://HOST:10001 (default: this machine)"
+    add("--address", help=text)
+    text = "(default: one per processor of the cluster, or one per GPU)"
+    add("--workers", type=_whole(), metavar="N", help=text)
+    text = "songs per shard (default: 100)"
+    add("--shard-size", type=_whole(), metavar="N", help=text)
+
+
+def _whole(most: int | None = None) -> Callable[[str], int]:
+    """Type of an argument that is a whole number from 1."""
+
+    def whole(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= (most or int(text)):
+            limit = "" if most is None else f" and ≤ {most}"
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number ≥ 1{limit}; got {text!r}"
+            )
+        return int(text)
+
+    return whole
+
+
+def _format(text: str) -> str:
+    """Type of an argument that is a format of results."""
+    if text == "json":
+        raise argparse.ArgumentTypeError("JSON is written as JSON Lines; use jsonl")
+    return text
+
+
+def _names(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",")]

@@ -1,0 +1,177 @@
+"""Catalogues on Ray: real clusters on this machine, whose workers are killed."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from ms_sincresnet import GenreClassifier
+from ms_sincresnet.cli import main
+from ms_sincresnet.errors import UserError
+from ms_sincresnet.inference.batch import model_identity
+from ms_sincresnet.inference.predictions import SongPrediction
+from ms_sincresnet.inference.ray import Worker, _write, classify_on_ray, find_addresses
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+fsspec = pytest.importorskip("fsspec")
+Cluster = pytest.importorskip("ray.cluster_utils").Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two machines, in Ray's eyes, with room for one worker each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def rows(folder):
+    """All rows of a folder, by song."""
+    tables = [pd.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
+    table = pd.concat(tables)
+    assert table["file"].is_unique
+    return table.set_index("file")
+
+
+def test_other_file_systems_are_searched_as_folders_are(tmp_path):
+    for name in ("b/2.flac", "a.MP3", "cover.jpg", "b/.hidden.wav"):
+        with fsspec.open(f"memory://search/{name}", "wb") as file:
+            file.write(b"")
+    (tmp_path / "local.wav").touch()
+    found = find_addresses(["memory://search", str(tmp_path), "memory://search/a.MP3"])
+    assert found == [
+        "memory:///search/a.MP3",
+        "memory:///search/b/2.flac",
+        str(tmp_path / "local.wav"),
+    ]
+    with pytest.raises(UserError, match="nowhere://songs: no such file system"):
+        find_addresses(["nowhere://songs"])
+
+
+def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
+    for name, data in [
+        ("rock.wav", write_song(tmp_path / "rock.wav", ("rock", 4)).read_bytes()),
+        ("text.wav", b"no audio at all"),
+    ]:
+        with fsspec.open(f"memory://shard/{name}", "wb") as file:
+            file.write(data)
+    shard = [f"memory:///shard/{name}.wav" for name in ("text", "gone", "rock")]
+    write = partial(_write, "memory://parts", "12ab-majority", 2, False)
+    assert Worker(lambda: classifier, write).classify(shard) == 2
+    (part,) = fsspec.filesystem("memory").glob("/parts/*")
+    table = pd.read_parquet(f"memory://{part}").set_index("file")
+    assert table.index.tolist() == shard
+    assert table.loc[shard[2], "genre"] == "rock"
+    assert "not readable as audio" in table.loc[shard[0], "error"]
+    assert "cannot be fetched (FileNotFoundError" in table.loc[shard[1], "error"]
+    assert str(tmp_path) not in table.to_json()
+
+
+class NameReader:
+    """A classifier that reads the genre in a song's name, and dies of some names."""
+
+    precision, mods = "fp32", torch.nn.Identity()
+    hparams = SimpleNamespace(
+        **{"sample_rate": 16000, "clip_samples": 1, "hop_samples": 1, "full_scale": 1},
+        **{"n_genres": 1, "voting": "mean"},
+        model=SimpleNamespace(config={}),
+        label_encoder=SimpleNamespace(ind2lab={0: "jazz"}),
+    )
+
+    def __init__(self, device):
+        assert device == "cpu"
+
+    def predict_songs(self, songs):
+        """Predictions, some time after the songs were asked for."""
+        for song, _ in songs:
+            time.sleep(0.2)
+            if "deadly" in song:
+                os.kill(os.getpid(), signal.SIGKILL)
+            share = {song.split(".")[1]: 1.0}
+            yield song, SongPrediction(*share, share, share, [], 3.0)
+
+
+def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(tmp_path, cluster):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    songs = [f"{number}.jazz.wav" for number in range(11)]
+    songs[5] = "deadly.jazz.wav"
+    folder = tmp_path / "genres"
+    n_written = []
+
+    def lose_a_machine():
+        while len(list(folder.glob("part-*.parquet"))) < 2:
+            time.sleep(0.01)
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        n_written.append(len(list(folder.glob("part-*.parquet"))))
+
+    killer = threading.Thread(target=lose_a_machine, daemon=True)
+    killer.start()
+    run = partial(classify_on_ray, NameReader, address=cluster.address, shard_size=2)
+    assert run(songs[1:], folder) == (10, 1)
+    killer.join()
+    assert n_written[0] < 5  # some shards were left when the machine was lost
+    table = rows(folder)
+    assert set(table.index) == set(songs[1:])
+    assert "the worker was lost" in table.error["deadly.jazz.wav"]
+    assert (table.genre.drop("deadly.jazz.wav") == "jazz").all()
+
+    assert run(songs[1:], folder) == (0, 0)
+    with pytest.raises(UserError, match="results of another model"):
+        run(songs, folder, timeline=True)
+
+
+def test_the_command_line_classifies_what_is_missing_on_a_cluster(
+    cluster, model_folder, write_song, tmp_path, capsys
+):
+    (tmp_path / "songs").mkdir()
+    songs = {
+        str(write_song(tmp_path / "songs" / f"{genre}.wav", (genre, 3.0))): genre
+        for genre in ("rock", "jazz")
+    }
+    (tmp_path / "songs" / "bad.wav").write_text("no audio at all")
+    folder = tmp_path / "genres"
+    classifier = GenreClassifier.from_pretrained(model_folder)
+    classifier.hparams.voting = "mean"
+    done = [song for song, genre in songs.items() if genre == "rock"]
+    prediction = classifier.predict_song(done[0])
+    identity = model_identity(classifier)
+    assert _write(str(folder), identity, 3, False, done, [prediction]) == 0
+    (part,) = folder.iterdir()
+    written = part.stat().st_mtime_ns
+    argv = ["classify", str(tmp_path / "songs"), "--model", str(model_folder)]
+    argv += ["--engine=ray", f"--address={cluster.address}", "--voting=mean"]
+    assert main([*argv, "--workers=1", f"--output={folder}"]) == 3
+    assert f"{folder}: 1 of 2 songs have a genre" in capsys.readouterr().err
+    table = rows(folder)
+    assert table.genre.dropna().to_dict() == songs
+    assert set(table.model) == {identity}
+    assert part.stat().st_mtime_ns == written and len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine=ray"], "--engine ray needs --output"),
+        (["--engine=ray", "--output=x", "--format=csv"], "writes parquet files"),
+        (["--workers=2"], "--workers is for --engine ray"),
+    ],
+)
+def test_a_command_line_that_no_cluster_runs(capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["classify", "a.wav", "--model", "model", *options])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_cluster_that_cannot_be_reached(tmp_path):
+    with pytest.raises(UserError, match="cannot be reached at 127.0.0.1:1"):
+        classify_on_ray(NameReader, ["a.wav"], tmp_path, address="127.0.0.1:1")
