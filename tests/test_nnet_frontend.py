@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from torch.func import functional_call
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet import frontend as frontend_file
@@ -71,12 +72,9 @@ def test_layer_norm_is_numpys(dtype, rounding, scale):
     assert normalized[1:].equal(normalize_clips(wavs[1:]))  # each clip alone
 
 
-def test_silence_stays_silent_and_a_constant_small():
+def test_layer_norm_takes_silence_constants_integers_and_half_precision():
     assert normalize_clips(torch.zeros(1, 48000)).eq(0).all()
     assert normalize_clips(torch.full((1, 48000), 0.3)).abs().max() < 0.5
-
-
-def test_layer_norm_takes_integers_and_half_precision():
     for wavs in ((music() * 32767).to(torch.int16), music().bfloat16()):
         assert normalize_clips(wavs).equal(normalize_clips(wavs.float()))
 
@@ -115,9 +113,8 @@ def test_other_scales_and_cutoffs_can_be_chosen():
     frontend = MSSincNet(4, kernel_sizes=(11, 31), n_frames=16, **cutoffs)
     assert frontend(music(800)).shape == (2, 2, 4, 16)
     for bank in frontend.banks:
-        low_hz, high_hz = bank.cutoffs()
-        assert low_hz[0].item() == pytest.approx(30 + 20)
-        assert high_hz[-1].item() == pytest.approx(4000)
+        found = [hz.tolist() for hz in bank.cutoffs()]
+        assert (found[0][0], found[1][-1]) == pytest.approx((30 + 20, 4000))
 
 
 @pytest.mark.parametrize("backend", ["reference", "fft"])
@@ -238,25 +235,15 @@ def test_a_layer_norm_with_weights_is_pytorchs(scale):
 
 @modes
 def test_a_layer_norms_weights_get_their_gradients(training):
-    frontend = affine_frontend(n_samples=1000).double().train(training)
-    wavs = music(n_samples=1000).double()
-    upstream = torch.randn(2, 3, 8, 64, dtype=torch.float64)
-
-    def loss():
-        return (frontend(wavs) * upstream).sum()
-
-    loss().backward()
-    for parameter in frontend.clip_norm.parameters():
-        sample = parameter.grad.abs().argmax()
-        slopes = []
-        for step in (1e-6, -1e-6):
-            with torch.no_grad():
-                parameter.view(-1)[sample] += step
-                slopes.append(loss().item() / (2 * step))
-                parameter.view(-1)[sample] -= step
-        found = parameter.grad.view(-1)[sample].item()
-        assert found == pytest.approx(sum(slopes), rel=1e-4)
-    assert all(parameter.grad is not None for parameter in frontend.parameters())
+    sizes = {"n_filters": 2, "kernel_sizes": (11,), "n_frames": 8}
+    frontend = affine_frontend(64, **sizes).double().train(training)
+    names = ["clip_norm.weight", "clip_norm.bias"]
+    torch.autograd.gradcheck(
+        lambda *values: functional_call(
+            frontend, dict(zip(names, values, strict=True)), music(64).double()
+        ),
+        [frontend.get_parameter(name).detach().requires_grad_() for name in names],
+    )
 
 
 @modes
