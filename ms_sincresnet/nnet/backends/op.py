@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -45,7 +45,7 @@ def filter_and_pool_operator(
     * ``backward(grad_maps, wavs, masks, sizes, *options)`` returns the gradients of
       filters and offsets; the waveform gets none
 
-    ``options`` declares further arguments, as in "bool half, ".
+    ``options`` declares arguments of one backend, as in "bool half, ".
     """
 
     def new_masks(wavs, sizes, keep_masks):
@@ -106,7 +106,7 @@ def filter_and_pool_operator(
 
     operator.register_autograd(propagate, setup_context=setup_context)
 
-    def filter_and_pool(wavs, filters, offsets, n_frames, padding=0, *options):
+    def filter_and_pool(wavs, filters, offsets, n_frames, padding=0, **options):
         """ReLU(x ⋆ g + c) of clips [batch, time], pooled: [batch, n_filters, n_frames].
 
         Filters [n_filters, kernel_size] and offsets [n_filters] get a gradient.
@@ -117,7 +117,7 @@ def filter_and_pool_operator(
         # Backends have no frames shorter than a sample.
         maps, _ = operator(
             *(wavs.detach(), filters, offsets, min(n_frames, n_samples), padding),
-            *(*options, keep_masks),
+            *(*options.values(), keep_masks),
         )
         return maps if n_frames <= n_samples else F.adaptive_avg_pool1d(maps, n_frames)
 
@@ -138,10 +138,3 @@ def pool_windows(
     """Start and end of each frame's samples in ``adaptive_avg_pool1d``."""
     edges = torch.arange(n_frames + 1, device=device) * n_samples
     return edges[:-1] // n_frames, -(-edges[1:] // n_frames)
-
-
-def needs_gradient(module: nn.Module, inputs: Tensor) -> bool:
-    """True if a backward pass may follow, which rules out inference's shortcuts."""
-    return torch.is_grad_enabled() and (
-        inputs.requires_grad or any(p.requires_grad for p in module.parameters())
-    )

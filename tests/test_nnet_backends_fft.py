@@ -1,0 +1,96 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ms_sincresnet.nnet.backends.fft import (
+    average,
+    filter_and_pool,
+    plan_blocks,
+    spread,
+)
+
+OPERATORS = torch.ops.ms_sincresnet
+
+each_size = pytest.mark.parametrize(
+    ("n_samples", "n_frames"),
+    [
+        (48000, 1024),  # 47 or 48 samples per frame, neighbours sharing one
+        (375, 8),
+        (1024, 1024),
+        (2048, 1024),  # no sample is shared
+        (47750, 1024),  # as with padding="valid"
+        (3, 2),
+        (5000, 1),
+        (47999, 1024),
+    ],
+)
+
+
+@each_size
+@pytest.mark.parametrize("rest", [0, 96])
+def test_averages_are_adaptive_average_pooling(n_samples, n_frames, rest):
+    activations = torch.randn(2, 3, n_samples + rest, dtype=torch.float64)
+    expected = F.adaptive_avg_pool1d(activations[..., :n_samples], n_frames)
+    torch.testing.assert_close(average(activations, n_samples, n_frames), expected)
+
+
+@each_size
+def test_spread_is_the_gradient_of_the_averages(n_samples, n_frames):
+    activations = torch.randn(2, 3, n_samples, dtype=torch.float64, requires_grad=True)
+    grads = torch.randn(2, 3, n_frames, dtype=torch.float64)
+    pooled = F.adaptive_avg_pool1d(activations.relu(), n_frames)
+    (expected,) = torch.autograd.grad(pooled, activations, grads)
+    found = spread(grads, (activations > 0).double())
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_frames", "padding"), [(48, 7, 0), (48, 16, 3), (12, 16, 3)]
+)
+def test_filter_and_pool_has_the_gradient_of_its_output(n_samples, n_frames, padding):
+    generator = torch.Generator().manual_seed(1)
+    filters = torch.randn(9, 7, generator=generator, dtype=torch.float64)
+    offsets = torch.randn(9, generator=generator, dtype=torch.float64)
+    wavs = torch.randn(2, n_samples, generator=generator, dtype=torch.float64)
+    torch.autograd.gradcheck(
+        lambda filters, offsets: filter_and_pool(
+            wavs, filters, offsets, n_frames, padding
+        ),
+        (filters.requires_grad_(), offsets.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("kernel_size", [3, 251, 1001])
+@pytest.mark.parametrize(
+    ("n_samples", "n_frames"),
+    [(48000, 1024), (47000, 1024), (47999, 1024), (32000, 1000), (64, 7), (5000, 1)],
+)
+def test_blocks_hold_whole_frames_and_fit_the_fft(n_samples, n_frames, kernel_size):
+    plan = plan_blocks(n_samples, n_frames, kernel_size)
+    assert plan.hop * n_frames == plan.frames * n_samples
+    assert plan.hop + kernel_size - 1 <= plan.fft_size
+    assert (plan.n_blocks - 1) * plan.frames < n_frames <= plan.n_blocks * plan.frames
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_the_operators_keep_the_rules_of_pytorch(requires_grad):
+    wavs, offsets = torch.randn(2, 600), torch.randn(9, requires_grad=requires_grad)
+    filters = torch.randn(9, 7, requires_grad=requires_grad)
+    arguments = (wavs, filters, offsets, 64, 3, requires_grad)
+    torch.library.opcheck(OPERATORS.fft_filter_and_pool, arguments)
+    if requires_grad:
+        maps, masks = OPERATORS.fft_filter_and_pool(*arguments)
+        arguments = (torch.randn_like(maps), wavs, masks, 7, 3)
+        torch.library.opcheck(OPERATORS.fft_filter_and_pool_backward, arguments)
+
+
+def test_one_bit_per_activation_is_kept_for_a_backward_pass_only():
+    filters, offsets = torch.randn(9, 7), torch.randn(9, requires_grad=True)
+    arguments = torch.randn(2, 600), filters, offsets, 64, 3
+    with torch.no_grad():
+        assert filter_and_pool(*arguments).grad_fn is None
+    _, masks = OPERATORS.fft_filter_and_pool(*arguments, True)
+    assert masks.dtype == torch.uint8
+    assert masks.numel() == 2 * 2 * 600  # for sixteen filters
+    _, masks = OPERATORS.fft_filter_and_pool(*arguments, False)
+    assert masks.numel() == 0

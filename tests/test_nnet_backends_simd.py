@@ -1,0 +1,207 @@
+"""The compiled loops beside PyTorch in float64.
+
+Clips and filters are integers and offsets halves, so that no activation is nearer to 0
+than a half, and rounding does not decide what passes the ReLU.
+"""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ms_sincresnet.nnet.backends import simd
+from ms_sincresnet.nnet.backends.simd import FFT_SIZE, LANES, filter_and_pool, suits
+
+needs_compiler = pytest.mark.skipif(
+    simd.LIBRARY is None, reason="installed without a C compiler"
+)
+OPERATORS = torch.ops.ms_sincresnet
+
+
+def problem(batch, n_samples, n_filters, kernel_size):
+    """Clips, and filters and offsets that need a gradient."""
+    generator = torch.Generator().manual_seed(0)
+
+    def integers(*shape):
+        return torch.randint(-2, 3, shape, generator=generator).float()
+
+    filters, offsets = integers(n_filters, kernel_size), 0.5 + integers(n_filters)
+    wavs = integers(batch, n_samples)
+    return wavs, filters.requires_grad_(), offsets.requires_grad_()
+
+
+def definition(wavs, filters, offsets, n_frames, padding):
+    """Activations and maps in float64."""
+    wavs, filters, offsets = (x.double() for x in (wavs, filters, offsets))
+    filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
+    return filtered, F.adaptive_avg_pool1d(filtered.relu(), n_frames)
+
+
+def unpacked(masks, n_filters, n_outputs):
+    """True for each positive activation, [batch, n_filters, n_outputs]."""
+    batch, groups, n_blocks, _, _, _ = masks.shape
+    bits = masks[..., None].int().bitwise_right_shift(torch.arange(8)) & 1
+    bits = bits.permute(0, 1, 4, 5, 2, 3, 6).flatten(4).flatten(1, 3)
+    return bits[:, :n_filters, :n_outputs].bool()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("batch", "n_samples", "n_filters", "kernel_size", "padding", "n_frames"),
+    [
+        (1, 97, 1, 5, 0, 8),
+        (1, 97, 1, 5, 2, 97),
+        (2, 300, 11, 7, 3, 1024),  # more frames than samples
+        (2, 4096, 32, 1, 0, 64),  # a full block
+        (1, 4097, 33, 1, 0, 64),  # and one sample more
+        (3, 5003, 33, 251, 125, 61),  # a prime
+        (2, 7919, 40, 101, 0, 1024),  # another
+        (9, 200, 2, 11, 5, 16),  # more clips than sums of gradients
+        (2, 4001, 5, 1001, 500, 7),
+        (1, 2048, 3, 2048, 0, 16),  # a single output
+        (1, 6151, 3, 2048, 0, 100),
+        (2, 700, 2, 1000, 500, 64),  # shorter than a filter, of even length
+        (1, 3, 2, 251, 125, 5),
+    ],
+)
+def test_maps_masks_and_gradients_are_those_of_pytorch(
+    batch, n_samples, n_filters, kernel_size, padding, n_frames
+):
+    wavs, *learned = problem(batch, n_samples, n_filters, kernel_size)
+    activations, expected = definition(wavs, *learned, n_frames, padding)
+    found = filter_and_pool(wavs, *learned, n_frames, padding)
+    assert found.dtype == torch.float32
+    assert found.shape == expected.shape == (batch, n_filters, n_frames)
+    largest = activations.abs().max().item()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6 * largest)
+
+    _, masks = OPERATORS.simd_filter_and_pool(wavs, *learned, n_frames, padding, True)
+    positive = unpacked(masks, n_filters, activations.shape[2])
+    assert positive.equal(activations > 0)
+
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    grads = torch.autograd.grad((found * weights).sum(), learned)
+    expected_grads = torch.autograd.grad((expected * weights).sum(), learned)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert grad.shape == expected_grad.shape
+        assert (grad - expected_grad).norm() < 1e-6 * expected_grad.norm()
+
+
+@needs_compiler
+def test_tensors_need_not_be_contiguous():
+    song, filters, offsets = problem(1, 900, 17, 31)
+    wavs = song[0].unfold(0, 500, 200)
+    scattered = torch.stack([filters, filters], -1)[..., 0]
+    arguments = 64, 15
+    found = filter_and_pool(wavs, scattered, offsets, *arguments)
+    expected = filter_and_pool(wavs.clone(), filters, offsets, *arguments)
+    assert found.equal(expected)
+    for grads in zip(
+        torch.autograd.grad(found.sum(), [filters, offsets]),
+        torch.autograd.grad(expected, [filters, offsets], torch.ones_like(expected)),
+        strict=True,
+    ):
+        assert grads[0].equal(grads[1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_the_operators_keep_the_rules_of_pytorch(requires_grad):
+    wavs, *learned = problem(2, 300, 9, 7)
+    for tensor in learned:
+        tensor.requires_grad_(requires_grad)
+    arguments = (wavs, *learned, 16, 3, requires_grad)
+    torch.library.opcheck(OPERATORS.simd_filter_and_pool, arguments)
+    if requires_grad:
+        maps, masks = OPERATORS.simd_filter_and_pool(*arguments)
+        arguments = (torch.randn_like(maps), wavs, masks, 7, 3)
+        torch.library.opcheck(OPERATORS.simd_filter_and_pool_backward, arguments)
+
+
+@needs_compiler
+def test_one_bit_per_activation_is_kept_for_a_backward_pass_only():
+    wavs, filters, offsets = problem(2, 4096, 64, 1)
+    arguments = filters, offsets, 64
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor), lambda _: None
+    ):
+        filter_and_pool(wavs, *arguments)
+        (masks,) = [tensor for tensor in kept if tensor.dtype == torch.uint8]
+        assert masks.nbytes == 2 * 64 * 4096 / 8
+        kept.clear()
+        with torch.no_grad():
+            assert filter_and_pool(wavs, *arguments).grad_fn is None
+        filters.requires_grad_(False), offsets.requires_grad_(False)
+        filter_and_pool(wavs, *arguments)
+    assert kept == []
+    _, masks = OPERATORS.simd_filter_and_pool(wavs, *arguments, 0, False)
+    assert masks.numel() == 0
+
+
+def one_step(n_threads):
+    """Maps and gradients, computed in a number of threads."""
+    generator = torch.Generator().manual_seed(0)
+    wavs = torch.randn(10, 5003, generator=generator)
+    filters = torch.randn(40, 101, generator=generator, requires_grad=True)
+    offsets = torch.randn(40, generator=generator, requires_grad=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        maps = filter_and_pool(wavs, filters, offsets, 64, 50)
+        weights = torch.randn(maps.shape, generator=generator)
+        return [maps, *torch.autograd.grad((maps * weights).sum(), [filters, offsets])]
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_compiler
+def test_the_same_to_the_bit_in_any_number_of_threads_and_each_time():
+    expected = one_step(n_threads=1)
+    for n_threads in (1, 2, 3):
+        for found, values in zip(one_step(n_threads), expected, strict=True):
+            assert found.equal(values)
+
+
+def test_clips_and_filters_that_suit(monkeypatch):
+    monkeypatch.setattr(simd, "LIBRARY", object())
+    wavs, filters = torch.zeros(2, 4000), torch.zeros(3, 251)
+    assert suits(wavs, filters)
+    assert suits(wavs, torch.zeros(3, FFT_SIZE // 2))
+    assert not suits(wavs, torch.zeros(3, FFT_SIZE // 2 + 1))
+    assert not suits(wavs.double(), filters.double())
+    assert not suits(wavs.double(), filters)
+    assert not suits(wavs, filters.bfloat16())
+    assert not suits(wavs.to("meta"), filters.to("meta"))
+    monkeypatch.setattr(simd, "LIBRARY", None)
+    assert not suits(wavs, filters)
+
+
+@pytest.mark.parametrize("n_filters", [1, 31, 32, 33, 64])
+def test_lanes_are_filled_up_with_zeros(n_filters):
+    values = 1 + torch.arange(n_filters * 3).view(n_filters, 3)
+    lanes = simd.in_lanes(values)
+    assert lanes.shape == (-(-n_filters // (2 * LANES)), 3, 2, LANES)
+    in_order = lanes.movedim(1, -1).flatten(0, 2)
+    assert in_order[:n_filters].equal(values)
+    assert in_order[n_filters:].eq(0).all()
+
+
+@needs_compiler
+def test_a_loud_filter_is_inaudible_in_its_neighbour():
+    filters = torch.randn(simd.GROUP, 251)
+    filters[simd.LANES] *= 3000
+    wavs, offsets = torch.randn(1, 9000), torch.zeros(simd.GROUP)
+    expected = F.conv1d(wavs.double()[:, None], filters.double()[:, None]).relu()
+    expected = F.adaptive_avg_pool1d(expected, 64)
+    errors = (simd.filter_and_pool(wavs, filters, offsets, 64) - expected).abs()
+    assert (errors.amax(2) < 1e-6 * expected.amax(2)).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("spoilt", ["filters", "wavs"])
+def test_nan_is_not_hidden(spoilt):
+    arguments = {"wavs": torch.randn(1, 600), "filters": torch.randn(1, 7)}
+    arguments[spoilt][0, 3] = torch.nan
+    assert (
+        filter_and_pool(**arguments, offsets=torch.zeros(1), n_frames=8).isnan().all()
+    )
