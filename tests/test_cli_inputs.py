@@ -258,7 +258,7 @@ def test_m4a_without_its_extra(classify, monkeypatch):
     Path("song.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(999))
     status, (row,), _ = classify("song.m4a")
     assert status == 3
-    assert "pip install 'ms_sincresnet[audio]'" in row["error"]
+    assert "pip install '.[audio]'" in row["error"]
 
 
 def test_m4a(classify, write_song):

@@ -57,7 +57,7 @@ def test_librosa_is_named_if_it_is_missing(
 ):
     monkeypatch.setitem(sys.modules, "librosa", None)
     song = write_song(tmp_path / "song.wav", ("jazz", 3))
-    with pytest.raises(UserError, match="pip install librosa"):
+    with pytest.raises(UserError, match=r"pip install '\.\[plots\]'"):
         plot("representations", song, "--model", model_folder)
 
 

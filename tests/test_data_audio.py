@@ -200,7 +200,7 @@ def test_without_pyav_the_error_names_its_extra(tmp_path, monkeypatch, name):
     assert "does not exist" not in message
     suffix = path.suffix.lower()
     assert (f"To read {suffix} files, run" in message) == (suffix != ".mp3")
-    assert "run `pip install 'ms_sincresnet[audio]'`; or convert it to wav" in message
+    assert "run `pip install '.[audio]'` in a clone" in message
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".mp3"])

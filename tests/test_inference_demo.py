@@ -206,7 +206,7 @@ def test_the_page_says_that_bars_are_votes(classifier):
 
 def test_gradio_is_asked_for_by_name(monkeypatch, classifier):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"pip install 'ms_sincresnet\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[demo\]'"):
         build_demo(classifier)
 
 

@@ -340,7 +340,7 @@ def test_the_standard_output(capsys, output_format):
 
 def test_parquet_without_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'ms_sincresnet\[parquet\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[parquet\]'"):
         open_results("parquet", tmp_path / "results.parquet", **KIND)
     assert os.listdir(tmp_path) == []
 

@@ -95,6 +95,6 @@ def test_a_missing_tensorboard_is_named(tmp_path, monkeypatch):
         "    tensorboard: !ref <tensorboard>\n"
     )
     load_hparams(path)
-    message = r"tensorboard: True .*pip install 'ms_sincresnet\[tensorboard\]'"
+    message = r"tensorboard: True .*pip install '\.\[tensorboard\]'"
     with pytest.raises(HparamError, match=message):
         load_hparams(path, "tensorboard: True")

@@ -156,8 +156,8 @@ def _decode(path: Path) -> tuple[int, Iterator[np.ndarray]]:
         kind = f"{suffix} files" if suffix in FOREIGN_SUFFIXES else "m4a, aac, webm …"
         raise AudioFileError(
             f"{path}: not readable as audio ({reason}). To read {kind}, run "
-            "`pip install 'ms_sincresnet[audio]'`; or convert it to wav or flac, for "
-            "example with `ffmpeg -i IN OUT.wav`."
+            "`pip install '.[audio]'` in a clone of the repository; or convert it to "
+            "wav or flac, for example with `ffmpeg -i IN OUT.wav`."
         ) from error
 
 

@@ -152,7 +152,7 @@ def build_demo(source: str | Path | GenreClassifier) -> "gradio.Blocks":
     except ImportError as error:
         raise UserError(
             "the page needs gradio, which is not installed; "
-            "pip install 'ms_sincresnet[demo]'"
+            "run `pip install '.[demo]'` in a clone of the repository"
         ) from error
     blank = [None, gr.update(visible=False), None, "", None]
 

@@ -167,7 +167,7 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     except ImportError as error:
         raise UserError(
             f"an ONNX file needs {error.name}, which is not installed; "
-            "pip install 'ms_sincresnet[export]'"
+            "run `pip install '.[export]'` in a clone of the repository"
         ) from error
     if Path(path).is_dir():
         raise UserError(f"{path}: a folder; expected the name of the file to write")

@@ -313,6 +313,7 @@ def _import_ray() -> Any:
         import ray
     except ImportError as error:
         raise UserError(
-            "Ray is not installed; get it with pip install 'ms_sincresnet[ray]'"
+            "Ray is not installed; run `pip install '.[ray]'` in a clone of the "
+            "repository"
         ) from error
     return ray

@@ -254,6 +254,6 @@ def _arrow() -> Any:
     except ImportError as error:
         raise UserError(
             "parquet needs pyarrow, which is not installed; "
-            "pip install 'ms_sincresnet[parquet]'"
+            "run `pip install '.[parquet]'` in a clone of the repository"
         ) from error
     return pyarrow

@@ -105,8 +105,8 @@ def _spectrograms(
         import librosa
     except ImportError as error:
         raise UserError(
-            "harmonic and percussive spectrograms need librosa, which is missing; "
-            "install it: pip install librosa"
+            "the spectrograms need librosa, which is not installed; "
+            "run `pip install '.[plots]'` in a clone of the repository"
         ) from error
     spectrum = np.abs(librosa.stft(clip, n_fft=WINDOW_SAMPLES, hop_length=HOP_SAMPLES))
     harmonic, percussive = librosa.decompose.hpss(spectrum)

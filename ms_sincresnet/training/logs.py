@@ -38,8 +38,8 @@ class RunLogger(FileTrainLogger):
         super().__init__(str(Path(output_folder) / "train_log.txt"), precision=4)
         if tensorboard and find_spec("tensorboard") is None:
             raise HparamError(
-                "tensorboard: True needs the package tensorboard; install it with "
-                "pip install 'ms_sincresnet[tensorboard]', or leave it False"
+                "tensorboard: True needs the package tensorboard; run "
+                "`pip install '.[tensorboard]'` in a clone of the repository"
             )
         self.events_folder = Path(output_folder) / "tensorboard"
         self.with_tensorboard = tensorboard
