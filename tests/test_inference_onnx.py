@@ -1,0 +1,234 @@
+"""ONNX files and programs give PyTorch's log-posteriors, without this package.
+
+All batch norms and cut-offs differ from their initial values.
+"""
+
+import copy
+import io
+import json
+import sys
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ms_sincresnet import MelResNet, MSSincNet, MSSincResNet, SincNet
+from ms_sincresnet.errors import ModelFolderError, UserError
+from ms_sincresnet.inference import onnx as module
+from ms_sincresnet.inference.onnx import export_onnx, export_program
+from ms_sincresnet.models.songs import score_songs
+from ms_sincresnet.pretrained.model_folder import save_model_folder
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+CLIP = 48000
+SETTINGS = ("clip_samples", "hop_samples", "full_scale")
+MODELS = {
+    # Frames of unequal numbers of samples, and a layer norm with weights.
+    "MSSincResNet": lambda: MSSincResNet(
+        n_filters=8, padding="valid", affine_samples=CLIP
+    ),
+    "MelResNet": lambda: MelResNet(n_mels=32),
+    "SincNet": lambda: SincNet(n_filters=4, frame_hop=4000),
+}
+
+
+def trained(system):
+    """A model as if it were trained."""
+    torch.manual_seed(0)
+    model = MODELS[system]().eval()
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2.0)
+            elif value.is_floating_point():
+                value += 0.1 * value.std(correction=0) * torch.randn_like(value)
+            if value.ndim == 1 and value.is_floating_point():  # norms and biases
+                value += 0.1 * torch.randn_like(value).abs()
+    model.settings = {
+        "genres": [f"genre {number}" for number in range(10)],
+        "clip_samples": CLIP,
+        "hop_samples": 8000,
+        "voting": "mean",
+        "full_scale": 32768.0,
+    }
+    return model
+
+
+def clips(batch):
+    """Noise and tones at levels from loud to quiet."""
+    generator = torch.Generator().manual_seed(batch)
+    wavs = 0.1 * torch.randn(batch, CLIP, generator=generator)
+    tones = 0.01 * torch.arange(1, batch + 1)[:, None] * torch.arange(CLIP)
+    return (wavs + tones.sin()) * torch.logspace(0, -2, batch)[:, None]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model by its name, and its ONNX file, alone in a folder."""
+
+    @cache
+    def export(name):
+        model, printed = trained(name), io.StringIO()
+        path = tmp_path_factory.mktemp("onnx") / "new" / "model.onnx"
+        with redirect_stdout(printed), redirect_stderr(printed):
+            assert export_onnx(model, path) == path
+        assert printed.getvalue() == ""
+        return model, path
+
+    return export
+
+
+def open_session(file):
+    """onnxruntime with a file."""
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnxruntime_gives_pytorchs_log_posteriors(exported, name):
+    model, file = exported(name)
+    session = open_session(file)
+    for batch in (1, 3, 9):
+        wavs = clips(batch)
+        (found,) = session.run(["log_posteriors"], {"wavs": wavs.numpy()})
+        with torch.no_grad():
+            expected = model(wavs)
+        assert expected.std() > 0.01
+        found = torch.from_numpy(found)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_front_ends_with_zeros_at_the_edges():
+    frontend = MSSincNet(n_filters=8).eval()
+    for norm in frontend.norms:
+        norm.running_mean.uniform_(-0.1, 0.1)
+    found = module._Frontend(frontend, CLIP)(clips(2))
+    torch.testing.assert_close(found, frontend(clips(2)), rtol=0, atol=1e-4)
+
+
+def test_the_file_describes_its_use(exported):
+    model, file = exported("MSSincResNet")
+    session = open_session(file)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    (wavs,), (log_posteriors,) = session.get_inputs(), session.get_outputs()
+    assert (wavs.name, wavs.shape) == ("wavs", ["batch", CLIP])
+    assert (log_posteriors.name, log_posteriors.shape) == (
+        "log_posteriors",
+        ["batch", 10],
+    )
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts.pop("system") == type(model).__name__
+    assert facts.pop("voting") == "mean"
+    assert {name: json.loads(fact) for name, fact in facts.items()} == {
+        "sample_rate": 16000,
+        "clip_samples": CLIP,
+        "hop_samples": 8000,
+        "genres": model.settings["genres"],
+        "full_scale": 32768.0,
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_holds_float32_and_folded_batch_norms(exported, name):
+    model, file = exported(name)
+    proto = onnx.load(file)
+    operators = Counter(node.op_type for node in proto.graph.node)
+    if not isinstance(model, SincNet):  # whose batch norms follow no convolution
+        assert not operators["BatchNormalization"]
+    assert not operators["Sin"]
+    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    types = {value.data_type for value in proto.graph.initializer}
+    assert types <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    assert file.stat().st_size < 1.05 * weights + 2**21
+    for folder in (b"site-packages", b"ms_sincresnet/"):
+        assert folder not in file.read_bytes()
+
+
+def test_a_song_is_classified_with_the_file_alone(exported):
+    model, file = exported("MSSincResNet")
+    session, song = open_session(file), clips(2).flatten().numpy()
+    facts = session.get_modelmeta().custom_metadata_map
+    size, hop = int(facts["clip_samples"]), int(facts["hop_samples"])
+    cut = np.lib.stride_tricks.sliding_window_view(song, size)[::hop]
+    (found,) = session.run(None, {"wavs": float(facts["full_scale"]) * cut})
+    settings = {key: json.loads(facts[key]) for key in SETTINGS}
+    songs = [("song", [torch.from_numpy(song)])]
+    with torch.no_grad():
+        ((_, expected),) = score_songs(model, songs, batch_size=8, **settings)
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", ["MSSincResNet", "SincNet"])
+def test_a_program_needs_nothing_of_this_package(name, tmp_path):
+    model = trained(name)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    program = export_program(model.train(), CLIP)
+    assert model.training
+    model.eval()
+    for name, value in model.state_dict().items():
+        assert value.equal(before[name])
+    graphs = [module.graph for module in program.graph_module.modules()]
+    names = {str(node.target) for graph in graphs for node in graph.nodes}
+    assert not any("sinc" in name for name in names)
+    if not isinstance(model, SincNet):
+        assert not any("batch_norm" in name for name in names)
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.no_grad():
+        for batch in (1, 4):
+            found, expected = loaded(clips(batch)), model(clips(batch))
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_extra_is_named(package, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"needs {package}.*ms_sincresnet\[export\]"):
+        export_onnx(model_folder, tmp_path / "model.onnx")
+
+
+def test_a_model_without_genres_is_refused(tmp_path):
+    bare = MelResNet(n_mels=8)
+    with pytest.raises(ModelFolderError, match="MelResNet: its genres .* not known"):
+        export_onnx(bare, tmp_path / "model.onnx")
+    bare.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ModelFolderError, match="bare.*names no genres"):
+        export_onnx(tmp_path / "bare", tmp_path / "model.onnx")
+
+
+def test_a_folder_is_not_overwritten(model_folder, tmp_path):
+    with pytest.raises(UserError, match="a folder; expected the name of the file"):
+        export_onnx(model_folder, tmp_path)
+
+
+def test_a_file_that_differs_from_pytorch_is_not_written(
+    exported, tmp_path, monkeypatch
+):
+    """The exporter returns another model's file, which saves time as well."""
+    model, file = exported("MelResNet")
+    other, folder = copy.deepcopy(model), tmp_path / "model"
+    with torch.no_grad():
+        for value in other.parameters():
+            value *= 1.1
+    save_model_folder(folder, other, **model.settings)
+    proto = SimpleNamespace(model_proto=onnx.load(file))
+    monkeypatch.setattr(torch.onnx, "export", lambda *parts, **options: proto)
+    monkeypatch.setattr(module, "export_program", lambda *parts: None)
+    path = tmp_path / "model.onnx"
+    path.write_text("an older file")
+    with pytest.raises(UserError, match="differ from PyTorch's by .* no file was writ"):
+        export_onnx(str(folder), path)
+    assert path.read_text() == "an older file"
+    monkeypatch.setattr(module, "TOLERANCE", 1e3)
+    assert export_onnx(str(folder), path) == path
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model", "model.onnx"]
+    onnx.load(path)
