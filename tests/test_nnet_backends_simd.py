@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.backends import simd
-from ms_sincresnet.nnet.backends.simd import FFT_SIZE, LANES, filter_and_pool, suits
+from ms_sincresnet.nnet.backends.simd import FFT_SIZE, filter_and_pool, suits
 
 needs_compiler = pytest.mark.skipif(
     simd.LIBRARY is None, reason="installed without a C compiler"
@@ -174,16 +174,6 @@ def test_clips_and_filters_that_suit(monkeypatch):
     assert not suits(wavs.to("meta"), filters.to("meta"))
     monkeypatch.setattr(simd, "LIBRARY", None)
     assert not suits(wavs, filters)
-
-
-@pytest.mark.parametrize("n_filters", [1, 31, 32, 33, 64])
-def test_lanes_are_filled_up_with_zeros(n_filters):
-    values = 1 + torch.arange(n_filters * 3).view(n_filters, 3)
-    lanes = simd.in_lanes(values)
-    assert lanes.shape == (-(-n_filters // (2 * LANES)), 3, 2, LANES)
-    in_order = lanes.movedim(1, -1).flatten(0, 2)
-    assert in_order[:n_filters].equal(values)
-    assert in_order[n_filters:].eq(0).all()
 
 
 @needs_compiler
