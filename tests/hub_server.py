@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+MODES = {True: "lfs", False: "regular"}
 KINDS = r"(?P<kind>model|space)s"
-LFS_SUFFIXES = (".safetensors", ".ckpt")
 
 
 class HubServer:
@@ -73,7 +73,6 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def route(self):
-        """Answers a request."""
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         size = int(self.headers.get("Content-Length") or 0)
@@ -89,7 +88,6 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = route
 
     def read_chunks(self):
-        """A body that comes in chunks."""
         body = b""
         while size := int(self.rfile.readline(), 16):
             body += self.rfile.read(size)
@@ -97,11 +95,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def log_message(self, *args):
-        """Says nothing."""
+    def log_message(self, *args):  # is silent
+        pass
 
     def answer(self, status, content, **headers):
-        """Answers with bytes, or with an object as json."""
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
         self.send_response(status)
@@ -112,14 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def refuse(self, status, code):
-        """Answers with one of the Hub's error codes."""
-        message = f"{code} for {self.path}"
-        self.answer(
-            status, {"error": message}, X_Error_Code=code, X_Error_Message=message
-        )
+        text = f"{code} for {self.path}"
+        self.answer(status, {"error": text}, X_Error_Code=code, X_Error_Message=text)
 
     def create_repo(self):
-        """Makes a repository, with an empty commit."""
         asked = json.loads(self.body)
         kind = asked.get("type") or "model"
         repo = f"{asked.get('organization') or 'user'}/{asked['name']}"
@@ -134,7 +127,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"url": url, "id": repo})
 
     def create_branch(self, kind, repo, branch):
-        """Makes a branch of main."""
         branches = self.hub.repos[kind, repo]
         if branch in branches:
             return self.answer(409, {"error": "it exists"})
@@ -147,15 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200 if header else 400, {"warnings": [], "errors": []})
 
     def preupload(self, kind, repo, revision):
-        """Says which files go into the commit and which by git-lfs."""
         if revision not in self.hub.repos.get((kind, repo), {}):
             return self.refuse(404, "RepoNotFound")
         files = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs"
-                if file["path"].endswith(LFS_SUFFIXES)
-                else "regular",
+                "uploadMode": MODES[file["path"].endswith(".safetensors")],
                 "shouldIgnore": False,
             }
             for file in json.loads(self.body)["files"]
@@ -163,7 +152,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"files": files})
 
     def lfs_batch(self, repo):
-        """Says where each file goes that is not there yet."""
         objects = json.loads(self.body)["objects"]
         for each in objects:
             if each["oid"] not in self.hub.objects:
@@ -172,13 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, {"transfer": "basic", "objects": objects})
 
     def lfs_upload(self, oid):
-        """Takes a file."""
         assert hashlib.sha256(self.body).hexdigest() == oid
         self.hub.objects[oid] = self.body
         self.answer(200, b"")
 
     def commit(self, kind, repo, revision):
-        """Adds the files of a commit to a branch."""
         files = dict(self.hub.repos[kind, repo][revision])
         for line in self.body.splitlines():
             entry = json.loads(line)
@@ -199,7 +185,6 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def resolve(self, repo, revision, name):
-        """Gives a file, or what there is to know about it."""
         revisions = self.hub.repos.get(("model", repo))
         if repo in self.hub.gated and self.hub.token not in str(
             self.headers.get("Authorization")

@@ -1,0 +1,386 @@
+"""Model folders: one model by every loader, written whole, refused when incomplete."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.utils.fetching import FetchConfig, LocalStrategy
+
+from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
+from ms_sincresnet.errors import ModelFolderError, WeightsError
+from ms_sincresnet.pretrained.card import Training
+from ms_sincresnet.pretrained.model_folder import (
+    FILES,
+    check_model_folder,
+    is_model_folder,
+    read_model_folder,
+    save_model_folder,
+)
+
+CPU = {"device": "cpu"}
+SMALL = {"frame_samples": 800, "kernel_size": 51}
+both_classes = pytest.mark.parametrize("kind", [GenreClassifier, EncoderClassifier])
+
+
+@pytest.fixture
+def folder(tmp_path, model_folder):
+    """A model folder to be changed; its files are links until ``replace`` is called."""
+    return shutil.copytree(model_folder, tmp_path / "model", copy_function=os.link)
+
+
+@pytest.fixture
+def sincnet():
+    torch.manual_seed(0)
+    return SincNet(2, n_filters=4, **SMALL).eval()
+
+
+def replace(path, content):
+    """Replaces a file by text, bytes or tensors."""
+    path.unlink(missing_ok=True)
+    if isinstance(content, dict):
+        save_file(content, path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def load(kind, folder, **options):
+    return kind.from_hparams(source=str(folder), run_opts=CPU, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def songs():
+    return torch.randn(2, 80000, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_folder_holds_the_weights_once(model_folder, tone_model, genres):
+    assert sorted(os.listdir(model_folder)) == sorted(FILES)
+    expected = tone_model.state_dict()
+    saved = load_file(model_folder / "model.safetensors")
+    assert saved.keys() == expected.keys()
+    assert all(saved[name].equal(expected[name]) for name in saved)
+    others = [model_folder / name for name in FILES if name != "model.safetensors"]
+    assert sum(path.stat().st_size for path in others) < 10_000
+    assert json.loads((model_folder / "config.json").read_text()) == {
+        "format_version": 1,
+        "system": "MSSincResNet",
+        "speechbrain_interface": "EncoderClassifier",  # the Hub shows its snippet
+        "genres": genres,
+        "clip_samples": 48000,
+        "hop_samples": 8000,
+        "voting": "majority",
+        "full_scale": 1.0,
+        **tone_model.config,
+    }
+
+
+def test_every_loader_gives_the_same_posteriors_to_the_bit(
+    tmp_path, tone_model, genres, write_song
+):
+    settings = {"clip_samples": 32000, "hop_samples": 16000, "full_scale": 32768.0}
+    folder = tmp_path / "model"
+    save_model_folder(folder, tone_model, genres, **settings)
+    before = contents(folder)
+    lengths = torch.tensor([1.0, 0.6])
+    safe = GenreClassifier.from_pretrained(folder, run_opts=CPU)
+    expected = safe.classify_batch(songs(), lengths)
+    path = write_song(tmp_path / "song.wav", ("jazz", 2.0), ("rock", 1.0))
+    on_file = safe.classify_file(path)[0]
+    for kind, options in [
+        (GenreClassifier, {}),
+        (EncoderClassifier, {}),
+        (EncoderClassifier, {"savedir": tmp_path / "saved"}),
+        (EncoderClassifier, {"savedir": tmp_path / "saved"}),  # from there
+        (EncoderClassifier, {"savedir": folder}),
+    ]:
+        other = load(kind, folder, **options)
+        found = other.classify_batch(songs(), lengths)
+        assert all(found[part].equal(expected[part]) for part in range(3))
+        assert found[3] == expected[3]
+        assert other.classify_file(str(path))[0].equal(on_file)
+        model = other.hparams.model
+        for name, value in MSSincResNet.from_pretrained(folder).state_dict().items():
+            assert model.state_dict()[name].equal(value), name
+    assert safe.mods.embedding_model.full_scale == 32768.0
+    clip = songs()[:, :32000]
+    with torch.no_grad():
+        own = MSSincResNet.from_pretrained(folder)(clip)
+        assert read_model_folder(folder)(clip).equal(own)
+        assert model(clip).equal(own)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "model",
+    [MelResNet(2, n_mels=24), SincNet(2, n_filters=4, **SMALL)],
+    ids=["MelResNet", "SincNet"],
+)
+@both_classes
+def test_songs_are_cut_and_voted_on_as_the_folder_says(tmp_path, kind, model):
+    settings = {"clip_samples": 8000, "hop_samples": 4000, "voting": "mean"}
+    model.eval()
+    save_model_folder(tmp_path / "model", model, ["jazz", "rock"], **settings)
+    song = songs()[:1, :20000]
+    with torch.no_grad():
+        posteriors = model(song[0].unfold(0, 8000, 4000)).exp().mean(0)
+    found = load(kind, tmp_path / "model").classify_batch(song)[0][0].exp()
+    torch.testing.assert_close(found, posteriors, rtol=0, atol=1e-4)
+
+
+def test_each_argument_and_odd_names_come_back(tmp_path):
+    config = {
+        "n_genres": 4,
+        "n_filters": 6,
+        "kernel_sizes": [101, 51, 31],
+        "pooling": "avg",
+        "n_frames": 256,
+        "sample_rate": 8000,
+        "init": "linear",
+        "padding": "valid",
+        "backend": "reference",
+        "arch": "resnet18",
+        "hidden_size": None,
+        "affine_samples": None,
+    }
+    names = ["hip-hop", 'l\'été: # [1] "x" \\ $y', "0o7", "no"]
+    model = MSSincResNet(**config).eval()
+    save_model_folder(tmp_path / "model", model, names)
+    song = songs()[:1, :48000]
+    with torch.no_grad():
+        best = names[model(song).argmax().item()]
+    for classifier in (
+        GenreClassifier.from_pretrained(tmp_path / "model"),
+        load(EncoderClassifier, tmp_path / "model"),
+    ):
+        assert classifier.hparams.model.config == model.config == config
+        assert classifier.audio_normalizer.sample_rate == 8000
+        assert classifier.hparams.label_encoder.decode_ndim([0, 1, 2, 3]) == names
+        assert classifier.classify_batch(song)[3] == [best]
+
+
+def test_the_number_of_genres_is_known_to_the_stock_class(model_folder, caplog):
+    load(EncoderClassifier, model_folder).classify_batch(torch.zeros(1, 48000))
+    assert not [text for text in caplog.messages if "expect_len" in text]
+
+
+def poison(folder, made):
+    """Makes every file that some program might run leave a folder behind."""
+    code = f"import os\nos.mkdir('{made}')\n"
+    command = f"SafetensorsPretrainer: !apply:os.mkdir ['{made}']\n"
+    replace(folder / "hyperparams.yaml", command)
+    for name in ("app.py", "custom_interface.py", "label_encoder.ckpt"):
+        replace(folder / name, code)
+
+
+def test_nothing_in_a_folder_that_is_loaded_as_data_is_run(
+    tmp_path, folder, model_folder
+):
+    made = tmp_path / "made"
+    poison(folder, made)
+    safe = GenreClassifier.from_pretrained(folder, run_opts=CPU)
+    MSSincResNet.from_pretrained(folder)
+    expected = GenreClassifier.from_pretrained(model_folder, run_opts=CPU)
+    found = safe.classify_batch(songs())[0]
+    assert found.equal(expected.classify_batch(songs())[0])
+    check_model_folder(folder)
+    assert not made.exists()
+    with pytest.raises(ModelFolderError):  # the trap works: this loader springs it
+        GenreClassifier.from_hparams(folder)
+    assert made.exists()
+    made.rmdir()
+    (folder / "config.json").unlink()
+    for load_safely in (GenreClassifier.from_pretrained, MSSincResNet.from_pretrained):
+        with pytest.raises(ModelFolderError, match=r"config\.json is missing"):
+            load_safely(folder)
+    assert not made.exists()
+
+
+def test_a_model_without_genres_is_no_model_of_songs(tmp_path, sincnet):
+    sincnet.save_pretrained(tmp_path)
+    with pytest.raises(ModelFolderError, match="names no genres.*SincNet.from_pretr"):
+        read_model_folder(tmp_path)
+
+
+def test_a_folder_of_an_earlier_version_is_loaded_and_replaced(folder, tone_model):
+    """It held the weights twice, and yaml that named SpeechBrain's own Pretrainer."""
+    path = folder / "hyperparams.yaml"
+    stock = "speechbrain.utils.parameter_transfer.Pretrainer"
+    ours = "ms_sincresnet.pretrained.pretrainer.SafetensorsPretrainer"
+    replace(path, path.read_text().replace(ours, stock))
+    for name in ("embedding_model.ckpt", "classifier.ckpt", "label_encoder.ckpt"):
+        replace(folder / name, "weights")
+    genres = read_model_folder(folder).settings["genres"]
+    loaded = MSSincResNet.from_pretrained(folder)
+    with torch.no_grad():
+        assert loaded(songs()).equal(tone_model(songs()))
+    with pytest.raises(ModelFolderError, match="earlier version.*from_pretrained"):
+        GenreClassifier.from_hparams(folder)
+    save_model_folder(folder, loaded, genres)
+    assert sorted(os.listdir(folder)) == sorted(FILES)
+
+
+def test_training_is_in_the_configuration_and_in_the_card(tmp_path, sincnet):
+    figures = {"song_accuracy": 0.75, "clip_accuracy": 0.5, "tracks": 4, "clips": 40}
+    figures |= {"epoch": 3}
+    training = Training("tones", "one split", figures | {"dataset": "tones"})
+    save_model_folder(tmp_path / "model", sincnet, ["a", "b"], training=training)
+    found = read_model_folder(tmp_path / "model").settings["training"]
+    assert found == {"dataset": "tones", "protocol": "one split", "figures": figures}
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "name: tones, one split; 4 test tracks" in card
+    assert "**75.0 %** on 4 tracks" in card
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path, sincnet):
+    folder = tmp_path / "runs" / "model"
+    save_model_folder(folder, sincnet, ["a", "b"])
+    assert folder.stat().st_mode == folder.parent.stat().st_mode  # as readable
+    replace(folder / "README.md", "of the old model")
+    replace(folder / "notes.txt", "of the old model")
+    save_model_folder(folder, sincnet, ["a", "b"], hop_samples=4000)
+    assert sorted(os.listdir(folder)) == sorted(FILES)
+    assert "0.25 s" in (folder / "README.md").read_text()
+    assert load(GenreClassifier, folder).hparams.hop_samples == 4000
+    assert os.listdir(folder.parent) == ["model"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_half_written_stays_behind(folder, tone_model, monkeypatch, there):
+    def break_off(*args):
+        raise OSError("no space left on device")
+
+    if not there:
+        shutil.rmtree(folder)
+    before = {path: path.stat().st_ino for path in folder.parent.rglob("*")}
+    monkeypatch.setattr("ms_sincresnet.pretrained.model_folder.song_card", break_off)
+    with pytest.raises(OSError, match="no space"):
+        save_model_folder(folder, tone_model, list("abcd"), hop_samples=4000)
+    after = {path: path.stat().st_ino for path in folder.parent.rglob("*")}
+    assert after == before
+
+
+@pytest.mark.parametrize("content", ["photo.jpg", "hyperparams.yaml"])
+def test_a_folder_of_something_else_is_never_replaced(
+    tmp_path, sincnet, content, monkeypatch
+):
+    (tmp_path / "mine/kept").mkdir(parents=True)
+    (tmp_path / "mine" / content).write_text("dear to me")
+    monkeypatch.chdir(tmp_path)
+    message = f"{tmp_path / 'mine'}: .*something other than a model"
+    for folder in ("mine", tmp_path / "mine", tmp_path / "mine" / "kept" / ".."):
+        with pytest.raises(ModelFolderError, match=message):
+            save_model_folder(folder, sincnet, ["a", "b"])
+    with pytest.raises(ModelFolderError, match=content):
+        save_model_folder(tmp_path / "mine" / content, sincnet, ["a", "b"])
+    assert os.listdir(tmp_path) == ["mine"]
+    assert sorted(os.listdir("mine")) == sorted(["kept", content])
+    assert (tmp_path / "mine" / content).read_text() == "dear to me"
+
+
+def test_an_empty_folder_and_a_link_are_filled(tmp_path, sincnet):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "model").symlink_to("disk")
+    for _ in range(2):  # at first empty, then the model folder
+        save_model_folder(tmp_path / "model", sincnet, ["a", "b"])
+        assert sorted(os.listdir(tmp_path / "disk")) == sorted(FILES)
+        assert (tmp_path / "model").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["disk", "model"]
+
+
+@pytest.mark.parametrize("names", [["jazz"] * 2, ["jazz", "rock", "pop"], []])
+def test_as_many_genres_as_outputs(tmp_path, sincnet, names):
+    with pytest.raises(ModelFolderError, match="genres must be 2 different names"):
+        save_model_folder(tmp_path / "model", sincnet, names)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_incomplete_folder_is_refused_by_name(folder):
+    check_model_folder(str(folder))
+    assert is_model_folder(str(folder))
+    assert not is_model_folder(folder / "config.json")
+    needed = [name for name in FILES if name != "README.md"]
+    for name in reversed(needed):
+        (folder / name).unlink()
+        for check in (check_model_folder, GenreClassifier.from_hparams):
+            with pytest.raises(ModelFolderError, match=f"{folder}: .*{name}"):
+                check(folder)
+    assert not is_model_folder(folder)
+    with pytest.raises(ModelFolderError, match=f"folder: {', '.join(needed)} missing;"):
+        check_model_folder(folder)
+    with pytest.raises(ModelFolderError, match="no such model folder"):
+        check_model_folder(folder / "README.md")
+
+
+def without_one(state):
+    del state["frontend.banks.0.low_hz_"]
+    return r"frontend\.banks\.0\.low_hz_ is missing"
+
+
+def with_one_more(state):
+    state["unheard.of"] = torch.zeros(1)
+    return "'unheard.of' is unknown"
+
+
+def of_other_shape(state):
+    state["classifier.layers.0.weight"] = torch.zeros(7, 7)
+    return r"classifier\.layers\.0\.weight has shape \[7, 7\]"
+
+
+def of_other_kernels(state):
+    state["frontend.kernel_sizes"] = torch.tensor([251, 501, 801])
+    return r"\[251, 501, 801\].*\[251, 501, 1001\]"
+
+
+def cut_short(state):
+    state.clear()
+    return "is missing, and "
+
+
+@both_classes
+@pytest.mark.parametrize(
+    "spoil", [without_one, with_one_more, of_other_shape, of_other_kernels, cut_short]
+)
+def test_weights_that_do_not_fit_are_refused_by_every_loader(folder, kind, spoil):
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    message = spoil(state)
+    replace(path, state)
+    with pytest.raises(WeightsError, match=f"{path}: .*{message}"):
+        load(kind, folder)
+
+
+@both_classes
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x04pickle"])
+def test_a_file_without_weights_is_refused(folder, kind, content):
+    replace(folder / "model.safetensors", content)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: not a file of weight"):
+        load(kind, folder)
+
+
+def test_a_savedir_of_another_model_is_refused(tmp_path):
+    """SpeechBrain alone would give the first model under the name of the second."""
+    for name, seed in [("first", 0), ("second", 1)]:
+        torch.manual_seed(seed)
+        model = SincNet(2, n_filters=4, **SMALL)
+        save_model_folder(tmp_path / name, model, ["jazz", "rock"], clip_samples=4000)
+    song = songs()[:1, :8000]
+    expected = load(EncoderClassifier, tmp_path / "second").classify_batch(song)[0]
+    for strategy in (LocalStrategy.SYMLINK, LocalStrategy.COPY):
+        options = {"savedir": tmp_path / strategy.name, "local_strategy": strategy}
+        first = load(EncoderClassifier, tmp_path / "first", **options)
+        assert not first.classify_batch(song)[0].equal(expected)
+        with pytest.raises(ModelFolderError, match=f"savedir .*{strategy.name} holds"):
+            load(EncoderClassifier, tmp_path / "second", **options)
+        fresh = FetchConfig(overwrite=True)
+        second = load(
+            EncoderClassifier, tmp_path / "second", fetch_config=fresh, **options
+        )
+        assert second.classify_batch(song)[0].equal(expected)
+    with pytest.raises(ModelFolderError, match="holds another model"):
+        load(EncoderClassifier, tmp_path / "second", savedir=tmp_path / "first")
