@@ -46,11 +46,10 @@ _LOUDEST = 2.0**40
 def read_blocks(
     path: str | Path, sample_rate: int = SAMPLE_RATE
 ) -> Generator[np.ndarray, None, None]:
-    """Mono float32 blocks [time] of a file, so that hours never lie in memory whole.
+    """Mono float32 blocks [time] of a file; hours never lie in memory whole.
 
     A file that is damaged or cut short yields what can be decoded, with a warning. An
-    ``AudioFileError`` names a file that is missing, no regular file, not decodable or
-    empty, or that holds NaN, infinite or huge samples.
+    ``AudioFileError`` says why a file is unusable, for example empty or full of NaN.
     """
     path = Path(path)
     rate, blocks = _decode(path)
@@ -63,10 +62,7 @@ def read_audio(
     *,
     excerpt: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Mono samples of a file or of an excerpt.
-
-    Nothing after an excerpt is decoded. What precedes it is, since seeking in an mp3
-    is not exact.
+    """Mono samples of a file or of an excerpt, after which nothing is decoded.
 
     Arguments
     ---------
@@ -103,7 +99,7 @@ def read_audio(
     end = round(start_s * sample_rate) + length
     blocks, n_samples = [], 0
     with closing(read_blocks(path, sample_rate)) as decoding:
-        for block in decoding:
+        for block in decoding:  # from the start: seeking in an mp3 is not exact
             blocks.append(block)
             n_samples += len(block)
             if n_samples >= end:

@@ -1,23 +1,17 @@
 """Data sets, sampler and loader of training: random clips that resume exactly.
 
-All that decides what a training step sees is one integer per clip::
+One integer determines a clip::
 
     index = (epoch * n_passes + nth_pass) * n_tracks + track
 
-``PassSampler`` yields such indices, in an order that is a function of (seed, epoch,
-pass). ``RandomClipDataset`` derives the track from the index and, as a function of
-(seed, index), the start of the clip. Neither keeps any state, so clips are the same
-after a resume in the middle of an epoch and for any number of worker processes. Under
-``torchrun`` each of n processes takes every nth index, so that together they see in a
-step what one process would see with ``batch_size`` times n.
+``PassSampler`` yields them in an order that is a function of (seed, epoch, pass), and
+``RandomClipDataset`` derives the start of the clip from (seed, index). Neither has any
+state: clips are the same after a resume within an epoch and for any number of workers.
+Of n processes under ``torchrun`` each takes every nth index, so that in a step they see
+what one process would see with n times their ``batch_size``.
 
-The sampler must know the epoch. SpeechBrain's ``Brain`` calls ``set_epoch`` of
-``brain.train_sampler`` before each epoch, but only sets that attribute for its own
-shuffling. So pass the sampler twice, before ``fit``::
-
-    brain.train_sampler = sampler
-    options = clip_loader_options(dataset, sampler, batch_size=32, num_workers=2)
-    brain.fit(..., train_loader_kwargs=options)
+``Brain`` calls ``set_epoch`` of ``brain.train_sampler``, which is to be set before
+``fit``; the loader gets the sampler by ``clip_loader_options``.
 """
 
 import csv
@@ -137,11 +131,9 @@ def genre_datasets(
 class RandomClipDataset(DynamicItemDataset):
     """Tracks of a manifest with one random clip each, "clip" [clip_samples].
 
-    ``dataset[i]`` is track ``i % n_tracks`` with the clip that belongs to ``i`` alone;
-    ``i`` may exceed ``len(dataset)``, the number of tracks. A silent clip is drawn
-    again, up to ten times, since evaluation drops silent clips too.
-
-    SpeechBrain's ``filtered_sorted`` cannot provide "clip": it does not pass the index.
+    ``dataset[i]``, for any ``i`` from 0, is track ``i % n_tracks`` with the clip that
+    belongs to ``i`` alone. A silent clip is drawn again, up to ten times, since
+    evaluation drops silent clips too. Subsets of ``filtered_sorted`` have no clips.
     """
 
     def __init__(
@@ -200,9 +192,8 @@ class RandomClipDataset(DynamicItemDataset):
 class PassSampler(Sampler):
     """Indices of an epoch: passes over the tracks, each in a fresh random order.
 
-    One clip of every track, then another of every track, and so on: the clips of a
-    batch come from as many tracks as possible. Steps of eight clips from eight tracks
-    learn where steps of eight clips from two tracks do not.
+    So the clips of a batch come from as many tracks as possible. Steps of eight clips
+    from eight tracks learn where steps of eight clips from two tracks do not.
 
     Arguments
     ---------
@@ -213,8 +204,8 @@ class PassSampler(Sampler):
     seed
         Seed of the orders.
     batch_size
-        Clips per process and step; only matters with several processes. All must take
-        part in every step, so a last step with fewer clips than processes is dropped.
+        Clips per process and step; a last step with fewer clips than processes, which
+        must all take part, is dropped.
     rank
         Number of this process, from 0.
     n_processes
@@ -307,10 +298,7 @@ def clip_loader_options(
 
 
 def clip_batch(examples: list[dict]) -> PaddedBatch:
-    """SpeechBrain's batch of items of equal length, without the cost of padding.
-
-    That nearly halves the time per clip from memory.
-    """
+    """SpeechBrain's batch of items of equal length; padding would double the time."""
     return PaddedBatch(examples, padding_func=_stack)
 
 

@@ -50,8 +50,15 @@ def split_fold(
     """
     genres = np.asarray(labels)
     group_of = _numbered(groups, len(genres))
-    _check_whole("n_folds", n_folds, least=2)
-    _check_whole("fold", fold, least=0, most=n_folds - 1)
+    if not isinstance(n_folds, int) or n_folds < 2:
+        raise HparamError(
+            f"n_folds: expected a whole number from 2 up, got {n_folds!r}"
+        )
+    if fold not in range(n_folds):
+        last = n_folds - 1
+        raise HparamError(
+            f"fold: expected a whole number from 0 to {last}, got {fold!r}"
+        )
     folds = stratified_folds(genres, n_folds, seed, group_of)
     rest = np.flatnonzero(folds != fold)
     in_valid = draw_valid(genres[rest], valid_fraction, seed, group_of[rest])
@@ -97,8 +104,8 @@ def draw_valid(
 ) -> np.ndarray:
     """Mask of the tracks of a training part that validate.
 
-    Each genre gives its share, rounded to whole tracks. Halves go to the even number,
-    so that they do not add up: a tenth of ISMIR2004's 729 tracks are 73.
+    Each genre gives its share, rounded to whole tracks, halves to the even number: a
+    tenth of ISMIR2004's 729 tracks are 73.
 
     Arguments
     ---------
@@ -119,8 +126,7 @@ def draw_valid(
     Raises
     ------
     HparamError
-        If ``valid_fraction`` is out of range, if it leaves a genre nothing to validate
-        or to train with, or if the groups of a genre are too large for it.
+        If ``valid_fraction`` is out of range or does not suit the size of a genre.
 
     Example
     -------
@@ -173,11 +179,3 @@ def _numbered(groups: ArrayLike | None, n_tracks: int) -> np.ndarray:
     if groups is None:
         return np.arange(n_tracks)
     return np.unique(np.asarray(groups), return_inverse=True)[1]
-
-
-def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raises unless a value is a whole number in its range."""
-    whole = isinstance(value, (int, np.integer))
-    if not whole or value < least or (most is not None and value > most):
-        bounds = f"from {least} to {most}" if most is not None else f"from {least} up"
-        raise HparamError(f"{name}: expected a whole number {bounds}, got {value!r}")

@@ -1,11 +1,10 @@
 """A folder of tracks to ``train.csv``, ``valid.csv`` and ``test.csv``.
 
 The recipes' prepare scripts find their tracks and say how they are split.
-``prepare_manifests`` does the rest, and does nothing twice: the 16 kHz cache, tracks
-that cannot be used, identical tracks, manifests, and a report.
+``prepare_manifests`` does the rest: the 16 kHz cache, tracks that cannot be used,
+identical tracks, manifests, and a report. It repeats no work whose result is there.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -19,27 +18,21 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from ms_sincresnet import __version__
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE
 from ms_sincresnet.data.cache import CachedTrack, cache_audio
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
-from ms_sincresnet.files import as_utf8, atomic_path, read_json, write_json
+from ms_sincresnet.files import as_utf8, atomic_path, read_json
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "valid", "test")
-"""Parts of a split; each has a manifest of its name."""
 
-_REPORT_NAME = "report.json"  # written last: where it is, everything else is
 _INDEX_NAME = "index.json"
 _INDEX_INTERVAL = 100  # tracks that are decoded again after a kill, at most
 
 
 def audio_files(root: str | Path) -> list[Path]:
     """Audio files at any depth, but for hidden ones and what archivers add.
-
-    The suffix decides, also for formats that need PyAV: where it is not installed, they
-    are to be reported as unreadable, not ignored.
 
     Arguments
     ---------
@@ -138,13 +131,11 @@ def prepare_manifests(
 ) -> dict[str, Any]:
     """Writes ``train.csv``, ``valid.csv``, ``test.csv`` and ``report.json``.
 
-    The manifests have the columns ID, duration (decoded, in s), wav and genre; wav
-    begins with ``$data_root``, the cache folder. Their bytes depend on the tracks'
-    audio, names and genres and on the split, not on any folder.
+    The manifests have the columns ID, duration (in s), wav and genre. Their bytes
+    depend on the tracks' audio, names and genres and on the split, not on any folder.
 
-    Nothing is touched if tracks, options and folders are those of the last call.
-    Otherwise the report is removed first and written last, so an interrupted call never
-    looks finished.
+    Only tracks that are new or have changed are decoded, and only files whose content
+    changes are written.
 
     Arguments
     ---------
@@ -157,8 +148,8 @@ def prepare_manifests(
         Folder of the 16 kHz copies, shared by any number of data sets.
     assign_parts
         Returns "train", "valid" or "test" for each row of ``tracks``, which has the
-        column sha256 once the audio is decoded. Also called before that, to refuse
-        wrong options at once.
+        column sha256 of the decoded audio. Called without it before any decoding, to
+        refuse wrong options.
     options
         All that determines the split, as values for JSON.
     left_out
@@ -171,7 +162,7 @@ def prepare_manifests(
 
     Returns
     -------
-    The report: fingerprint, options, counts (by part and genre), left_out (ID, path,
+    The report: options, counts (by part and genre), left_out (ID, path,
     reason), identical (groups of IDs), silent (IDs), and the entries of ``describe``.
 
     Raises
@@ -204,50 +195,41 @@ def prepare_manifests(
     """
     manifest_folder, cache_folder = Path(manifest_folder), Path(cache_folder)
     tracks = _with_sources(tracks, excerpt)
-    known = [
-        {key: as_utf8(str(value)) for key, value in row.items()} for row in left_out
-    ]
-    state = [
-        __version__,
-        tracks.drop(columns="path").values.tolist(),
-        os.path.abspath(cache_folder),
-        options,
-        known,
-    ]
-    fingerprint = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-    report_path = manifest_folder / _REPORT_NAME
-    report = _read_dict(report_path)
-    if report.get("fingerprint") == fingerprint and _is_complete(
-        report, tracks, manifest_folder, cache_folder
-    ):
-        logger.info("%s: nothing changed, nothing to prepare", manifest_folder)
-        return report
-
-    assign_parts(tracks)
-    cached, unusable = _cache_tracks(tracks, cache_folder, excerpt)
+    found = _find_cached(tracks, cache_folder)
+    new = tracks[~tracks.source.isin(found)]
+    reasons: dict[str, str] = {}
+    if len(new):
+        assign_parts(tracks)
+        made, reasons = _decode(new, cache_folder, excerpt)
+        found |= made
+    unusable = tracks[~tracks.source.isin(found)]
+    unusable = unusable.assign(reason=unusable.source.map(reasons))
+    cached = tracks[tracks.source.isin(found)].reset_index(drop=True)
     _check_genres(cached, unusable)
+    entries = [found[source] for source in cached.source]
+    cached = cached.join(pd.DataFrame(entries, columns=CachedTrack._fields))
     parts = pd.Series(assign_parts(cached), index=cached.index)
-    report_path.unlink(missing_ok=True)
     for part in PARTS:
-        _write_manifest(cached[parts == part], manifest_folder / f"{part}.csv")
+        manifest = _manifest(cached[parts == part])
+        _write_if_new(manifest_folder / f"{part}.csv", manifest)
     identical = cached.groupby("sha256", sort=False).ID.agg(list)
+    names = unusable[["ID", "path", "reason"]].to_dict("records")
     report = {
-        "fingerprint": fingerprint,
         "options": options,
         "counts": {
             part: cached[parts == part].genre.value_counts().sort_index().to_dict()
             for part in PARTS
         },
-        "left_out": known
-        + [
-            {"ID": track.ID, "path": as_utf8(str(track.path)), "reason": track.reason}
-            for track in unusable.itertuples()
+        "left_out": [
+            {key: as_utf8(str(value)) for key, value in row.items()}
+            for row in [*left_out, *names]
         ],
         "identical": [group for group in identical if len(group) > 1],
         "silent": cached.ID[cached.silent].tolist(),
         **(describe(cached.assign(part=parts)) if describe else {}),
     }
-    write_json(report, report_path)
+    report_path = manifest_folder / "report.json"
+    _write_if_new(report_path, _as_json(report))
     _log_report(report, report_path)
     return report
 
@@ -282,32 +264,6 @@ def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
     return float(start_s), float(duration_s)
 
 
-def _cache_tracks(
-    tracks: pd.DataFrame, cache_folder: Path, excerpt: tuple[float, float] | None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tracks with their ``CachedTrack``, and the others with the reason.
-
-    Only files that are new or changed are decoded.
-    """
-    found = _find_cached(tracks, cache_folder)
-    missing = tracks[~tracks.source.isin(found)]
-    reasons: dict[str, str] = {}
-    if len(missing):
-        made, reasons = _decode(missing, cache_folder, excerpt)
-        found |= made
-    is_cached = tracks.source.isin(found)
-    cached, unusable = tracks[is_cached], tracks[~is_cached]
-    entries = pd.DataFrame(
-        [found[source] for source in cached.source],
-        columns=CachedTrack._fields,
-        index=cached.index,
-    )
-    return (
-        cached.join(entries).reset_index(drop=True),
-        unusable.assign(reason=unusable.source.map(reasons)),
-    )
-
-
 def _find_cached(tracks: pd.DataFrame, cache_folder: Path) -> dict[str, CachedTrack]:
     """Tracks whose copies are in the cache, by their sources."""
     index = _read_dict(cache_folder / _INDEX_NAME)
@@ -327,11 +283,7 @@ def _find_cached(tracks: pd.DataFrame, cache_folder: Path) -> dict[str, CachedTr
 def _decode(
     tracks: pd.DataFrame, cache_folder: Path, excerpt: tuple[float, float] | None
 ) -> tuple[dict[str, CachedTrack], dict[str, str]]:
-    """Newly cached tracks, and the reasons for the others, by their sources.
-
-    In threads: decoding and resampling release Python's lock. For 100 tracks of GTZAN
-    two threads take 1.6 s, two fresh processes 7 s.
-    """
+    """Newly cached tracks, and the reasons for the others, by their sources."""
 
     def decode(path: Path) -> CachedTrack | str:
         try:
@@ -339,9 +291,10 @@ def _decode(
         except AudioFileError as error:
             return as_utf8(str(error))
 
-    logger.info("decoding %d tracks into %s", len(tracks), cache_folder)
     made: dict[str, CachedTrack] = {}
     reasons: dict[str, str] = {}
+    logger.info("decoding %d tracks into %s", len(tracks), cache_folder)
+    # Threads suffice, since decoding and resampling release Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(decode, tracks.path)
         # disable=None: no bar where the output is a file
@@ -363,45 +316,43 @@ def _add_to_index(made: dict[str, CachedTrack], cache_folder: Path) -> None:
     """Adds entries to the index, which another preparation may have changed."""
     path = cache_folder / _INDEX_NAME
     entries = {source: track._asdict() for source, track in made.items()}
-    write_json(_read_dict(path) | entries, path)
-
-
-def _is_complete(
-    report: dict, tracks: pd.DataFrame, manifest_folder: Path, cache_folder: Path
-) -> bool:
-    """True if everything that a report speaks of is there."""
-    if not all((manifest_folder / f"{part}.csv").exists() for part in PARTS):
-        return False
-    missing = set(tracks.ID[~tracks.source.isin(_find_cached(tracks, cache_folder))])
-    try:
-        return missing == {row["ID"] for row in report["left_out"]} & set(tracks.ID)
-    except (LookupError, TypeError):  # damaged
-        return False
+    _write_if_new(path, _as_json(_read_dict(path) | entries))
 
 
 def _check_genres(cached: pd.DataFrame, unusable: pd.DataFrame) -> None:
     """Raises if no track of a genre is usable."""
-    for genre in sorted(set(unusable.genre) - set(cached.genre)):
-        lost = unusable[unusable.genre == genre]
+    lost = unusable[~unusable.genre.isin(cached.genre)]
+    if len(lost):
+        first = lost.iloc[0]
+        n_lost = sum(lost.genre == first.genre)
         raise DataFolderError(
-            f"{lost.path.iloc[0].parent}: expected audio of the genre {genre!r}, but "
-            f"none of its {len(lost)} file(s) can be used. The first: "
-            f"{lost.reason.iloc[0]}"
+            f"{first.path.parent}: expected audio of the genre {first.genre!r}, but "
+            f"none of its {n_lost} file(s) can be used. The first: {first.reason}"
         )
 
 
-def _write_manifest(tracks: pd.DataFrame, path: Path) -> None:
-    """Writes a manifest; seven digits resolve each sample of a duration at 16 kHz."""
-    manifest = pd.DataFrame(
-        {
-            "ID": tracks.ID,
-            "duration": (tracks.n_samples / SAMPLE_RATE).round(7),
-            "wav": "$data_root/" + tracks.cached,
-            "genre": tracks.genre,
-        }
-    )
-    with atomic_path(path) as temporary_path:
-        manifest.to_csv(temporary_path, index=False, lineterminator="\n")
+def _manifest(tracks: pd.DataFrame) -> str:
+    """Text of a manifest; seven digits resolve each sample of a duration at 16 kHz."""
+    columns = {
+        "ID": tracks.ID,
+        "duration": (tracks.n_samples / SAMPLE_RATE).round(7),
+        "wav": "$data_root/" + tracks.cached,
+        "genre": tracks.genre,
+    }
+    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    """Writes a file whole, unless it has this content."""
+    content = text.encode()
+    if not path.exists() or path.read_bytes() != content:
+        with atomic_path(path) as temporary_path:
+            temporary_path.write_bytes(content)
+
+
+def _as_json(content: dict) -> str:
+    """Text of a JSON file."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _log_report(report: dict, report_path: Path) -> None:
