@@ -82,7 +82,7 @@ def analyze_song(
 
     def blocks() -> Iterator[Tensor]:
         n_heard = 0
-        for block in wav.split(5 * rate):
+        for block in wav.split(rate):
             yield block
             n_heard += len(block)
             on_progress(n_heard / len(wav), "listening")
