@@ -32,7 +32,8 @@ NAMES = [
 ]
 TIMELINE = [{"start_s": 0.0, "end_s": 3.0, "genre": None, "posterior": 0.0}]
 
-each_text_format = pytest.mark.parametrize("row_format", [JsonLines, Csv])
+each_text_file = pytest.mark.parametrize("output_format", ["jsonl", "csv"])
+each_stream = pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
 
 
 def row(file, error=None, timeline=None):
@@ -171,7 +172,7 @@ def test_a_file_is_recognised_by_any_of_its_names(path):
     assert read(path) == [("a.wav", None), ("./-c.wav", None)]
 
 
-@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
+@each_stream
 def test_each_row_is_in_the_file_at_once(tmp_path, output_format):
     path = tmp_path / "results"
     with open_results(output_format, path, files=FILES, **KIND) as results:
@@ -181,40 +182,22 @@ def test_each_row_is_in_the_file_at_once(tmp_path, output_format):
             assert text.count(".wav") == number + 1
 
 
-@pytest.mark.parametrize("output_format", ["jsonl", "csv"])
-def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path, output_format):
+@each_text_file
+@pytest.mark.parametrize("clips", [None, TIMELINE])
+def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path, output_format, clips):
     path = tmp_path / f"results.{output_format}"
-    rows = [row("a.wav"), row(BAD_BYTES), row("-b\n.wav", "no\nsuch file")]
-    write(path, rows)
+    rows = [row(name, timeline=clips) for name in ("a.wav", BAD_BYTES, NAMES[1])]
+    rows.append(row("-b\n.wav", "no\nsuch file", clips))
+    kind = {"files": [*FILES, NAMES[1]], "timeline": clips is not None}
+    write(path, rows, **kind)
     expected = path.read_bytes()
     for end in range(0, len(expected), 7):
         path.write_bytes(expected[:end])
-        done = {as_utf8(file) for file in write(path, [])}
-        write(path, [each for each in rows[:2] if each["file"] not in done])
-        write(path, rows[2:])
+        done = {as_utf8(file) for file in write(path, [], **kind)}
+        assert len(done) >= expected[:end].count(MODEL.encode() + b"\n")
+        missing = [each for each in rows[:3] if each["file"] not in done]
+        write(path, missing + rows[3:], **kind)
         assert path.read_bytes() == expected, end
-
-
-@each_text_format
-@pytest.mark.parametrize("timeline", [False, True])
-def test_text_that_breaks_off_anywhere_has_the_rows_before(row_format, timeline):
-    layout = row_format(MODEL, top=2, timeline=timeline)
-    clips = TIMELINE if timeline else None
-    rows = [row(name, timeline=clips) for name in NAMES[:5]]
-    rows[1] = row(NAMES[1], "no\nsuch file", clips)
-    texts = list(map(layout.text, rows))
-    text = "".join(texts)
-    names = [layout.name(each["file"]) for each in rows]
-    failed = [False, True, False, False, False]
-    whole = list(layout.read(io.StringIO(text, newline="")))
-    assert whole == list(zip(names, failed, texts, strict=True))
-    for end in range(len(text)):
-        parts = list(layout.read(io.StringIO(text[:end], newline="")))
-        assert None not in parts[:-1]
-        found = [part for part in parts if part is not None]
-        assert found == whole[: len(found)]
-        complete = sum(text.index(kept) + len(kept) <= end for _, _, kept in whole)
-        assert len(found) >= complete
 
 
 def test_the_timeline_of_an_hour_is_read_back():
@@ -270,7 +253,7 @@ def test_an_empty_file_is_filled(path):
     assert read(path) == [("a.wav", None)]
 
 
-@pytest.mark.parametrize("output_format", ["jsonl", "csv"])
+@each_text_file
 def test_damage_in_the_middle_is_not_skipped(tmp_path, output_format):
     path = tmp_path / f"results.{output_format}"
     write(path, [row(file) for file in ("a.wav", "d.wav", "e.wav")])
@@ -316,7 +299,7 @@ def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
+@each_stream
 def test_a_full_disk_is_reported(output_format, tmp_path):
     results = open_results(output_format, tmp_path / "results", files=FILES, **KIND)
     with open("/dev/full", "w") as full:
@@ -329,7 +312,7 @@ def test_a_full_disk_is_reported(output_format, tmp_path):
         full.buffer.raw.close()
 
 
-@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
+@each_stream
 def test_the_standard_output(capsys, output_format):
     with open_results(output_format, None, files=FILES, **KIND) as results:
         assert results.done == set()

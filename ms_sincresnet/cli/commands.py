@@ -22,8 +22,6 @@ FORMATS = {".txt": "table", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parqu
 SOME_FAILED = 3
 """Exit status if some songs have no genre."""
 
-NO_SONGS = "no audio found; name songs, or folders with songs: wav, flac, mp3 …"
-
 
 def classify(arguments: Namespace) -> int:
     """Predicts the genres of songs."""
@@ -52,7 +50,7 @@ def _check_sources(arguments: Namespace) -> None:
         from ms_sincresnet.pretrained.model_folder import is_model_folder
 
         first = arguments.songs[0]
-        if is_model_folder(first):
+        if os.path.isdir(first) and is_model_folder(first):
             arguments.error(f"{first} is a model folder; name it with --model {first}")
         is_audio = os.path.splitext(first)[1].lower() in AUDIO_SUFFIXES
         if "://" not in first and not is_audio and local_path(first, 2) is None:
@@ -97,6 +95,7 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     from tqdm import tqdm
 
     from ms_sincresnet.inference.batch import (
+        NO_SONGS,
         classify_songs,
         find_songs,
         model_identity,
@@ -140,15 +139,12 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
 def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
     from ms_sincresnet.inference.batch import read_list
-    from ms_sincresnet.inference.ray import classify_on_ray, find_addresses
+    from ms_sincresnet.inference.ray import classify_on_ray
 
     listed = read_list(arguments.files_from) if arguments.files_from else []
-    songs = find_addresses([*arguments.songs, *listed])
-    if not songs:
-        raise UserError(NO_SONGS)
     return classify_on_ray(
         partial(_load_classifier, arguments),
-        songs,
+        [*arguments.songs, *listed],
         arguments.output,
         device=arguments.device or "cpu",
         address=arguments.address,

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 Song = str | Path
 Songs = Iterable[Song]
 
+NO_SONGS = "no audio found; name songs, or folders with songs: wav, flac, mp3 …"
+
 _CHUNK_S = 30  # decoded by a thread before it turns to another file
 
 
@@ -41,9 +44,9 @@ def find_songs(paths: Songs) -> list[str]:
     Arguments
     ---------
     paths
-        Files are kept whatever their names, even if they do not exist, so that each
-        gets its own error later. Folders are searched for audio files, recursively;
-        hidden files and folders are skipped.
+        Files, kept whatever their names, even if they do not exist, so that each gets
+        its own error later; and folders, searched for audio recursively. Hidden files
+        and folders are skipped.
 
     Returns
     -------
@@ -118,11 +121,6 @@ def read_list(path: Song) -> list[str]:
     -------
     The paths, without empty lines.
 
-    Raises
-    ------
-    UserError
-        If the file cannot be read.
-
     Example
     -------
     >>> path = getfixture("tmp_path") / "songs.txt"
@@ -143,8 +141,7 @@ def classify_songs(
 ) -> Iterator[tuple[Song, SongPrediction | UserError]]:
     """Predicts the genres of files, in shared batches, while the next are decoded.
 
-    At most a minute of each file is in memory, and at most ``jobs + 1`` files, so
-    neither long songs nor large collections need more.
+    At most a minute of each of ``jobs + 1`` files is in memory.
 
     Arguments
     ---------
@@ -157,19 +154,17 @@ def classify_songs(
 
     Yields
     ------
-    Each file with its prediction, or with the error that prevents one, in the order
-    of ``files``.
+    Each file, in order, with its prediction or with the error that prevents one.
 
     Example
     -------
-    >>> from ms_sincresnet import MSSincResNet
+    >>> from ms_sincresnet import GenreClassifier, MSSincResNet
     >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
     >>> classifier = GenreClassifier.from_pretrained(folder)
-    >>> ((_, error),) = classify_songs(classifier, ["nowhere.wav"])
-    >>> error
-    AudioFileError('nowhere.wav: no such file. Check the path.')
+    >>> dict(classify_songs(classifier, ["nowhere.wav"]))
+    {'nowhere.wav': AudioFileError('nowhere.wav: no such file. Check the path.')}
     """
     rate = classifier.hparams.sample_rate
     with ThreadPoolExecutor(jobs) as pool:
@@ -230,22 +225,18 @@ def song_row(
 
     Arguments
     ---------
-    file
-        The file.
-    prediction
-        Its result from ``classify_songs``.
+    file, prediction
+        An item of ``classify_songs``.
     top
-        Number of genres to list, ranked by share of the votes, then by posterior; the
-        first is the genre voted for.
+        Number of genres, by share of the votes, then by posterior.
     timeline
-        Include the predictions of all clips.
+        Adds the predictions of the clips.
 
     Returns
     -------
-    "file" (in UTF-8); "genre" (None after an error); "duration" in s; "clips", the
-    number that voted, as silent clips do not; "top", a list of "genre", "share" and
-    "posterior"; "error" (None without one); and "timeline", a list of "start_s",
-    "end_s", "genre" and "posterior".
+    "file" in UTF-8; "genre", the one voted for; "duration" in s; "clips", the number
+    that voted; "top", dicts of "genre", "share" and "posterior"; "error"; "timeline",
+    dicts of "start_s", "end_s", "genre" and "posterior". Absent values are None.
 
     Example
     -------
@@ -260,22 +251,15 @@ def song_row(
         row |= {"genre": None, "duration": None, "clips": 0, "top": [], "error": reason}
         return row | {"timeline": []} if timeline else row
     genre, shares, posteriors, clips, duration = prediction
-    ranking = sorted(
-        shares,
-        key=lambda name: (name == genre, shares[name], posteriors[name]),
-        reverse=True,
-    )
+    ranking = [(name == genre, shares[name], posteriors[name], name) for name in shares]
+    ranking.sort(key=itemgetter(0, 1, 2), reverse=True)
     row |= {
         "genre": genre,
         "duration": round(duration, 3),
         "clips": sum(clip.genre is not None for clip in clips),
         "top": [
-            {
-                "genre": name,
-                "share": round(shares[name], 6),
-                "posterior": round(posteriors[name], 6),
-            }
-            for name in ranking[:top]
+            {"genre": name, "share": round(share, 6), "posterior": round(posterior, 6)}
+            for _, share, posterior, name in ranking[:top]
         ],
         "error": None,
     }
@@ -293,10 +277,9 @@ def song_row(
 
 
 def model_identity(classifier: GenreClassifier) -> str:
-    """An identifier that keeps results of different models from being mixed.
+    """An identifier of a model, so that results of different models are not mixed.
 
-    Two classifiers share it if they have the same weights, architecture, genres, clips,
-    input scale, precision and voting. The backend and training's figures do not count.
+    It covers weights, architecture, genres, clips, input scale, precision and voting.
 
     Arguments
     ---------
@@ -309,7 +292,7 @@ def model_identity(classifier: GenreClassifier) -> str:
 
     Example
     -------
-    >>> from ms_sincresnet import MSSincResNet
+    >>> from ms_sincresnet import GenreClassifier, MSSincResNet
     >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
     >>> folder = getfixture("tmp_path") / "model"
     >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ms_sincresnet.errors import AudioFileError, UserError
 from ms_sincresnet.files import as_utf8
 from ms_sincresnet.inference.batch import (
+    NO_SONGS,
     classify_songs,
     find_songs,
     is_audio,
@@ -41,51 +42,9 @@ _ATTEMPTS = 2  # workers that a single song may crash
 _MOST_FAILED_STARTS = 8
 
 
-def find_addresses(addresses: Iterable[str]) -> list[str]:
-    """Songs among files and folders, local ones or those of fsspec's file systems.
-
-    Arguments
-    ---------
-    addresses
-        Local paths, or addresses such as ``s3://bucket/songs``.
-
-    Returns
-    -------
-    Paths and addresses of songs, selected as by ``find_songs``.
-
-    Raises
-    ------
-    UserError
-        If a file system is unknown or cannot be read.
-
-    Example
-    -------
-    >>> with fsspec.open("memory://songs/a.wav", "wb") as file:
-    ...     _ = file.write(b"")
-    >>> find_addresses(["memory://songs"])
-    ['memory:///songs/a.wav']
-    """
-    songs = []
-    for address in addresses:
-        if "://" not in address:
-            songs += find_songs([address])
-            continue
-        system, path = _file_system(address)
-        try:
-            found = system.find(path) if system.isdir(path) else [path]
-        except Exception as error:  # each file system has its own
-            raise UserError(
-                f"{address}: cannot be read ({type(error).__name__}: {error})"
-            ) from error
-        if found != [path]:
-            found = [each for each in sorted(found) if is_audio(each)]
-        songs += [system.unstrip_protocol(each) for each in found]
-    return list(dict.fromkeys(songs))
-
-
 def classify_on_ray(
     load: Callable[[str], GenreClassifier],
-    songs: list[str],
+    sources: Iterable[str],
     folder: str | os.PathLike,
     *,
     device: str = "cpu",
@@ -97,20 +56,21 @@ def classify_on_ray(
 ) -> tuple[int, int]:
     """Predicts the genres of songs on the machines of a Ray cluster, shard by shard.
 
-    A lost worker is replaced, and its shard is halved. A song that crashes every worker
-    is isolated that way, and its row reports an error.
+    A lost worker is replaced and its shard halved, which isolates a song that crashes
+    every worker; the row of such a song reports an error.
 
     Arguments
     ---------
     load
         Loads the classifier on a device; called by every worker.
-    songs
-        Local paths that all machines see, or addresses, as from ``find_addresses``.
+    sources
+        Songs and folders: paths that all machines see, or addresses of fsspec, such as
+        ``s3://bucket/songs``. They are searched as by ``find_songs``.
     folder
-        Folder of the ``part-….parquet`` files: a local path or an address. Songs in
-        its parts are not classified again.
+        Path or address of a folder for the ``part-….parquet`` files. Songs in its parts
+        are not classified again.
     device
-        Device of the workers; each gets a GPU of its own if it is "cuda".
+        Device of the workers. If it is "cuda", each gets a GPU of its own.
     address
         Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
     workers
@@ -124,21 +84,18 @@ def classify_on_ray(
     -------
     The number of songs classified now, and of those with an error.
 
-    Raises
-    ------
-    UserError
-        If Ray is missing or cannot be reached, or the folder has results of another
-        model.
-
     Example
     -------
     >>> from ms_sincresnet import GenreClassifier
     >>> def load(device):
     ...     return GenreClassifier.from_pretrained("model", run_opts={"device": device})
-    >>> classify_on_ray(load, ["song.wav"], "s3://bucket/genres")  # doctest: +SKIP
-    (1, 0)
+    >>> classify_on_ray(load, ["music/"], "s3://bucket/genres")  # doctest: +SKIP
+    (1000, 3)
     """
     ray, folder = _import_ray(), os.fspath(folder)
+    songs = find_addresses(sources)
+    if not songs:
+        raise UserError(NO_SONGS)
     classifier = load("cpu")  # reports errors of the model before any worker starts
     kind = model_identity(classifier), min(top, classifier.hparams.n_genres), timeline
     done = _songs_done(folder, *kind)
@@ -160,6 +117,26 @@ def classify_on_ray(
         return len(songs), _run(ray, start, write, n_workers, shards)
     finally:
         ray.shutdown()
+
+
+def find_addresses(sources: Iterable[str]) -> list[str]:
+    """Songs among files and folders, local ones or those of fsspec's file systems."""
+    songs = []
+    for source in sources:
+        if "://" not in source:
+            songs += find_songs([source])
+            continue
+        system, path = _file_system(source)
+        try:
+            found = system.find(path) if system.isdir(path) else [path]
+        except Exception as error:  # each file system has its own
+            raise UserError(
+                f"{source}: cannot be read ({type(error).__name__}: {error})"
+            ) from error
+        if found != [path]:
+            found = [each for each in sorted(found) if is_audio(each)]
+        songs += [system.unstrip_protocol(each) for each in found]
+    return list(dict.fromkeys(songs))
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -205,11 +182,16 @@ def _run(
     """Has shards classified, whatever workers are lost, and counts the errors."""
     waiting, n_errors, failed_starts = shards[::-1], 0, 0
     crashes: Counter = Counter()
+    running: dict = {}
+
+    def launch() -> None:
+        # It gets no shard until it is ready: there may be no machine for it.
+        worker = start()
+        running[worker.classify.remote([])] = worker, []
+
+    for _ in range(n_workers):
+        launch()
     bar = tqdm(total=sum(map(len, shards)), unit="song", disable=None)
-    # A new worker gets no shard until it is ready: there may be no machine for it.
-    starting = [start() for _ in range(n_workers)]
-    running: dict = {worker.classify.remote([]): (worker, []) for worker in starting}
-    del starting  # a worker without a handle ends, which makes room for another
     while waiting or any(shard for _, shard in running.values()):
         (future,), _ = ray.wait(list(running))
         worker, shard = running.pop(future)
@@ -233,15 +215,14 @@ def _run(
             else:
                 half = len(shard) // 2
                 waiting += filter(None, (shard[half:], shard[:half]))
-            worker, shard = start(), []
+            launch()
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         else:
             bar.update(len(shard))
-            if not waiting:
-                continue
-            shard = waiting.pop()
-        running[worker.classify.remote(shard)] = worker, shard
+            if waiting:  # otherwise the worker ends, which makes room for another
+                shard = waiting.pop()
+                running[worker.classify.remote(shard)] = worker, shard
     bar.close()
     return n_errors
 

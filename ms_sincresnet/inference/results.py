@@ -42,15 +42,10 @@ def open_results(
     output_format
         "table", "jsonl", "csv" or "parquet".
     path
-        The file; its folder is made. Its rows are kept, except a half-written last one
-        and those of ``files`` with an error. None is the standard output, for all
-        formats but parquet.
-    model
-        The model's ``model_identity``.
-    top
-        Genres per row.
-    timeline
-        True if rows have a timeline.
+        The file, or None for the standard output (not for parquet). Its rows are kept,
+        except a half-written last one and those of ``files`` with an error.
+    model, top, timeline
+        The ``model_identity``, and the options of ``song_row``.
     files
         The files to be classified.
     genres

@@ -28,13 +28,7 @@ def _ranks(top: int) -> list[str]:
 
 
 def columns(top: int, timeline: bool) -> list[str]:
-    """Names of the columns of a flat row.
-
-    Example
-    -------
-    >>> columns(top=2, timeline=False)[:7]
-    ['file', 'genre', 'share', 'posterior', 'genre_2', 'share_2', 'posterior_2']
-    """
+    """Names of the columns of a flat row."""
     tops = [name + rank for rank in _ranks(top) for name in BEST]
     last = ["timeline", "model"] if timeline else ["model"]
     return ["file", *tops, "duration", "clips", "error", *last]
@@ -62,14 +56,7 @@ def check_same(what: str, found: object, expected: object) -> None:
 
 
 class JsonLines:
-    """One JSON object per row and line.
-
-    Example
-    -------
-    >>> rows = JsonLines("12ab-majority", top=1, timeline=False)
-    >>> rows.text({"file": "a.wav", "top": [], "error": "no such file"})
-    '{"file": "a.wav", "top": [], "error": "no such file", "model": "12ab-majority"}\\n'
-    """
+    """One JSON object per row and line."""
 
     head, name = "", staticmethod(as_utf8)
 
@@ -112,12 +99,6 @@ class Csv:
 
     Cells that a spreadsheet would run as a formula are disarmed: a path gets "./" in
     front, which names the same file, any other text an apostrophe.
-
-    Example
-    -------
-    >>> rows = Csv("12ab-majority", top=1, timeline=False)
-    >>> rows.text({"file": "=1.wav", "top": [], "clips": 0, "error": "no such file"})
-    './=1.wav,,,,,0,no such file,12ab-majority\\n'
     """
 
     _formula = ("=", "+", "-", "@", "\t", "\r")
@@ -171,15 +152,7 @@ class Csv:
 
 
 class Table:
-    """Aligned columns for the eye.
-
-    Example
-    -------
-    >>> rows = Table(top=1, files=["song.wav"], genres=["jazz"])
-    >>> best = [{"genre": "jazz", "share": 1.0, "posterior": 0.9}]
-    >>> rows.text({"file": "a.wav", "top": best, "error": None})
-    'a.wav     jazz   100 %\\n'
-    """
+    """Aligned columns for the eye."""
 
     name = staticmethod(printable)
     _widest = 60  # longer paths are not aligned
