@@ -180,21 +180,6 @@ def test_a_step_is_as_near_to_float64_as_the_reference(
     assert fast_step[1].num_batches_tracked == int(training)
 
 
-def test_running_statistics_are_batch_norms_over_several_batches():
-    filters, norm = odd_filters(251), trained_norm()
-    expected = copy.deepcopy(norm).double()
-    for seed, n_samples in enumerate([3000, 5000, 4000]):
-        wavs = music(n_samples, seed=seed) * (1 + seed)
-        fast_maps(wavs, filters, norm, n_frames=16, padding=125)
-        expected(
-            F.conv1d(wavs.double()[:, None], filters.double()[:, None], padding=125)
-        )
-    for name, value in expected.named_buffers():
-        found = norm.get_buffer(name)
-        assert found.dtype == (torch.long if value.ndim == 0 else torch.float32)
-        assert relative_error(found.double(), value.double()) < 1e-6
-
-
 @pytest.mark.parametrize(
     ("n_samples", "padding"),
     [
