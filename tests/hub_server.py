@@ -2,7 +2,7 @@
 
 Repositories are made, committed to (small files in the commit itself, others by
 git-lfs) and read at a branch or commit. Clients find it by ``HF_ENDPOINT``; that of xet
-is not spoken, so they are told ``HF_HUB_DISABLE_XET``.
+is missing, so they need ``HF_HUB_DISABLE_XET``.
 """
 
 import base64
@@ -23,7 +23,7 @@ class HubServer:
 
     ``repos`` has the files of each (kind, name) by branch and by commit; ``gated``
     names repositories for which a token is needed, ``private`` those made so;
-    ``requests`` are what was asked.
+    ``requests`` holds all requests.
     """
 
     def __init__(self):
@@ -54,7 +54,7 @@ class HubServer:
         self.server.server_close()
 
     def environment(self, cache):
-        """What a process needs to know to take this for the Hub."""
+        """Environment of a process for which this is the Hub."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(cache),

@@ -14,26 +14,15 @@ from ms_sincresnet.errors import ModelFolderError, UserError
 from ms_sincresnet.models.config import CONFIG
 from ms_sincresnet.models.weights import WEIGHTS
 
-# Explanations of huggingface_hub's errors, subclasses first.
-EXPLANATIONS = [
-    (
-        errors.GatedRepoError,
-        "a gated repository (ask for access on its page, then log in with `hf auth "
-        "login` or give a token)",
-    ),
-    (
-        errors.RepositoryNotFoundError,
-        "no such repository on the Hub, or a private one (then log in with `hf auth "
-        "login` or give a token)",
-    ),
-    (errors.RevisionNotFoundError, "the repository has no such revision"),
-    (errors.LocalEntryNotFoundError, "not in the cache, and the Hub is unreachable"),
-    (
-        errors.EntryNotFoundError,
-        "the repository lacks a file that every model of ms_sincresnet has",
-    ),
-    (errors.HFValidationError, "not a name that the Hub allows"),
-]
+LOG_IN = "log in with `hf auth login` or give a token"
+EXPLANATIONS = {  # subclasses first
+    errors.GatedRepoError: f"a gated repository (ask for access on its page, {LOG_IN})",
+    errors.RepositoryNotFoundError: f"no such repository, or a private one ({LOG_IN})",
+    errors.RevisionNotFoundError: "the repository has no such revision",
+    errors.LocalEntryNotFoundError: "not in the cache, and the Hub is unreachable",
+    errors.EntryNotFoundError: "the repository lacks a file that every model has",
+    errors.HFValidationError: "not a name that the Hub allows",
+}
 
 
 def local_path(address: str | PathLike, hub_parts: int) -> Path | None:
@@ -106,7 +95,9 @@ def hub_errors(repo: str) -> Iterator[None]:
     except UserError:
         raise
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, ValueError) as error:
-        reasons = (text for kind, text in EXPLANATIONS if isinstance(error, kind))
+        reasons = (
+            text for kind, text in EXPLANATIONS.items() if isinstance(error, kind)
+        )
         reason = next(reasons, "the Hub is unreachable or refuses")
         # The other lines repeat addresses and give advice for other programs.
         line = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -45,9 +45,9 @@ def describe(source: str | PathLike, **options: Any) -> dict[str, Any]:
     Example
     -------
     >>> from ms_sincresnet import MSSincResNet
-    >>> MSSincResNet().save_pretrained(getfixture("tmp_path"))
+    >>> MSSincResNet(n_filters=8).save_pretrained(getfixture("tmp_path"))
     >>> describe(getfixture("tmp_path"))["parameters"]
-    12494794
+    12492970
     """
     folder = fetch(source, **options)
     model_class, arguments, settings = read_config(folder, MODELS)
