@@ -9,29 +9,24 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ms_sincresnet.data import synthetic
-from ms_sincresnet.data.synthetic import (
-    GENRES,
-    chord,
-    make_synthetic_gtzan,
-    render_track,
-    tone,
-)
+from ms_sincresnet.data.synthetic import make_synthetic_gtzan, render_track
 from ms_sincresnet.errors import UserError
 
 SMALL = {"n_tracks": 2, "duration_s": 0.5, "sample_rate": 8000, "seed": 7}
 GTZAN = ["blues", "classical", "country", "disco", "hiphop"]
 GTZAN += ["jazz", "metal", "pop", "reggae", "rock"]
-SMALL_TRACK = {"duration_s": 0.5, "sample_rate": 8000, "seed": 7}
-TIMING = {"duration_s": 12.0, "sample_rate": 8000, "seed": 3}
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small data set."""
+    return make_synthetic_gtzan(tmp_path / "small", **SMALL)
 
 
 def contents(folder):
     """Bytes of all files in a folder, by relative path."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def describe(samples, sample_rate):
@@ -46,18 +41,16 @@ def describe(samples, sample_rate):
     return [*level.mean(1), *level.std(1), *np.percentile(onsets, [50, 75, 90, 97])]
 
 
-def test_the_layout_is_that_of_gtzan(tmp_path):
-    folder = make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+def test_the_layout_is_that_of_gtzan(small):
     expected = {f"{g}/{g}.{i:05d}.wav" for g in GTZAN for i in range(2)}
-    wavs = folder.glob("genres/*/*")
-    assert {str(wav.relative_to(folder / "genres")) for wav in wavs} == expected
-    info = soundfile.info(folder / "genres/jazz/jazz.00001.wav")
+    assert contents(small / "genres").keys() == expected
+    info = soundfile.info(small / "genres/jazz/jazz.00001.wav")
     assert (info.samplerate, info.channels, info.frames) == (8000, 1, 4000)
     assert (info.format, info.subtype) == ("WAV", "PCM_16")
 
 
-def test_a_track_depends_on_nothing_but_the_seed_and_its_place(tmp_path):
-    two = contents(make_synthetic_gtzan(tmp_path / "two", **SMALL) / "genres")
+def test_a_track_depends_on_nothing_but_the_seed_and_its_place(tmp_path, small):
+    two = contents(small / "genres")
     one = make_synthetic_gtzan(tmp_path / "one", **(SMALL | {"n_tracks": 1}))
     for name, content in contents(one / "genres").items():
         assert two[name] == content
@@ -66,12 +59,23 @@ def test_a_track_depends_on_nothing_but_the_seed_and_its_place(tmp_path):
     assert len(set(two.values())) == 20
 
 
-def test_a_second_call_does_nothing(tmp_path, monkeypatch):
-    folder = make_synthetic_gtzan(tmp_path / "toy", **SMALL)
-    before = contents(folder)
+def test_a_finished_set_is_left_alone(small, monkeypatch):
+    before = contents(small)
     monkeypatch.setattr(soundfile, "write", None)
-    assert make_synthetic_gtzan(folder, **SMALL) == folder
-    assert contents(folder) == before
+    assert make_synthetic_gtzan(small, **SMALL) == small
+    with pytest.raises(UserError, match=r"'seed': 8.*found.*'seed': 7"):
+        make_synthetic_gtzan(small, **(SMALL | {"seed": 8}))
+    assert contents(small) == before
+
+
+@pytest.mark.parametrize("name", ["genres/rock/mine.wav", synthetic.MARKER])
+def test_a_foreign_folder_is_left_alone(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[]")
+    with pytest.raises(UserError, match=f"{tmp_path}.*Name another folder"):
+        make_synthetic_gtzan(tmp_path, **SMALL)
+    assert contents(tmp_path) == {name: b"[]"}
 
 
 def test_an_interrupted_set_leaves_nothing_and_is_rendered_again(tmp_path, monkeypatch):
@@ -83,42 +87,26 @@ def test_an_interrupted_set_leaves_nothing_and_is_rendered_again(tmp_path, monke
         written.append(path)
         write(path, *args, **kwargs)
 
+    folder = tmp_path / "toy"
+    folder.mkdir()  # an empty folder is filled
     with monkeypatch.context() as patch:
         patch.setattr(soundfile, "write", write_until_interrupted)
         with pytest.raises(KeyboardInterrupt):
-            make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+            make_synthetic_gtzan(folder, **SMALL)
     assert len(written) == 5
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [folder]
     # A killed process cannot clean up; its remains do not count as the data set.
     written[0].parent.mkdir(parents=True)
-    written[0].write_bytes(b"half a file")
-    folder = make_synthetic_gtzan(tmp_path / "toy", **SMALL)
+    written[0].with_name("half.wav").write_bytes(b"half a file")
+    make_synthetic_gtzan(folder, **SMALL)
     assert list(tmp_path.iterdir()) == [folder]
-    assert len(list(folder.glob("genres/*/*.wav"))) == 20
-
-
-@pytest.mark.parametrize("name", ["genres/rock/mine.wav", synthetic.MARKER])
-def test_a_foreign_folder_is_left_alone(tmp_path, name):
-    path = tmp_path / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[]")
-    with pytest.raises(UserError, match=f"{tmp_path}.*something else.*another folder"):
-        make_synthetic_gtzan(tmp_path, **SMALL)
-    assert contents(tmp_path) == {name: b"[]"}
-
-
-def test_a_set_with_other_arguments_is_left_alone(tmp_path):
-    before = contents(make_synthetic_gtzan(tmp_path, **SMALL))  # an empty folder
-    with pytest.raises(UserError, match=r"'seed': 8.*found.*'seed': 7"):
-        make_synthetic_gtzan(tmp_path, **(SMALL | {"seed": 8}))
-    assert contents(tmp_path) == before
+    assert len(contents(folder / "genres")) == 20
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("n_tracks", 0),
-        ("duration_s", -1.0),
         ("duration_s", float("nan")),
         ("sample_rate", 100),
         ("seed", -1),
@@ -138,40 +126,32 @@ def test_a_number_out_of_range_is_named(tmp_path, name, value):
         ("V7", {7, 11, 2, 5}),
         ("Imaj7", {0, 4, 7, 11}),
         ("bII", {1, 5, 8}),
-        ("vi7", {9, 0, 4, 7}),
     ],
 )
 def test_chords_agree_with_the_textbook(numeral, pitch_classes):
-    root, tones = chord(numeral)
+    root, tones = synthetic.chord(numeral)
     assert {(root + semitones) % 12 for semitones in tones} == pitch_classes
 
 
 def test_harmonics_of_a_tone_fall_off_and_stay_below_nyquist():
-    hz = np.array([500.0])
-    spectrum = np.abs(np.fft.rfft(tone(hz, 1.0, 8000, 1.5, 0.01, np.inf, 0.0)))
+    samples = synthetic.tone(np.array([500.0]), 1.0, 8000, 1.5, 0.01, np.inf, 0.0)
+    spectrum = np.abs(np.fft.rfft(samples))
     harmonics = spectrum[500:4001:500] / spectrum[500]
     np.testing.assert_allclose(harmonics[:7], np.arange(1, 8) ** -1.5, rtol=1e-3)
     assert harmonics[7] < 1e-3
 
 
-def test_all_samples_are_finite_and_in_range():
-    for genre in GENRES:
-        samples = render_track(genre, 0, **SMALL_TRACK)
-        assert np.isfinite(samples).all()
-        assert 0.2 < np.abs(samples).max() < 1
-
-
 def test_styles_are_distinct_and_tracks_differ():
-    tracks = {
-        (genre, track): render_track(genre, track, **TIMING)
-        for genre in GENRES
-        for track in range(8)
-    }
-    features = np.array([describe(samples, 8000) for samples in tracks.values()])
-    genres, numbers = np.array(list(tracks)).T
+    places = [(genre, track) for genre in GTZAN for track in range(8)]
+    form = {"duration_s": 12.0, "sample_rate": 8000, "seed": 3}
+    songs = np.array([render_track(*place, **form) for place in places])
+    loudest = np.abs(songs).max(1)  # nan fails as well
+    assert (loudest > 0.2).all() and (loudest < 1).all()
+    features = np.array([describe(samples, 8000) for samples in songs])
+    genres, numbers = np.array(places).T
     known = numbers.astype(int) < 5
     listener = make_pipeline(StandardScaler(), LogisticRegression())
     listener.fit(features[known], genres[known])
     assert listener.score(features[~known], genres[~known]) >= 0.8
-    alike = np.abs(np.corrcoef(list(tracks.values())))
+    alike = np.abs(np.corrcoef(songs))
     assert np.sort(alike, axis=1)[:, -2].max() < 0.5

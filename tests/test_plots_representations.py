@@ -5,14 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from ms_sincresnet.errors import UserError
 from ms_sincresnet.plots.representations import plot_maps, plot_representations
 
-HAND_CRAFTED = [
-    "spectrogram",
-    "harmonic spectrogram",
-    "percussive spectrogram",
-    "mel-spectrogram",
-]
+HAND_CRAFTED = ["spectrogram", "harmonic spectrogram", "percussive spectrogram"]
+HAND_CRAFTED += ["mel-spectrogram"]
 SIZES = (251, 501, 1001)
 LEARNED = [f"learned by filters of {n} taps" for n in SIZES]
 CENTRES_HZ = [np.array([110.0, 990.0, 4100.0])] * 3
@@ -55,13 +52,8 @@ def test_a_tone_and_a_click_appear_in_every_panel():
     labels = zip(mel.get_yticks(), mel.get_yticklabels(), strict=True)
     (label,) = [text for tick, text in labels if tick == row]
     assert float(label.get_text()) == pytest.approx(1000, abs=16)
-    for name, axes in panels.items():
+    for axes in panels.values():
         assert axes.get_xlim() == pytest.approx((10, 13))
-        row = {"mel-spectrogram": "mel band", **dict.fromkeys(LEARNED, "filter")}
-        by = f"{row[name]}, by its centre (Hz)" if name in row else "frequency (Hz)"
-        assert axes.get_ylabel() == by
-    for name in ("mel-spectrogram", LEARNED[-1]):  # the lowest panels
-        assert panels[name].get_xlabel() == "time (s)"
 
 
 @pytest.mark.parametrize("n_scales", [1, 3])
@@ -76,13 +68,14 @@ def test_maps_need_no_librosa(monkeypatch, n_scales):
         assert image.get_extent() == [10, 13, -0.5, 2.5] and image.origin == "lower"
         labels = [label.get_text() for label in axes.get_yticklabels()]
         assert labels == ["110", "990", "4100"]
+    with pytest.raises(UserError, match=r"librosa, .*pip install '\.\[plots\]'"):
+        plot_representations(np.zeros(48000), 16000, *part)
 
 
 def test_silence_has_a_figure():
     pytest.importorskip("librosa")
     silence = np.zeros(48000, np.float32)
     figure = plot_representations(silence, 16000, 0 * MAPS, CENTRES_HZ, SIZES)
-    figure.canvas.draw()
-    for axes in figure.axes[:7]:
-        for image in axes.get_images():
-            assert np.isfinite(image.get_array()).all()
+    figure.draw_without_rendering()
+    for axes in axes_by_title(figure).values():
+        assert np.isfinite(axes.get_images()[0].get_array()).all()

@@ -1,7 +1,6 @@
 """``ms-sincresnet plot``: loads models and files, and draws a figure of them.
 
-Torch, pandas and matplotlib are imported when a figure is drawn, so that help is
-immediate.
+Torch, pandas and matplotlib are imported only to draw, so that help is immediate.
 """
 
 from __future__ import annotations
@@ -21,22 +20,11 @@ if TYPE_CHECKING:
     from ms_sincresnet.nnet.filterbank import SincFilterbank
 
 SUFFIXES = (".png", ".pdf", ".svg")
-MODEL: dict[str, Any] = {
-    "metavar": "MODEL",
-    "help": "a model folder, or user/repository on the Hub",
-}
+MODEL_HELP = "a model folder, or user/repository on the Hub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one subcommand per figure; ``run`` takes the parsed arguments.
-
-    Example
-    -------
-    >>> parser = argparse.ArgumentParser()
-    >>> add_arguments(parser)
-    >>> parser.parse_args(["loss", "results/run"]).logs
-    [PosixPath('results/run')]
-    """
+    """Adds one subcommand per figure; ``run`` takes the parsed arguments."""
     commands = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
 
     def add(name: str, draw, text: str) -> argparse.ArgumentParser:
@@ -50,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def add_for_song(*figure) -> argparse.ArgumentParser:
         command = add(*figure)
         command.add_argument("song", metavar="SONG", type=Path, help="an audio file")
-        command.add_argument("--model", required=True, **MODEL)
+        command.add_argument("--model", metavar="MODEL", required=True, help=MODEL_HELP)
         return command
 
     add_for_song("timeline", _draw_timeline, "the genres of a song over time")
@@ -59,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "start of the clip (default: 0)"
     command.add_argument("--start", type=float, default=0, metavar="SECONDS", help=text)
     text = "frequency responses of the learned filters, and shifts of their cut-offs"
-    add("filters", _draw_filters, text).add_argument("model", **MODEL)
+    command = add("filters", _draw_filters, text)
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     command = add("loss", _draw_losses, "training losses of several runs (Fig. 5)")
     text = "a run's folder or its train_log.txt"
     command.add_argument("logs", metavar="RUN", type=Path, nargs="+", help=text)
@@ -83,18 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def cutoff_table(model: GenreModel) -> DataFrame:
-    """Initial and current cut-offs of a model's filters, one row per filter.
-
-    Columns: scale and filter (from 0), kernel_size, init_low_hz, init_high_hz, low_hz,
-    high_hz.
-
-    Example
-    -------
-    >>> from ms_sincresnet import MSSincResNet
-    >>> table = cutoff_table(MSSincResNet(n_filters=8))
-    >>> len(table), (table.low_hz == table.init_low_hz).all().item()
-    (24, True)
-    """
+    """Initial and current cut-offs of a model's filters, one row per filter."""
     import pandas as pd
 
     names, tables = ("init_low_hz", "init_high_hz", "low_hz", "high_hz"), []
@@ -102,7 +80,7 @@ def cutoff_table(model: GenreModel) -> DataFrame:
         size = bank.n_filters, bank.kernel_size, bank.sample_rate
         initial = type(bank)(*size, model.config["init"])
         cutoffs = *initial.cutoffs(), *bank.cutoffs()
-        table = {"scale": scale, "filter": range(size[0]), "kernel_size": size[1]}
+        table = {"scale": scale, "filter": range(bank.n_filters)}
         for name, hz in zip(names, cutoffs, strict=True):
             table[name] = hz.detach().numpy()
         tables.append(pd.DataFrame(table))
@@ -116,8 +94,8 @@ def _filterbanks(model: GenreModel) -> list[SincFilterbank]:
     banks = [part for part in model.modules() if isinstance(part, SincFilterbank)]
     if not banks:
         raise UserError(
-            "the model has no learned filters; expected one with a SincFilterbank, "
-            f"such as MSSincResNet or SincNet; got {type(model).__name__}"
+            "the model has no learned filters; expected MSSincResNet or SincNet, "
+            f"got {type(model).__name__}"
         )
     return banks
 
@@ -160,8 +138,8 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
     frontend: Any = model.frontend
     if not isinstance(frontend, MSSincNet):
         raise UserError(
-            "the model has no learned maps; expected one with the front-end MSSincNet, "
-            f"such as MSSincResNet; its front-end is {type(frontend).__name__}"
+            "the model has no learned maps; expected MSSincResNet, "
+            f"got {type(model).__name__}"
         )
     rate, n_samples = model.config["sample_rate"], model.settings["clip_samples"]
     samples = torch.from_numpy(read_audio(arguments.song, rate))
@@ -180,9 +158,8 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
     centres_hz = [((low + high) / 2).numpy() for low, high in cutoffs]
     sizes = [bank.kernel_size for bank in frontend.banks]
     title = f"{arguments.song.name}, {start_s:g} to {start_s + clip_s:g} s"
-    return representations.plot_representations(
-        clip.numpy(), rate, maps, centres_hz, sizes, start_s, title
-    )
+    learned = maps, centres_hz, sizes, start_s
+    return representations.plot_representations(clip.numpy(), rate, *learned, title)
 
 
 def _draw_filters(arguments: argparse.Namespace) -> Figure:
@@ -197,26 +174,18 @@ def _draw_filters(arguments: argparse.Namespace) -> Figure:
 
 
 def _draw_losses(arguments: argparse.Namespace) -> Figure:
-    """Training losses of several runs."""
+    """Training losses of runs, named by the part of their paths that differs."""
     from ms_sincresnet.plots import training
 
-    logs = arguments.logs
-    labels = arguments.labels or _run_names(logs)
-    if len(labels) != len(logs) or len(set(labels)) != len(labels):
-        found = ", ".join(labels)
-        raise UserError(
-            f"expected {len(logs)} different labels, one per run; got {found}"
-        )
-    losses = [training.read_losses(path) for path in logs]
-    return training.plot_losses(dict(zip(labels, losses, strict=True)))
-
-
-def _run_names(paths: list[Path]) -> list[str]:
-    """Paths of the runs' folders below their common parent."""
-    paths = [path.resolve() for path in paths]
+    paths = [path.resolve() for path in arguments.logs]
     folders = [path if path.is_dir() else path.parent for path in paths]
     root = os.path.commonpath([folder.parent for folder in folders])
-    return [os.path.relpath(folder, root) for folder in folders]
+    labels = arguments.labels or [os.path.relpath(folder, root) for folder in folders]
+    if len(labels) != len(paths) or len(set(labels)) != len(labels):
+        wanted, found = f"{len(paths)} different --labels", ", ".join(labels)
+        raise UserError(f"expected {wanted}, one per run; got {found}")
+    losses = [training.read_losses(path) for path in arguments.logs]
+    return training.plot_losses(dict(zip(labels, losses, strict=True)))
 
 
 def _draw_confusion_matrix(arguments: argparse.Namespace) -> Figure:

@@ -5,10 +5,7 @@ from torch import Tensor, nn
 
 
 class RandomGain(nn.Module):
-    """Multiplies each clip by a random gain.
-
-    The network's layer norm undoes a gain. It matters where noise of a fixed size is
-    added, or without the layer norm.
+    """Multiplies each clip by a random gain, which the network's layer norm undoes.
 
     Arguments
     ---------
@@ -24,8 +21,6 @@ class RandomGain(nn.Module):
 
     def __init__(self, low: float = 0.9, high: float = 1.1):
         super().__init__()
-        if low > high:
-            raise ValueError(f"low must not exceed high; got {low} and {high}")
         self.low, self.high = low, high
 
     def forward(self, wavs: Tensor) -> Tensor:
@@ -36,10 +31,7 @@ class RandomGain(nn.Module):
 
 
 class GaussianNoise(nn.Module):
-    """Adds white Gaussian noise, by default relative to the clip's root mean square.
-
-    The paper does not give the scale of its σ = 0.02. Relative noise is on the scale
-    of the normalised input.
+    """Adds white Gaussian noise. The paper does not give the scale of its σ = 0.02.
 
     Arguments
     ---------
@@ -59,8 +51,6 @@ class GaussianNoise(nn.Module):
 
     def __init__(self, std: float = 0.02, relative: bool = True):
         super().__init__()
-        if std < 0:
-            raise ValueError(f"std must not be negative; got {std}")
         self.std, self.relative = std, relative
 
     def forward(self, wavs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.random import Generator, default_rng
 from tqdm import tqdm
 
 from ms_sincresnet.errors import DataFolderError, HparamError
@@ -108,15 +109,13 @@ def chord(numeral: str) -> tuple[int, tuple[int, ...]]:
     return root[roman.upper()] - numeral.startswith("b"), tones
 
 
-def tone(
-    hz: np.ndarray, duration_s: float, sample_rate: int, *timbre: float
-) -> np.ndarray:
+def tone(hz: np.ndarray, duration_s: float, rate: int, *timbre: float) -> np.ndarray:
     """Notes that sound together; an entry of ``TONES`` describes the instrument."""
     rolloff, attack_s, decay_s, drive = timbre
-    t = np.arange(round(duration_s * sample_rate)) / sample_rate
+    t = np.arange(round(duration_s * rate)) / rate
     samples = np.zeros(len(t))
     for fundamental in hz:
-        n_harmonics = int(np.clip(0.45 * sample_rate / fundamental, 1, 16))
+        n_harmonics = int(np.clip(0.45 * rate / fundamental, 1, 16))
         amplitudes = np.arange(1.0, n_harmonics + 1) ** -rolloff
         # Powers of one oscillation are its harmonics, so a note is a polynomial.
         oscillation = np.exp(2j * np.pi * fundamental * t)
@@ -127,10 +126,10 @@ def tone(
     return samples * envelope * np.exp(-t / decay_s)
 
 
-def _stroke(instrument: str, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def _stroke(instrument: str, rate: int, rng: Generator) -> np.ndarray:
     """A stroke of a drum: a sine that falls from three times its pitch, and noise."""
     hz, decay_s, noise, order = DRUMS[instrument]
-    t = np.arange(round(5 * decay_s * sample_rate)) / sample_rate
+    t = np.arange(round(5 * decay_s * rate)) / rate
     phase_s = t + decay_s / 2 * (1 - np.exp(-4 * t / decay_s))
     burst = np.diff(rng.standard_normal(len(t) + order), n=order) / 2**order
     return (np.sin(2 * np.pi * hz * phase_s) + noise * burst) * np.exp(-t / decay_s)
@@ -141,28 +140,22 @@ def render_track(
 ) -> np.ndarray:
     """Mono samples within [-1, 1], decided by the arguments alone."""
     slowest, fastest, progressions = STYLES[genre]
-    rng = np.random.default_rng([seed, GENRES.index(genre), track])
+    rng = default_rng([seed, GENRES.index(genre), track])
     bar_s = 4 * 60 / rng.uniform(slowest, fastest)
     key = int(rng.integers(57, 69))  # MIDI notes A3 to A4
     progression = rng.choice(progressions.split(", ")).split()
-    chords = [chord(numeral) for numeral in progression]
+    chords = [(key + root, tones) for root, tones in map(chord, progression)]
     mix = np.zeros(round(duration_s * sample_rate))
     for part in PARTS:
         if part[0] == genre:
-            _play(mix, part, chords, key, bar_s, sample_rate, rng)
+            _play(mix, part, chords, bar_s, sample_rate, rng)
     mix /= np.abs(mix).max() or 1
     mix += 10 ** rng.uniform(-3, -2) * rng.standard_normal(len(mix))
     return rng.uniform(0.3, 0.95) * mix / np.abs(mix).max()
 
 
 def _play(
-    mix: np.ndarray,
-    part: tuple[Any, ...],
-    chords: list[tuple[int, tuple[int, ...]]],
-    key: int,
-    bar_s: float,
-    sample_rate: int,
-    rng: np.random.Generator,
+    mix: np.ndarray, part: tuple, chords: list, bar_s: float, rate: int, rng: Generator
 ) -> None:
     """Adds one part to the mix, slightly out of time and with a few notes missing."""
     _, instrument, octave, hold, level, pattern = part
@@ -174,14 +167,13 @@ def _play(
     @cache  # chords recur, and all strokes of a drum sound alike
     def sound(midi: tuple[int, ...]) -> np.ndarray:
         if instrument in DRUMS:
-            return _stroke(instrument, sample_rate, rng)
+            return _stroke(instrument, rate, rng)
         hz = 440 * 2 ** ((np.array(midi) - 69) / 12)
-        rolloff, *timbre = TONES[instrument]
-        timbre = [rolloff + rolloff_change, *timbre]
-        samples = tone(hz, hold * step_s, sample_rate, *timbre)
+        rolloff, *envelope = TONES[instrument]
+        samples = tone(hz, hold * step_s, rate, rolloff + rolloff_change, *envelope)
         return 0.3 * samples / np.abs(samples).max()
 
-    for bar in range(int(np.ceil(len(mix) / sample_rate / bar_s))):
+    for bar in range(int(np.ceil(len(mix) / rate / bar_s))):
         root, tones = chords[bar % len(chords)]
         scale = (0, 2, tones[1], 5, 7, 9, tones[3] if len(tones) > 3 else 10, 12)
         notes: dict[str, Any] = {str(n): (note,) for n, note in enumerate(scale, 1)}
@@ -191,10 +183,9 @@ def _play(
                 continue
             if symbol == "?":
                 symbol = rng.choice(list("134568"))
-            lowest = key + 12 * (octave - 4) + root
-            samples = sound(tuple(lowest + note for note in notes[symbol]))
+            samples = sound(tuple(root + 12 * (octave - 4) + n for n in notes[symbol]))
             start_s = bar * bar_s + step * step_s + abs(rng.normal(0, 0.004))
-            space = mix[round(start_s * sample_rate) :][: len(samples)]
+            space = mix[round(start_s * rate) :][: len(samples)]
             space += level * rng.uniform(0.7, 1.0) * samples[: len(space)]
 
 
@@ -208,8 +199,8 @@ def make_synthetic_gtzan(
 ) -> Path:
     """Writes the data set as ``folder/genres/<genre>/<genre>.00000.wav``.
 
-    A folder that already holds this data set stays as it is. The folder appears when
-    the data set is complete; after an interruption everything is rendered again.
+    The folder appears when the data set is complete. If it already holds this data set,
+    it stays as it is; if it holds anything else, a ``DataFolderError`` is raised.
 
     Arguments
     ---------
@@ -217,23 +208,14 @@ def make_synthetic_gtzan(
         Folder to write.
     n_tracks
         Tracks per genre, at least 1.
-    duration_s
-        Length of a track in s.
-    sample_rate
-        In Hz.
+    duration_s, sample_rate
+        Length of a track in s, and its rate in Hz.
     seed
         Seed of everything random.
 
     Returns
     -------
     The absolute path of the folder.
-
-    Raises
-    ------
-    HparamError
-        If a number is out of range.
-    DataFolderError
-        If the folder holds anything else; nothing is overwritten.
 
     Example
     -------
@@ -247,9 +229,18 @@ def make_synthetic_gtzan(
     for (name, value), least in zip(arguments.items(), (1, 0.1, 8000, 0), strict=True):
         if not value >= least:
             raise HparamError(f"{name}: expected at least {least}, got {value}")
+    content = {"content": "synthesised music, no recordings", **arguments}
     folder = Path(folder).resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        _check_same(folder, arguments)
+        try:
+            found = read_json(folder / MARKER)
+        except (OSError, ValueError):
+            found = "something else"
+        if found != content:
+            raise DataFolderError(
+                f"{folder}: expected nothing or the synthetic data set with "
+                f"{arguments}, found {found}. Name another folder, or delete this one."
+            )
         return folder
     unfinished = folder.with_name(folder.name + ".unfinished_synthetic")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -260,24 +251,8 @@ def make_synthetic_gtzan(
             path.parent.mkdir(parents=True, exist_ok=True)
             samples = render_track(genre, track, **form)
             soundfile.write(path, samples, sample_rate, subtype="PCM_16")
-        content = {"content": "synthesised music, no recordings", **arguments}
         write_json(content, unfinished / MARKER)
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
-
-
-def _check_same(folder: Path, arguments: dict[str, Any]) -> None:
-    """Raises unless a folder holds the data set with these arguments."""
-    found: Any
-    try:
-        content = read_json(folder / MARKER)
-        found = {name: content[name] for name in arguments}
-    except (OSError, ValueError, KeyError, TypeError):
-        found = "something else"
-    if found != arguments:
-        raise DataFolderError(
-            f"{folder}: expected nothing or the synthetic data set with {arguments}, "
-            f"found {found}. Name another folder, or delete this one."
-        )

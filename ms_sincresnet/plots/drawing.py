@@ -23,10 +23,9 @@ THIN: dict[str, Any] = {"aspect": 50, "pad": 0.02}  # a colour bar
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure, whole or not at all, in the format of the path's suffix."""
-    path = Path(path)
     try:
         with atomic_path(path) as temporary_path:
-            figure.savefig(temporary_path, format=path.suffix[1:], dpi=120)
+            figure.savefig(temporary_path, format=Path(path).suffix[1:], dpi=120)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -44,16 +43,12 @@ def outer_edges(centres: np.ndarray) -> tuple[float, float]:
 
 
 def draw_image(
-    axes: Axes,
-    values: np.ndarray,
-    x: tuple[float, float],
-    y: tuple[float, float] | None = None,
-    **scale: Any,
+    axes: Axes, values: np.ndarray, x: tuple, y: tuple | None = None, **scale: Any
 ) -> AxesImage:
     """Draws an image, lowest row first, between its edges; by default row n is at n."""
-    y = y or (-0.5, len(values) - 0.5)
-    options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
-    return axes.imshow(values, extent=(*x, *y), **options, **scale)
+    extent = (*x, *(y or (-0.5, len(values) - 0.5)))
+    options: Any = {"origin": "lower", "aspect": "auto", "cmap": "magma"} | scale
+    return axes.imshow(values, extent=extent, **options)
 
 
 def label_rows(axes: Axes, centres_hz: np.ndarray, name: str) -> None:

@@ -16,11 +16,7 @@ RESPONSE_SAMPLES = 4096  # bins of 4 Hz at 16 kHz; filters of 1001 taps resolve 
 def plot_filters(
     table: pd.DataFrame, taps: Sequence[np.ndarray], sample_rate: int, title: str = ""
 ) -> Figure:
-    """Frequency responses of filters, and how far training moved their cut-offs.
-
-    ``table`` has one row per filter: scale, filter, init_low_hz, init_high_hz, low_hz,
-    high_hz; ``taps`` the impulse responses [n_filters, kernel_size] of each scale.
-    """
+    """Responses and cut-offs of filters, given as taps [filters, time] per scale."""
     figure = Figure(figsize=(13, 1.5 + 3.3 * len(taps)), layout="constrained")
     figure.suptitle(title, parse_math=False)
     panels = figure.subplots(len(taps), 2, squeeze=False, sharex=True)
@@ -55,20 +51,14 @@ def _draw_responses(
 
 def _draw_shifts(axes: Axes, cutoffs: pd.DataFrame) -> None:
     """Draws how far the cut-offs of one scale moved."""
-    shifts = []
-    for name, label, colour, marker in [
-        ("low_hz", "lower cut-off", drawing.BLUE, "o"),
-        ("high_hz", "upper cut-off", drawing.ORANGE, "x"),
-    ]:
-        initial = cutoffs[f"init_{name}"]
-        shifts.append(cutoffs[name] - initial)
-        axes.plot(initial, shifts[-1], marker, color=colour, markersize=4, label=label)
-    distance = pd.concat(shifts).abs()
+    initial = cutoffs[["init_low_hz", "init_high_hz"]].to_numpy()
+    shifts = cutoffs[["low_hz", "high_hz"]].to_numpy() - initial
+    lower, upper = axes.plot(initial, shifts, "o", markersize=4)
+    lower.set(color=drawing.BLUE, label="lower cut-off")
+    upper.set(color=drawing.ORANGE, label="upper cut-off", marker="x")
     axes.axhline(0, color="grey", linewidth=0.8)
-    axes.set_title(
-        f"shift of the cut-offs: median {distance.median():.1f} Hz, "
-        f"largest {distance.max():.1f} Hz"
-    )
-    axes.set_ylabel("learned minus initial cut-off (Hz)")
+    median, largest = np.median(np.abs(shifts)), np.abs(shifts).max()
+    title = f"shift of the cut-offs: median {median:.1f} Hz, largest {largest:.1f} Hz"
+    axes.set(title=title, ylabel="learned minus initial cut-off (Hz)")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ms_sincresnet.errors import UserError
@@ -26,34 +26,48 @@ def plot_representations(
 ) -> Figure:
     """The paper's Fig. 4: spectrograms of a clip [time], and its maps (``plot_maps``).
 
-    On the left, in dB below the maximum: the spectrogram, its harmonic and percussive
-    parts, and the mel-spectrogram of section 4.1. The parts come from median filtering
-    (D. Fitzgerald, "Harmonic/percussive separation using median filtering", DAFx 2010)
-    over 31 frames and 31 bins, with soft masks.
+    The harmonic and percussive parts come from median filtering (D. Fitzgerald, DAFx
+    2010) over 31 frames and 31 bins, with soft masks.
     """
-    clip_s = len(clip) / sample_rate
-    spectrograms = _spectrograms(clip, sample_rate)
+    try:
+        import librosa
+    except ImportError as error:
+        raise UserError(
+            "the spectrograms need librosa, which is not installed; "
+            "run `pip install '.[plots]'` in a clone of the repository"
+        ) from error
+    options: dict[str, Any] = {"hop_length": HOP_SAMPLES, "n_fft": WINDOW_SAMPLES}
+    spectrum = np.abs(librosa.stft(clip, **options))
+    parts = spectrum, *librosa.decompose.hpss(spectrum)
+    bins_hz = librosa.fft_frequencies(sr=sample_rate, n_fft=WINDOW_SAMPLES)
+    # Padded, as the lowest mel bands are narrower than the bins of a window.
+    options |= {"n_fft": 4 * WINDOW_SAMPLES, "win_length": WINDOW_SAMPLES}
+    options |= {"sr": sample_rate, "n_mels": N_MELS, "htk": True}
+    bands = np.sqrt(librosa.feature.melspectrogram(y=clip, **options))
+    bands_hz = librosa.mel_frequencies(N_MELS + 2, fmax=sample_rate / 2, htk=True)[1:-1]
+
     figure = Figure(figsize=(13, 10), layout="constrained")
     figure.suptitle(title, parse_math=False)
     left, right = figure.subfigures(1, 2, squeeze=False)[0]
-    panels = left.subplots(len(spectrograms), sharex=True)
+    *panels, bottom = left.subplots(4, sharex=True)
+    frames_s = start_s + np.arange(bands.shape[1]) * HOP_SAMPLES / sample_rate
+    span_s, span_hz = drawing.outer_edges(frames_s), drawing.outer_edges(bins_hz)
     scale: dict[str, Any] = {"vmin": drawing.FLOOR_DB, "vmax": 0}
-    for axes, (name, values) in zip(panels, spectrograms.items(), strict=True):
-        decibels, rows_hz = drawing.to_decibels(*values[:2]), values[2]
-        frames_s = start_s + np.arange(decibels.shape[1]) * HOP_SAMPLES / sample_rate
-        span_s = drawing.outer_edges(frames_s)
-        if name == "mel-spectrogram":
-            image = drawing.draw_image(axes, decibels, span_s, **scale)
-            drawing.label_rows(axes, rows_hz, "mel band")
-        else:
-            span_hz = drawing.outer_edges(rows_hz)
-            drawing.draw_image(axes, decibels, span_s, span_hz, **scale)
-            axes.set(ylabel="frequency (Hz)", ylim=(0, sample_rate / 2))
-        axes.set(title=name, xlim=(start_s, start_s + clip_s))
-    axes.set_xlabel("time (s)")
+    kinds = "", "harmonic ", "percussive "
+    for axes, kind, part in zip(panels, kinds, parts, strict=True):
+        decibels = drawing.to_decibels(part, spectrum.max())
+        drawing.draw_image(axes, decibels, span_s, span_hz, **scale)
+        axes.set(title=f"{kind}spectrogram", ylabel="frequency (Hz)")
+        axes.set_ylim(0, sample_rate / 2)
+    decibels = drawing.to_decibels(bands, bands.max())
+    image = drawing.draw_image(bottom, decibels, span_s, **scale)
+    drawing.label_rows(bottom, bands_hz, "mel band")
+    clip_s = len(clip) / sample_rate
+    bottom.set(title="mel-spectrogram", xlabel="time (s)")
+    bottom.set_xlim(start_s, start_s + clip_s)
     label = "relative to the maximum (dB)"
-    left.colorbar(image, ax=panels, label=label, **drawing.THIN)
-    _draw_maps(right, maps, centres_hz, kernel_sizes, start_s, clip_s)
+    left.colorbar(image, ax=[*panels, bottom], label=label, **drawing.THIN)
+    plot_maps(maps, centres_hz, kernel_sizes, start_s, clip_s, right)
     return figure
 
 
@@ -63,26 +77,10 @@ def plot_maps(
     kernel_sizes: Sequence[int],
     start_s: float,
     clip_s: float,
+    figure: Any = None,
 ) -> Figure:
-    """The maps of a clip that the ResNet sees, one row per filter.
-
-    ``maps`` [n_scales, n_filters, n_frames], the filters' centre frequencies
-    [n_filters] and taps per scale; start of the clip in its song, and its length.
-    """
-    figure = Figure(figsize=(11, 0.8 + 2.2 * len(maps)), layout="constrained")
-    _draw_maps(figure, maps, centres_hz, kernel_sizes, start_s, clip_s)
-    return figure
-
-
-def _draw_maps(
-    figure: FigureBase,
-    maps: np.ndarray,
-    centres_hz: Sequence[np.ndarray],
-    kernel_sizes: Sequence[int],
-    start_s: float,
-    clip_s: float,
-) -> None:
-    """Draws the maps of a clip, one below the other."""
+    """Draws a clip's maps [scales, filters, frames], by default in a new figure."""
+    figure = figure or Figure((11, 0.8 + 2.2 * len(maps)), layout="constrained")
     # Few values are high; on a square-root scale the others are visible too.
     scale = PowerNorm(0.5, 0, np.quantile(maps, 0.999), clip=True)
     panels = figure.subplots(len(maps), squeeze=False, sharex=True)[:, 0]
@@ -95,36 +93,4 @@ def _draw_maps(
     axes.set_xlabel("time (s)")
     options = {"ticks": MaxNLocator(5), "extend": "max", **drawing.THIN}
     figure.colorbar(image, ax=panels, label="value in the map", **options)
-
-
-def _spectrograms(
-    clip: np.ndarray, sample_rate: int
-) -> dict[str, tuple[np.ndarray, float, np.ndarray]]:
-    """Amplitudes [rows, frames] by name, their 0 dB, and frequencies of the rows."""
-    try:
-        import librosa
-    except ImportError as error:
-        raise UserError(
-            "the spectrograms need librosa, which is not installed; "
-            "run `pip install '.[plots]'` in a clone of the repository"
-        ) from error
-    spectrum = np.abs(librosa.stft(clip, n_fft=WINDOW_SAMPLES, hop_length=HOP_SAMPLES))
-    harmonic, percussive = librosa.decompose.hpss(spectrum)
-    bins_hz = librosa.fft_frequencies(sr=sample_rate, n_fft=WINDOW_SAMPLES)
-    power = librosa.feature.melspectrogram(
-        y=clip,
-        sr=sample_rate,
-        n_fft=4 * WINDOW_SAMPLES,  # padded: the lowest mel bands are narrower than bins
-        win_length=WINDOW_SAMPLES,
-        hop_length=HOP_SAMPLES,
-        n_mels=N_MELS,
-        htk=True,
-    )
-    bands, top_hz = np.sqrt(power), sample_rate / 2
-    bands_hz = librosa.mel_frequencies(N_MELS + 2, fmax=top_hz, htk=True)[1:-1]
-    return {
-        "spectrogram": (spectrum, spectrum.max(), bins_hz),
-        "harmonic spectrogram": (harmonic, spectrum.max(), bins_hz),
-        "percussive spectrogram": (percussive, spectrum.max(), bins_hz),
-        "mel-spectrogram": (bands, bands.max(), bands_hz),
-    }
+    return figure

@@ -32,18 +32,10 @@ def plot_timeline(
     title: str = "",
     envelope: pd.Series | None = None,
 ) -> Figure:
-    """Posteriors of a song's clips over time, with the most likely genre marked.
+    """Posteriors by genre and by the centre of a clip in s, NaN for a silent clip.
 
-    ``posteriors`` has one row per clip, indexed by its centre in s and NaN if it is
-    silent, and one column per genre. Each moment shows the clip whose centre is
-    nearest. The genre with the highest mean posterior is on top.
-
-    Example
-    -------
-    >>> clips = {"jazz": [0.9, 0.3], "rock": [0.1, 0.7]}
-    >>> figure = plot_timeline(pd.DataFrame(clips, index=[1.5, 2.0]), duration=3.5)
-    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    ['rock', 'jazz']
+    Each moment shows the clip whose centre is nearest. The genre with the highest mean
+    posterior is on top.
     """
     genres = posteriors.mean().sort_values().index
     values, centres_s = posteriors[genres].to_numpy(), posteriors.index.to_numpy()

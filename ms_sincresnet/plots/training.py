@@ -8,6 +8,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
 
 from ms_sincresnet.errors import UserError
@@ -19,45 +20,34 @@ EPOCH_LINE = re.compile(r"\bepoch: (\d+)\b.* - train loss: ([^\s,]+)")
 
 
 def read_losses(path: str | Path) -> pd.Series:
-    """Mean training loss per epoch, from a run's folder or its ``train_log.txt``.
-
-    If an epoch was logged twice, the later line counts.
-    """
+    """Mean training loss per epoch; of an epoch that was logged twice, the later."""
     path = Path(path)
     if path.is_dir():
         path /= LOG
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; expected the {LOG} of a run, or the run's folder"
-        )
+        raise UserError(f"{path}: no such file; expected a run's folder or its {LOG}")
     found = EPOCH_LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
     try:
         losses = {int(epoch): float(loss) for epoch, loss in found}
     except ValueError as error:
         raise UserError(f"{path}: not a training log ({error})") from error
     if not losses:
-        raise UserError(
-            f"{path}: no epochs found; expected lines such as "
-            '"epoch: 1, lr: 1.0000e-05 - train loss: 2.3026 - valid loss: 2.3010"'
-        )
+        raise UserError(f"{path}: no epochs found; expected the {LOG} of a run")
     return pd.Series(losses, name="train loss").rename_axis("epoch").sort_index()
 
 
 def plot_losses(runs: Mapping[str, pd.Series]) -> Figure:
     """The paper's Fig. 5: training losses of several runs, by their names."""
-    style = matplotlib.style.library["tableau-colorblind10"]
-    colours = style["axes.prop_cycle"].by_key()["color"]
-    lines = [line for line in ("-", "--", ":") for _ in colours]
+    colours = matplotlib.style.library["tableau-colorblind10"]["axes.prop_cycle"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_prop_cycle(color=3 * colours, linestyle=lines)
+    axes.set_prop_cycle(cycler(linestyle=["-", "--", ":"]) * colours)
     for name, losses in runs.items():
         # Markers, as a line through a single epoch would be invisible.
         marker = "o" if len(losses) < 20 else None
         axes.plot(losses.index, losses, label=name, marker=marker, markersize=4)
-    axes.set_title("training loss")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("mean negative log-likelihood of a clip (nats)")
+    label = "mean negative log-likelihood of a clip (nats)"
+    axes.set(title="training loss", xlabel="epoch", ylabel=label)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -86,15 +76,7 @@ def read_confusion_matrix(path: str | Path) -> pd.DataFrame:
 
 
 def plot_confusion_matrix(matrix: pd.DataFrame, title: str) -> Figure:
-    """The confusion matrix of a test; its tracks and accuracy follow the title.
-
-    Example
-    -------
-    >>> genres = ["jazz", "rock"]
-    >>> matrix = pd.DataFrame([[3, 1], [0, 4]], genres, genres)
-    >>> plot_confusion_matrix(matrix, "eight songs").axes[0].get_title()
-    'eight songs: 8 tracks, 87.5% correct'
-    """
+    """The confusion matrix of a test; its tracks and accuracy follow the title."""
     from sklearn.metrics import ConfusionMatrixDisplay  # a second to import
 
     figure = Figure(figsize=(7, 6), layout="constrained")
