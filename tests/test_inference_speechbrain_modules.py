@@ -31,7 +31,7 @@ class Logarithm(nn.Module):
     """In place of a classifier: embeddings are posteriors."""
 
     def forward(self, posteriors):
-        return posteriors.log().clamp_min(-200)
+        return posteriors.log().clamp_min(-200)  # e^-200 is 0 in float32
 
 
 def song_embedding(clip_samples=4, hop_samples=2):
@@ -105,17 +105,6 @@ def test_the_clips_decide(voting, expected, tolerance):
     assert log_posteriors.shape == (1, 1, 3)
     posteriors = log_posteriors[0, 0].exp().tolist()
     assert posteriors == pytest.approx(expected, abs=tolerance)
-
-
-@pytest.mark.parametrize("voting", ["majority", "mean"])
-@pytest.mark.parametrize("n_clips", [1, 55, 4000])
-def test_log_posteriors_are_finite_and_sum_to_one(voting, n_clips):
-    # e^-200 is 0 in float32.
-    certain = torch.tensor([1.0, 0.0, 0.0]).expand(n_clips, 3)
-    log_posteriors = voting_classifier(voting)(certain[None])[0, 0]
-    assert log_posteriors.isfinite().all()
-    assert log_posteriors.exp().sum().item() == pytest.approx(1, abs=1e-6)
-    assert log_posteriors.argmax() == 0
 
 
 def test_clips_that_a_song_does_not_have_do_not_vote():
