@@ -47,8 +47,4 @@ def test_noise_is_white_gaussian_and_scaled(relative):
     assert noise.square().mean().item() == pytest.approx(1, abs=0.02)
     assert noise.pow(4).mean().item() == pytest.approx(3, abs=0.15)
     assert (noise[1:] * noise[:-1]).mean().abs() < 0.02
-
-
-@pytest.mark.parametrize("augment", AUGMENTATIONS[:2], ids=repr)
-def test_silence_stays_silent(augment):
-    assert augment.train()(torch.zeros(2, 100)).eq(0).all()
+    assert GaussianNoise()(torch.zeros(2, 100)).eq(0).all()

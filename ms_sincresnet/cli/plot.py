@@ -74,16 +74,15 @@ def run(arguments: argparse.Namespace) -> None:
 def cutoff_table(model: GenreModel) -> DataFrame:
     """Initial and current cut-offs of a model's filters, one row per filter."""
     import pandas as pd
+    import torch
 
-    names, tables = ("init_low_hz", "init_high_hz", "low_hz", "high_hz"), []
+    names, tables = ["init_low_hz", "init_high_hz", "low_hz", "high_hz"], []
     for scale, bank in enumerate(_filterbanks(model)):
         size = bank.n_filters, bank.kernel_size, bank.sample_rate
         initial = type(bank)(*size, model.config["init"])
-        cutoffs = *initial.cutoffs(), *bank.cutoffs()
-        table = {"scale": scale, "filter": range(bank.n_filters)}
-        for name, hz in zip(names, cutoffs, strict=True):
-            table[name] = hz.detach().numpy()
-        tables.append(pd.DataFrame(table))
+        cutoffs = torch.stack([*initial.cutoffs(), *bank.cutoffs()], 1)
+        table = pd.DataFrame(cutoffs.detach().numpy(), columns=names)
+        tables.append(table.assign(scale=scale, filter=table.index))
     return pd.concat(tables, ignore_index=True)
 
 

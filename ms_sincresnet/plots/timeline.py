@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ms_sincresnet.data.audio import read_blocks
@@ -47,7 +46,11 @@ def plot_timeline(
     else:
         figure.set_figheight(height + 1)
         top, axes = figure.subplots(2, sharex=True, height_ratios=[1, height])
-        _draw_envelope(top, envelope)
+        step = -(-len(envelope) // 1000)  # at most a thousand lines
+        peaks = envelope.groupby(np.arange(len(envelope)) // step).max()
+        top.vlines(envelope.index[::step], -peaks, peaks, color="grey", linewidth=0.7)
+        top.set(ylabel="level", yticks=[])
+        top.spines[["top", "right", "left"]].set_visible(False)
     rows = np.arange(len(genres) + 1) - 0.5
     image = axes.pcolormesh(edges_s, rows, values.T, cmap="Blues", rasterized=True)
     image.set_clim(0, 1)
@@ -61,12 +64,3 @@ def plot_timeline(
     axes.legend(loc="upper right", bbox_to_anchor=(1, -0.08), frameon=False)
     figure.colorbar(image, label="posterior of the clip", **THIN)
     return figure
-
-
-def _draw_envelope(axes: Axes, envelope: pd.Series) -> None:
-    """Draws an envelope with at most a thousand lines."""
-    step = -(-len(envelope) // 1000)
-    peaks = envelope.groupby(np.arange(len(envelope)) // step).max()
-    axes.vlines(envelope.index[::step], -peaks, peaks, color="grey", linewidth=0.7)
-    axes.set(ylabel="level", yticks=[])
-    axes.spines[["top", "right", "left"]].set_visible(False)
