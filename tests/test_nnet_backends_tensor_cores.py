@@ -1,9 +1,9 @@
 """The kernels for NVIDIA GPUs: in Triton's interpreter, compiled, and on a GPU.
 
-Triton interprets its kernels, on the CPU, where TRITON_INTERPRET is set before it is
-imported. So the tests named "interpreted" are skipped, but in a second pytest that
+Triton interprets its kernels, on the CPU, if TRITON_INTERPRET is set before it is
+imported. So the tests named "interpreted" run in a second pytest that
 ``test_in_tritons_interpreter`` starts. There tf32x3, three products in place of one,
-is plain float32: how exact it is on a GPU is not seen there.
+is plain float32: the interpreter does not show its accuracy on a GPU.
 """
 
 import os
@@ -21,9 +21,11 @@ from ms_sincresnet.nnet.backends import tensor_cores
 from ms_sincresnet.nnet.backends.tensor_cores import filter_and_pool
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+OPERATORS = torch.ops.ms_sincresnet
 needs_triton = pytest.mark.skipif(not tensor_cores.AVAILABLE, reason="needs Triton")
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="a second pytest runs it")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+each_half = pytest.mark.parametrize("half", [False, True])
 
 
 def inputs(batch, n_samples, n_filters, kernel_size, device="cpu"):
@@ -37,48 +39,49 @@ def inputs(batch, n_samples, n_filters, kernel_size, device="cpu"):
 
 
 def definition(wavs, filters, offsets, n_frames, padding):
-    """Convolution, ReLU and average, as PyTorch has them."""
-    filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
-    return F.adaptive_avg_pool1d((filtered + offsets[:, None]).relu(), n_frames)
+    """Convolution, ReLU and average by PyTorch."""
+    filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
+    return F.adaptive_avg_pool1d(filtered.relu(), n_frames)
 
 
-def maps_and_gradients(function, wavs, filters, offsets, *arguments, scale=1.0):
+def maps_and_gradients(function, factors, *arguments, scale=1.0, **options):
     """Maps, and the gradients of a random sum of them."""
-    filters, offsets = (x.detach().requires_grad_() for x in (filters, offsets))
-    maps = function(wavs, filters, offsets, *arguments)
+    wavs, *learned = factors
+    learned = [x.detach().requires_grad_() for x in learned]
+    maps = function(wavs, *learned, *arguments, **options)
     generator = torch.Generator().manual_seed(1)
     grad_maps = scale * torch.randn(maps.shape, generator=generator)
     maps.backward(grad_maps.to(maps))
-    return maps.detach(), filters.grad, offsets.grad
+    return maps.detach(), *(x.grad for x in learned)
 
 
 def relative_error(found, expected):
-    """Root mean square of the error, of the root mean square expected."""
+    """Root mean square of the error, over the root mean square expected."""
     assert found.shape == expected.shape
     return ((found - expected).norm() / expected.norm()).item()
 
 
-def assert_is_the_definition(sizes, n_frames, padding, half, tolerances, device="cpu"):
-    """Compares maps and gradients with those of float64, of the factors as rounded."""
+def check(sizes, n_frames, padding, half, tolerances, device="cpu"):
+    """Compares maps and gradients with those of the rounded factors in float64."""
     factors = inputs(*sizes, device)
-    found = maps_and_gradients(filter_and_pool, *factors, n_frames, padding, half)
+    found = maps_and_gradients(filter_and_pool, factors, n_frames, padding, half=half)
     if half:
         factors[:2] = (factor.half() for factor in factors[:2])
     factors = [factor.double() for factor in factors]
-    expected = maps_and_gradients(definition, *factors, n_frames, padding)
+    expected = maps_and_gradients(definition, factors, n_frames, padding)
     for x, y, tolerance in zip(found, expected, tolerances, strict=True):
         assert x.dtype == torch.float32
         assert relative_error(x, y) < tolerance
 
 
-def assert_operators_are_sound(wavs, filters, offsets, n_frames, padding, half):
-    """Registrations as PyTorch checks them: schemas, shapes, gradients, compilation."""
+def check_operators(wavs, filters, offsets, n_frames, padding, half):
+    """Checks schemas, shapes, gradients and compilation by PyTorch's own means."""
     filters.requires_grad_()
     arguments = (wavs, filters, offsets, n_frames, padding, half, True)
-    torch.library.opcheck(tensor_cores._forward_operator, arguments)
-    maps, mask = tensor_cores._forward(*arguments)
-    arguments = (maps.detach(), wavs, mask, filters.shape[1], padding, half)
-    torch.library.opcheck(tensor_cores._backward_operator, arguments)
+    torch.library.opcheck(OPERATORS.filter_and_pool, arguments)
+    maps, masks = OPERATORS.filter_and_pool(*arguments)
+    arguments = (maps.detach(), wavs, masks, filters.shape[1], padding, half)
+    torch.library.opcheck(OPERATORS.filter_and_pool_backward, arguments)
 
 
 @needs_triton
@@ -97,21 +100,14 @@ def test_in_tritons_interpreter():
     assert run.returncode == 0, run.stdout
 
 
-@pytest.fixture
-def interpreter():
-    """Lets tensors on the CPU use the kernels."""
-    tensor_cores._forward_operator.register_kernel("cpu")(tensor_cores._forward)
-    tensor_cores._backward_operator.register_kernel("cpu")(tensor_cores._backward)
-
-
 @interpreted
-@pytest.mark.parametrize("half", [False, True])
+@each_half
 @pytest.mark.parametrize(
     ("batch", "n_samples", "n_filters", "kernel_size", "n_frames", "padding"),
     [
-        (2, 939, 17, 57, 20, 28),  # 46 or 47 samples a frame, two tiles of filters
+        (2, 939, 17, 57, 20, 28),  # 46 or 47 samples per frame, two tiles of filters
         (1, 1501, 3, 31, 100, 0),
-        (1, 2048, 2, 25, 43, 12),  # two tiles of octets to the sample
+        (1, 2048, 2, 25, 43, 12),  # exactly two tiles of octets
         (1, 3000, 2, 33, 2, 16),  # a frame takes several tiles
         (2, 130, 16, 121, 9, 0),  # a frame is hardly longer than a sample
         (1, 40, 1, 9, 100, 4),  # and shorter
@@ -120,104 +116,92 @@ def interpreter():
     ],
 )
 def test_interpreted_kernels_are_the_definition(
-    batch, n_samples, n_filters, kernel_size, n_frames, padding, half, interpreter
+    batch, n_samples, n_filters, kernel_size, n_frames, padding, half
 ):
     sizes = (batch, n_samples, n_filters, kernel_size)
     tolerances = (5e-4, 5e-4, 1e-6) if half else (5e-7, 5e-7, 5e-7)
-    assert_is_the_definition(sizes, n_frames, padding, half, tolerances)
+    check(sizes, n_frames, padding, half, tolerances)
 
 
 @interpreted
-def test_interpreted_kernels_keep_a_bit_an_activation():
+def test_interpreted_kernels_keep_one_bit_per_activation():
     wavs, filters, offsets = inputs(2, 502, 3, 7)  # 496 samples are 62 bytes
-    filtered = F.conv1d(wavs[:, None], filters[:, None]) + offsets[:, None]
+    filtered = F.conv1d(wavs[:, None], filters[:, None], offsets)
     expected = np.packbits((filtered > 0).numpy(), axis=-1, bitorder="little")
     arguments = (wavs, filters, offsets, 40, 0, False)
-    maps, mask = tensor_cores._forward(*arguments, True)
-    np.testing.assert_array_equal(mask, expected)
-    maps_alone, mask = tensor_cores._forward(*arguments, False)
+    maps, masks = OPERATORS.filter_and_pool(*arguments, True)
+    np.testing.assert_array_equal(masks, expected)
+    maps_alone, masks = OPERATORS.filter_and_pool(*arguments, False)
     assert torch.equal(maps_alone, maps)
-    assert mask.shape == (2, 3, 0)
+    assert masks.numel() == 0
 
 
 @interpreted
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
-def test_interpreted_gradients_neither_vanish_nor_overflow(scale, interpreter):
-    arguments = (*inputs(1, 500, 3, 7), 40, 3, True)
-    _, *expected = maps_and_gradients(filter_and_pool, *arguments)
-    _, *found = maps_and_gradients(filter_and_pool, *arguments, scale=scale)
+def test_interpreted_gradients_neither_vanish_nor_overflow(scale):
+    call = (filter_and_pool, inputs(1, 500, 3, 7), 40, 3)
+    _, *expected = maps_and_gradients(*call, half=True)
+    _, *found = maps_and_gradients(*call, half=True, scale=scale)
     for x, y in zip(found, expected, strict=True):
         assert relative_error(x / scale, y) < 5e-4
-    _, *found = maps_and_gradients(filter_and_pool, *arguments, scale=0.0)
+    _, *found = maps_and_gradients(*call, half=True, scale=0.0)
     assert not any(x.any() for x in found)
 
 
 @interpreted
-def test_interpreted_kernels_do_not_hide_what_is_not_a_number(interpreter):
+def test_interpreted_kernels_propagate_nan():
     wavs, filters, offsets = inputs(2, 500, 3, 7)
     wavs[1, 250] = torch.nan
-    maps = filter_and_pool(wavs, filters, offsets, 40)
+    maps = filter_and_pool(wavs, filters, offsets, 40, half=False)
     np.testing.assert_array_equal(maps.isnan().any(2).any(1), [False, True])
-    arguments = (*inputs(1, 500, 3, 7), 40)
-    _, *found = maps_and_gradients(filter_and_pool, *arguments, scale=torch.nan)
+    call = (filter_and_pool, inputs(1, 500, 3, 7), 40)
+    _, *found = maps_and_gradients(*call, half=False, scale=torch.nan)
     assert all(x.isnan().all() for x in found)
 
 
 @interpreted
-def test_interpreted_operators_are_what_they_are_registered_to_be(interpreter):
-    assert_operators_are_sound(*inputs(2, 300, 3, 7), 20, 3, False)
+def test_interpreted_operators_keep_the_rules_of_pytorch():
+    check_operators(*inputs(2, 300, 3, 7), 20, 3, False)
 
 
-@pytest.mark.parametrize("n_frames", [1024, 60000])
-def test_shapes(n_frames):
+def test_shapes_and_compilation_in_one_graph():
     factors = inputs(8, 48000, 160, 251, "meta")
-    found = maps_and_gradients(filter_and_pool, *factors, n_frames, 125)
-    shapes = [tensor.shape for tensor in found]
-    assert shapes == [(8, 160, n_frames), (160, 251), (160,)]
+    compiled = torch.compile(filter_and_pool, backend="eager", fullgraph=True)
+    for function in (filter_and_pool, compiled):
+        for n_frames in (1024, 60000):
+            found = maps_and_gradients(function, factors, n_frames, 125, half=True)
+            shapes = [tensor.shape for tensor in found]
+            assert shapes == [(8, 160, n_frames), (160, 251), (160,)]
 
 
-def test_it_computes_on_the_gpu():
+def test_its_results_are_on_the_gpu():
     with FakeTensorMode():
         try:
             wavs, filters, offsets = inputs(8, 48000, 160, 251, "cuda")
         except RuntimeError:
             pytest.skip("this PyTorch needs a GPU to fake one")  # 2.7 does
-        maps = filter_and_pool(wavs, filters.requires_grad_(), offsets, 1024, 125)
-        mask = torch.empty(8, 160, 6000, dtype=torch.uint8, device="cuda")
-        arguments = (torch.empty_like(maps), wavs, mask, 251, 125, False)
-        grads = tensor_cores._backward_operator(*arguments)
-        assert {tensor.device.type for tensor in (maps, *grads)} == {"cuda"}
+        arguments = (wavs, filters, offsets, 1024, 125, False, True)
+        maps, masks = OPERATORS.filter_and_pool(*arguments)
+        arguments = (torch.empty_like(maps), wavs, masks, 251, 125, False)
+        grads = OPERATORS.filter_and_pool_backward(*arguments)
+        assert {x.device.type for x in (maps, masks, *grads)} == {"cuda"}
 
 
-def test_what_is_kept_for_a_backward_pass(monkeypatch):
-    operator, masks, kept = tensor_cores._forward_operator, [], []
-
-    def forward(*arguments):
-        maps, mask = operator(*arguments)
-        masks.append(mask.nbytes)
-        return maps, mask
-
-    monkeypatch.setattr(tensor_cores, "_forward_operator", forward)
+def test_one_bit_per_activation_is_kept_for_a_backward_pass_only():
+    kept = []
     factors = wavs, _, offsets = inputs(8, 48000, 160, 251, "meta")
     with saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes), lambda _: None):
-        filter_and_pool(*factors, 1024, 125)
+        filter_and_pool(*factors, 1024, 125, half=False)
         offsets.requires_grad_()
         with torch.no_grad():
-            filter_and_pool(*factors, 1024, 125)
-        filter_and_pool(*factors, 1024, 125)
-    assert masks == [0, 0, 8 * 160 * 48000 // 8]
-    assert kept == [wavs.nbytes, masks[-1]]
-
-
-def test_it_is_compiled_in_one_graph():
-    compiled = torch.compile(filter_and_pool, backend="eager", fullgraph=True)
-    factors = inputs(2, 480, 3, 5, "meta")
-    maps, *_ = maps_and_gradients(compiled, *factors, 16, 2, True)
-    assert maps.shape == (2, 3, 16)
+            filter_and_pool(*factors, 1024, 125, half=False)
+        assert kept == []
+        filter_and_pool(*factors, 1024, 125, half=False)
+    assert kept == [wavs.nbytes, 8 * 160 * 48000 // 8]
 
 
 def compiled_for(capability, kernel, half, **sizes):
-    """A kernel compiled as for 48,000 samples and 1024 frames, on no GPU."""
+    """A kernel compiled as for 48,000 samples and 1024 frames, without a GPU."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -253,30 +237,20 @@ def test_kernels_compile_without_a_gpu(capability, half, monkeypatch, tmp_path):
         compiled_for(capability, tensor_cores._forward_kernel, half, **forward),
         compiled_for(capability, tensor_cores._backward_kernel, half, **backward),
     ):
-        assert kernel.metadata.shared <= 99 * 1024  # what every GPU since Ampere has
+        assert kernel.metadata.shared <= 99 * 1024  # of every GPU since Ampere
         assert ("wgmma" if capability == 90 else "mma.sync") in kernel.asm["ptx"]
         assert "0x10" in kernel.asm["ptx"].split("cp.async.cg", 1)[1].split(";")[0]
 
 
 def test_it_is_imported_where_triton_is_missing():
-    command = (
-        "import sys; sys.modules['triton'] = None; import {0}; print({0}.AVAILABLE)"
-    )
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            command.format("ms_sincresnet.nnet.backends.tensor_cores"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout == "False\n"
+    module = "ms_sincresnet.nnet.backends.tensor_cores"
+    code = f"import sys; sys.modules['triton'] = None; import {module} as module; "
+    command = [sys.executable, "-c", f"{code}print(module.AVAILABLE)"]
+    assert subprocess.check_output(command, text=True) == "False\n"
 
 
 @on_a_gpu
-@pytest.mark.parametrize("half", [False, True])
+@each_half
 @pytest.mark.parametrize(
     ("n_samples", "kernel_size", "n_frames", "padding"),
     [
@@ -290,22 +264,20 @@ def test_it_is_imported_where_triton_is_missing():
 )
 def test_on_a_gpu_it_is_the_definition(n_samples, kernel_size, n_frames, padding, half):
     sizes = (8, n_samples, 160, kernel_size)
-    # One activation of a million is so near to 0 that its sign is a matter of rounding.
+    # One activation in a million is so near to 0 that rounding decides its sign.
     tolerances = (5e-4 if half else 2e-6, 2e-3, 2e-3)
-    assert_is_the_definition(sizes, n_frames, padding, half, tolerances, "cuda")
+    check(sizes, n_frames, padding, half, tolerances, "cuda")
 
 
 @on_a_gpu
-@pytest.mark.parametrize("half", [False, True])
+@each_half
 def test_on_a_gpu_it_repeats_itself_to_the_bit(half):
-    factors = inputs(8, 48000, 160, 1001, "cuda")
-    first, second = (
-        maps_and_gradients(filter_and_pool, *factors, 1024, 500, half) for _ in range(2)
-    )
+    call = (filter_and_pool, inputs(8, 48000, 160, 1001, "cuda"), 1024, 500)
+    first, second = (maps_and_gradients(*call, half=half) for _ in range(2))
     for x, y in zip(first, second, strict=True):
         assert torch.equal(x, y)
 
 
 @on_a_gpu
-def test_on_a_gpu_the_operators_are_what_they_are_registered_to_be():
-    assert_operators_are_sound(*inputs(2, 4800, 20, 251, "cuda"), 100, 125, True)
+def test_on_a_gpu_the_operators_keep_the_rules_of_pytorch():
+    check_operators(*inputs(2, 4800, 20, 251, "cuda"), 100, 125, True)
