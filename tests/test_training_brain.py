@@ -1,91 +1,112 @@
 """Choices of ``GenreBrain`` that whole runs in test_recipes.py do not single out."""
 
+from types import SimpleNamespace
+
 import pytest
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import Checkpoint
+from torch import nn
 
 from ms_sincresnet import GaussianNoise, WarmupStepScheduler
+from ms_sincresnet.errors import HparamError
 from ms_sincresnet.training.brain import GenreBrain, validation_rank
 
 
-class Loudness(torch.nn.Module):
-    """A stand-in system of two genres: loud and quiet."""
+class Loudness(nn.Module):
+    """A model of two genres, loud and quiet."""
 
     def __init__(self):
         super().__init__()
-        self.gain = torch.nn.Parameter(torch.ones(()))
+        self.gain = nn.Parameter(torch.ones(()))
 
-    def forward(self, wavs):
-        loud = self.gain * (wavs.abs().mean(1) - 0.5)
-        return torch.stack([loud, -loud], 1).log_softmax(1)
+    def frontend(self, wavs):
+        return self.gain * (wavs.abs().mean(1) - 0.5)
+
+    def embedding(self, loudness):
+        return loudness[:, None, None]
+
+    def classifier(self, embeddings):
+        return torch.cat([embeddings, -embeddings], -1).log_softmax(-1)
+
+
+HPARAMS = {
+    "seed": 1,
+    "checkpoint": "best",
+    "voting": "majority",
+    "clip_samples": 4,
+    "hop_samples": 2,
+    "valid_hop": 4,
+    "test_hop": 2,
+    "eval_batch_size": 2,
+    "wav_augment": GaussianNoise(0.5),
+    "lr_annealing": WarmupStepScheduler(warmup_epochs=1),
+}
+
+
+def make_brain(run_opts=None, **hparams):
+    return GenreBrain(
+        {"model": Loudness()},
+        lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+        HPARAMS | hparams,
+        {"device": "cpu"} if run_opts is None else run_opts,
+    )
 
 
 @pytest.fixture
 def brain():
-    hparams = {
-        "seed": 1,
-        "checkpoint": "best",
-        "voting": "majority",
-        "clip_samples": 4,
-        "hop_samples": 2,
-        "valid_hop": 4,
-        "test_hop": 2,
-        "eval_batch_size": 2,
-        "augmentation": GaussianNoise(0.5),
-        "lr_schedule": WarmupStepScheduler(warmup_epochs=1),
-    }
-    brain = GenreBrain(
-        {"model": Loudness()},
-        lambda parameters: torch.optim.SGD(parameters, lr=1.0),
-        hparams,
-        {"device": "cpu"},
-    )
+    brain = make_brain()
     brain.init_optimizers()
     return brain
 
 
 def songs(*waveforms):
     """A batch of songs, all of the first genre."""
+    genre = {"genre_encoded": torch.tensor([0])}
     return PaddedBatch(
-        [
-            {"id": f"{n}", "song": wav, "genre_encoded": torch.tensor([0])}
-            for n, wav in enumerate(waveforms)
-        ]
+        [{"id": f"{n}", "song": wav, **genre} for n, wav in enumerate(waveforms)]
     )
+
+
+@torch.no_grad()
+def forward(brain, stage, *waveforms):
+    return brain.compute_forward(songs(*waveforms), stage)
 
 
 def test_silent_clips_of_a_song_do_not_vote(brain):
     song = torch.cat([torch.rand(4), torch.zeros(8), torch.rand(4)])
-    assert len(brain.song_log_posteriors(song, hop_samples=4, batch_size=2)) == 2
-    silence = torch.full((12,), 0.25)
-    assert len(brain.song_log_posteriors(silence, hop_samples=4, batch_size=2)) == 3
+    assert len(forward(brain, sb.Stage.VALID, song)[0]) == 2
+    (silence,) = forward(brain, sb.Stage.VALID, torch.full((12,), 0.25))
+    assert silence.exp().tolist() == [[pytest.approx(0.5)] * 2]
 
 
-def test_songs_of_a_batch_are_decided_without_their_padding(brain):
+def test_songs_of_a_batch_are_scored_without_their_padding(brain):
     long, short = torch.rand(20), torch.rand(9)
-    together = brain.compute_forward(songs(long, short), sb.Stage.TEST)
+    together = forward(brain, sb.Stage.TEST, long, short)
     assert [len(clips) for clips in together] == [9, 3]
-    (alone,) = brain.compute_forward(songs(short), sb.Stage.TEST)
+    (alone,) = forward(brain, sb.Stage.TEST, short)
     torch.testing.assert_close(together[1], alone)
 
 
 def test_validation_and_test_have_their_own_hops(brain):
     brain.hparams.test_hop = 8
     for stage, n_clips in [(sb.Stage.VALID, 5), (sb.Stage.TEST, 3)]:
-        (clips,) = brain.compute_forward(songs(torch.rand(20)), stage)
+        (clips,) = forward(brain, stage, torch.rand(20))
         assert len(clips) == n_clips
 
 
 def test_loss_is_the_mean_over_clips_and_scores_are_kept(brain):
-    batch = songs(torch.ones(8), torch.zeros(4))
-    predictions = brain.compute_forward(batch, sb.Stage.VALID)
-    loss = brain.compute_objectives(predictions, batch, sb.Stage.VALID)
+    loud = torch.tensor([1.0, 0.9] * 4)
+    batch, stage = songs(loud, loud[:4] / 100), sb.Stage.VALID
+    with torch.no_grad():
+        predictions = brain.compute_forward(batch, stage)
+    loss = brain.compute_objectives(predictions, batch, stage)
     expected = -torch.cat(predictions)[:, 0].mean()
     torch.testing.assert_close(loss, expected)
-    assert brain.scores[sb.Stage.VALID].song_accuracy() == 0.5
-    assert brain.scores[sb.Stage.VALID].clip_accuracy() == pytest.approx(2 / 3)
+    figures = brain.scores[stage].figures()
+    assert figures["song_accuracy"] == 0.5
+    assert figures["clip_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_steps_randomness_depends_on_epoch_and_step_alone(brain):
@@ -120,3 +141,42 @@ def test_best_checkpoint_is_by_song_accuracy_then_clips_then_the_later_one():
         checkpoint(unixtime=1e9),  # from within an epoch
     ]
     assert max([*others, best], key=validation_rank) is best
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"checkpoint": "lst"}, ["checkpoint", "best, last", "'lst'"]),
+        ({"voting": "max"}, ["voting", "majority, mean", "'max'"]),
+        ({"run_opts": {"device": "cuda:7"}}, ["--device=cuda:7", "not available"]),
+        (
+            {"run_opts": {"device": "cpu", "precision": "fp16"}},
+            ["--precision=fp16", "bf16"],
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_named(options, parts):
+    with pytest.raises(HparamError) as error:
+        make_brain(**options)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_bug_is_not_blamed_on_the_machine(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(sb.Brain, "__init__", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        make_brain()
+
+
+def test_the_loader_of_clips_is_in_the_checkpoints(brain):
+    """So that an epoch resumes at the step where it stopped."""
+    from ms_sincresnet.data.dataset import PassSampler
+
+    added = {}
+    brain.checkpointer = SimpleNamespace(add_recoverable=added.__setitem__)
+    sampler = PassSampler(3, 2, seed=0)
+    loader = brain.make_dataloader(range(6), sb.Stage.TRAIN, sampler=sampler)
+    assert added == {"dataloader-TRAIN": loader} and loader.sampler is sampler

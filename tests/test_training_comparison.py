@@ -1,6 +1,5 @@
 """Comparisons come to what the literature and other formulas say."""
 
-import json
 import math
 
 import numpy as np
@@ -15,7 +14,6 @@ from ms_sincresnet.training.comparison import (
     compare_sources,
     difference_interval,
     fuse_predictions,
-    main,
     mcnemar,
     read_predictions,
     shared_tracks,
@@ -37,14 +35,14 @@ def surveys():
 
 
 def table(predicted, genre="jazz"):
-    """Predictions of tracks of one genre, by ID."""
+    """Predictions of tracks of a single genre, by ID."""
     frame = pd.DataFrame({"predicted": predicted}).rename_axis("ID")
     frame.insert(0, "genre", genre)
     return frame
 
 
 def write(folder, predicted, name="predictions.csv", genre="jazz"):
-    """The folder of a system that took tracks for these genres."""
+    """The folder of a model with these predictions."""
     folder.mkdir()
     table(predicted, genre).to_csv(folder / name)
     return folder
@@ -62,9 +60,6 @@ def test_mcnemar_is_twice_a_binomial_tail(one, other):
     tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
     assert mcnemar(one, other) == pytest.approx(min(1, 2 * tail))
     assert mcnemar(other, one) == mcnemar(one, other)
-
-
-def test_no_track_parts_the_systems():
     assert mcnemar(0, 0) == 1
 
 
@@ -96,12 +91,18 @@ def test_compare_counts_by_hand(surveys):
 def test_only_shared_tracks_count(tmp_path):
     a = write(tmp_path / "a", {"1": "jazz", "2": "jazz", "3": "rock", "4": "rock"})
     b = write(tmp_path / "b", {"4": "jazz", "3": "rock", "2": "jazz", "9": "jazz"})
-    report = compare_sources([a, b])
-    assert report["tracks"] == 3
-    assert [system["right"] for system in report["systems"]] == [1, 2]
-    assert [system["tracks_left_out"] for system in report["systems"]] == [1, 1]
-    (comparison,) = report["comparisons"]
-    assert (comparison["only_first"], comparison["only_second"]) == (0, 1)
+    assert compare_sources([a, b]).splitlines() == [
+        "3 tracks shared by all",
+        f"  {a}: 1 right, 33.3 % (1 more tested)",
+        f"  {b}: 2 right, 66.7 % (1 more tested)",
+        "",
+        f"first: {a}",
+        f"second: {b}",
+        "right: both 1, the first alone 0, the second alone 1, neither 1",
+        "first − second: -33.3 points, 95 % interval -100.0 to +0.0 (bootstrap over "
+        "tracks)",
+        "McNemar's exact test: p = 1",
+    ]
 
 
 def test_predictions_of_a_single_run_and_a_file_are_read(tmp_path):
@@ -141,29 +142,14 @@ def test_fusion_is_compared_with_each_system(tmp_path):
         frame = pd.DataFrame(rows, columns=columns).rename_axis("ID")
         frame.to_csv(tmp_path / name / "predictions.csv")
     report = compare_sources([tmp_path / name for name in tracks], fuse=True)
-    assert [system["accuracy"] for system in report["systems"]] == [0.5, 0.5, 0.5, 1]
-    assert len(report["comparisons"]) == 3
-    assert all(pair["difference"] == 0.5 for pair in report["comparisons"])
-    # Left out: tracks of the fusion are those that all share.
-    assert report["systems"][-1]["tracks_left_out"] == 0
-
-
-def test_command_prints_and_writes(tmp_path, capsys):
-    a = write(tmp_path / "a", {"1": "jazz", "2": "jazz", "3": "jazz"})
-    b = write(tmp_path / "b", {"1": "rock", "2": "rock", "3": "jazz"})
-    output = tmp_path / "more" / "report.json"
-    main([str(a), str(b), "--output", str(output)])
-    printed = capsys.readouterr().out
-    assert "difference" not in printed and "first − second: +66.7 points" in printed
-    assert "(tracks that one alone has right: 2): p = 0.5" in printed
-    assert f"{b}: 1 right, 33.3 %" in printed
-    report = json.loads(output.read_text())
-    assert report["comparisons"][0]["p"] == 0.5
-    assert report["systems"][0]["name"] == str(a)
+    _, *systems = (line.split(": ")[-1] for line in report.splitlines()[:5])
+    assert systems == ["1 right, 50.0 %"] * 3 + ["2 right, 100.0 %"]
+    assert report.count("first: fused by the sum rule\n") == 3
+    assert report.count("first − second: +50.0 points") == 3
 
 
 def broken(folder):
-    """Sources with which users come, by name."""
+    """Sources that users may give, by name."""
     folder = folder / "broken"
     folder.mkdir()
     (folder / "no table").write_bytes(b"\xff\x00 no text")
@@ -187,40 +173,35 @@ def broken(folder):
 @pytest.mark.parametrize(
     ("sources", "parts"),
     [
-        (["a", "nowhere"], ["nowhere", "no predictions"]),
+        (["a", "nowhere"], ["nowhere", "no predictions found"]),
         (["a", "no table"], ["no table", "not a table"]),
         (["a", "other.csv"], ["other.csv", "ID, genre, predicted"]),
-        (["a", "twins.csv"], ["twins.csv", "a row a track", "1 has several"]),
-        (["a", "elsewhere"], ["elsewhere", "share 0 (2, 2 in all)"]),
+        (["a", "twins.csv"], ["twins.csv", "one row per track", "1 has more"]),
+        (["a", "elsewhere"], ["elsewhere", "share 0 (of 2, 2)"]),
         (["a", "of rock"], ["1 is jazz in", "a and rock in", "of rock"]),
-        (["a", "a"], ["expected two systems"]),
-        (["a", "jazz.csv", "pop.csv"], ["expected two systems", "--fuse"]),
-        (["a", "jazz.csv", "--fuse"], ["a: the predictions lack", "--test_only"]),
-        (["jazz.csv", "pop.csv", "--fuse"], ["pop here and jazz there"]),
-        (["jazz.csv", "a", "--fuse"], ["none here and jazz there"]),
-        (["jazz.csv", "diverged.csv", "--fuse"], ["diverged.csv", "2", "diverge?"]),
+        (["a", "a"], ["expected two models"]),
+        (["a", "jazz.csv", "pop.csv"], ["expected two models", "--fuse"]),
+        (["a", "jazz.csv", "--fuse"], ["a: cannot be fused", "none here"]),
+        (
+            ["jazz.csv", "pop.csv", "--fuse"],
+            ["posterior_pop here and posterior_j"],
+        ),
+        (["jazz.csv", "a", "--fuse"], ["none here and posterior_jazz there"]),
+        (
+            ["jazz.csv", "diverged.csv", "--fuse"],
+            ["diverged.csv", "2 the first"],
+        ),
     ],
 )
 def test_mistakes_are_named(sources, parts, tmp_path):
     folder = broken(tmp_path)
-    words = [word if word == "--fuse" else str(folder / word) for word in sources]
-    with pytest.raises(SystemExit) as error:
-        main(words)
-    assert str(error.value).startswith("error: ")
+    paths = [folder / source for source in sources if source != "--fuse"]
+    with pytest.raises(UserError) as error:
+        compare_sources(paths, fuse="--fuse" in sources)
     for part in parts:
         assert part in str(error.value)
 
 
-def test_what_cannot_be_written_is_said(tmp_path):
-    a = write(tmp_path / "a", {"1": "jazz", "2": "jazz"})
-    b = write(tmp_path / "b", {"1": "rock", "2": "rock"})
-    (tmp_path / "file").touch()
-    with pytest.raises(
-        SystemExit, match="error: .*file/report.json: cannot be written"
-    ):
-        main([str(a), str(b), "--output", str(tmp_path / "file" / "report.json")])
-
-
-def test_no_report_of_one_track(tmp_path):
+def test_no_report_of_a_single_track():
     with pytest.raises(UserError, match="they share 1"):
         shared_tracks({"a": table({"1": "jazz"}), "b": table({"1": "jazz"})})

@@ -21,7 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ms_sincresnet import MSSincNet, MSSincResNet, WarmupStepScheduler
 from ms_sincresnet.data.cache import read_song
-from ms_sincresnet.data.dataset import PassSampler, RandomClipDataset, clip_loader_options
+from ms_sincresnet.data.dataset import (
+    PassSampler,
+    RandomClipDataset,
+    clip_loader_options,
+)
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.training.brain import GenreBrain
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
@@ -91,8 +95,8 @@ def steps(model):
     return {"losses": losses, **model.state_dict()}
 
 
-def small_system():
-    """The paper's system, small."""
+def small_model():
+    """The paper's model, small."""
     torch.manual_seed(0)
     return MSSincResNet(
         n_filters=8, kernel_sizes=(51, 101, 201), n_frames=32, n_genres=10
@@ -138,15 +142,15 @@ def experiment(folder):
     valid, test = (
         DynamicItemDataset(parts[part], read, keys) for part in ("valid", "test")
     )
-    model, log = small_system().double(), Log()
+    model, log = small_model().double(), Log()
     output_folder = folder / f"of_{n_processes}"
     output_folder.mkdir(exist_ok=True)
     hparams = {
         **{"dataset": "noise", "seed": 1, "checkpoint": "last", "voting": "majority"},
         **{"clip_samples": 4000, "hop_samples": 2000, "eval_batch_size": 2},
         **{"valid_hop": 1000, "test_hop": 2000, "output_folder": output_folder},
-        "augmentation": torch.nn.Identity(),
-        "lr_schedule": WarmupStepScheduler(warmup_epochs=0),
+        "wav_augment": torch.nn.Identity(),
+        "lr_annealing": WarmupStepScheduler(warmup_epochs=0),
         "label_encoder": sb.dataio.encoder.CategoricalEncoder(),
         "train_logger": log,
     }
@@ -205,7 +209,7 @@ def everything(folder):
         "front-end": {
             backend: front_end(backend, dtype) for backend, dtype in BACKENDS.items()
         },
-        "steps": steps(small_system()),
+        "steps": steps(small_model()),
         "experiment": experiment(folder),
         "scores": scores(folder),
         "sum": sum_over_processes(torch.ones(2) * (1 + rank_and_processes()[0])),

@@ -6,12 +6,11 @@ import sys
 import pytest
 
 from ms_sincresnet.errors import HparamError
-from ms_sincresnet.training.hparams import load_hparams
 from ms_sincresnet.training.logs import RunLogger
 
 
 def log_epoch(logger, epoch, loss):
-    """What ``GenreBrain`` logs after an epoch."""
+    """Logs what ``GenreBrain`` logs after an epoch."""
     logger.log_stats(
         {"data": "three songs", "epoch": epoch, "lr": 0.005},
         train_stats={"loss": loss, "clip_accuracy": 0.5},
@@ -20,32 +19,13 @@ def log_epoch(logger, epoch, loss):
 
 
 def log_test(logger, epoch):
-    """What it logs after a test."""
-    logger.log_stats(
-        {"data": "three songs", "tested epoch": epoch}, test_stats={"loss": 1.25}
-    )
-
-
-@pytest.fixture
-def events(tmp_path):
-    """Reads all that TensorBoard shows of the run: name to step to value."""
-    # Now, since events would have time to be written meanwhile.
-    name = "tensorboard.backend.event_processing.event_accumulator"
-    event_accumulator = pytest.importorskip(name)
-
-    def read():
-        accumulator = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-        accumulator.Reload()
-        return {
-            tag: {event.step: event.value for event in accumulator.Scalars(tag)}
-            for tag in accumulator.Tags()["scalars"]
-        }
-
-    return read
+    """Logs what it logs after a test."""
+    meta = {"data": "three songs", "tested epoch": epoch}
+    logger.log_stats(meta, test_stats={"loss": 1.25})
 
 
 @pytest.mark.parametrize("tensorboard", [False, True])
-def test_the_text_has_a_line_a_call(tmp_path, tensorboard):
+def test_the_text_has_a_line_per_call(tmp_path, tensorboard):
     if tensorboard:
         pytest.importorskip("tensorboard")
     logger = RunLogger(tmp_path, tensorboard)
@@ -62,7 +42,9 @@ def test_the_text_has_a_line_a_call(tmp_path, tensorboard):
     assert (tmp_path / "tensorboard").exists() == tensorboard
 
 
-def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path, events):
+def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path):
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    event_accumulator = pytest.importorskip(name)
     logger = RunLogger(tmp_path, tensorboard=True)
     log_epoch(logger, 1, 2.0)
     log_epoch(logger, 2, 1.0)
@@ -70,7 +52,12 @@ def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path, events):
     log_epoch(resumed, 3, 0.5)
     log_test(resumed, 2)
     # Nothing was closed: a kill loses no event.
-    assert events() == {
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {
+        tag: {event.step: event.value for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    } == {
         "lr": {step: pytest.approx(0.005) for step in (1, 2, 3)},
         "loss/train": {1: 2.0, 2: 1.0, 3: 0.5},
         "loss/valid": {1: 4.0, 2: 2.0, 3: 1.0},
@@ -87,14 +74,7 @@ def test_nothing_is_written_before_there_is_something_to_log(tmp_path):
 
 def test_a_missing_tensorboard_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if not installed
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        "tensorboard: False\n"
-        "logger: !new:ms_sincresnet.training.logs.RunLogger\n"
-        "    output_folder: .\n"
-        "    tensorboard: !ref <tensorboard>\n"
-    )
-    load_hparams(path)
+    RunLogger(tmp_path)
     message = r"tensorboard: True .*pip install '\.\[tensorboard\]'"
     with pytest.raises(HparamError, match=message):
-        load_hparams(path, "tensorboard: True")
+        RunLogger(tmp_path, tensorboard=True)

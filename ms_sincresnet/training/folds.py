@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ms_sincresnet.errors import ModelFolderError, UserError
+from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import atomic_path, read_json, write_json
 from ms_sincresnet.plots.drawing import save_figure
 from ms_sincresnet.plots.training import plot_confusion_matrix, read_confusion_matrix
-from ms_sincresnet.pretrained.model_folder import check_model_folder
+from ms_sincresnet.pretrained.model_folder import is_model_folder
 from ms_sincresnet.training.comparison import read_predictions
 
 LEVEL = 0.95  # of the intervals
@@ -36,7 +36,7 @@ def is_finished(folder: str | Path) -> bool:
 
     Returns
     -------
-    False also if something in the model folder is damaged.
+    False also if the folder is missing.
 
     Example
     -------
@@ -44,19 +44,17 @@ def is_finished(folder: str | Path) -> bool:
     False
     """
     folder = Path(folder)
-    try:
-        check_model_folder(folder / "model")
-    except ModelFolderError:
-        return False
-    return (folder / "test_summary.json").is_file()
+    is_tested = (folder / "test_summary.json").is_file()
+    return is_tested and is_model_folder(folder / "model")
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the mean of two or more values, by Student's t."""
-    mean, error = np.mean(values), stats.sem(values)
+    mean, error = float(np.mean(values)), stats.sem(values)
+    if error == 0:  # of which SciPy makes NaN
+        return mean, mean
     low, high = stats.t.interval(LEVEL, len(values) - 1, mean, error)
-    # A spread of zero has an interval of zero, and SciPy says NaN.
-    return (float(low), float(high)) if error else (float(mean), float(mean))
+    return float(low), float(high)
 
 
 def clopper_pearson_interval(right: int, tracks: int) -> tuple[float, float]:

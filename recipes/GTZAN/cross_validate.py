@@ -192,7 +192,7 @@ def run_table1(
 def write_table1(folder: Path) -> None:
     """Writes ``table1.md`` and ``table1.csv``: our accuracies next to the paper's."""
     rows = [describe_row(row, folder / row["id"]) for row in read_rows()]
-    table = pd.DataFrame(rows, columns=COLUMNS).fillna("")
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object).fillna("")
     for suffix, text in [("csv", table.to_csv(index=False)), ("md", markdown(table))]:
         with atomic_path(folder / f"table1.{suffix}") as path:
             path.write_text(text, encoding="utf-8")

@@ -1,0 +1,328 @@
+"""Trainings to model folders: the epoch that the test takes, wherever the run is now.
+
+One run is trained by its recipe. The others have what a training leaves: the recipe's
+file, resolved as SpeechBrain saves it, manifests, and checkpoints.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import train
+import yaml
+from huggingface_hub import ModelCard
+from hyperpyyaml import resolve_references
+from speechbrain.inference.classifiers import EncoderClassifier
+
+from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
+from ms_sincresnet.data.synthetic import make_synthetic_gtzan
+from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
+from ms_sincresnet.files import read_json, write_json
+from ms_sincresnet.pretrained.model_folder import save_model_folder
+from ms_sincresnet.training.checkpoints import WholeCheckpointer
+from ms_sincresnet.training.export import export_run
+from ms_sincresnet.training.hparams import open_hparams, plain_hparams
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SINCNET = RECIPES / "GTZAN/hparams/sincnet.yaml"
+OTHER_DATA = RECIPES / "ISMIR2004/hparams/sincnet.yaml"
+HPARAMS = [*sorted(SINCNET.parent.glob("*.yaml")), OTHER_DATA]
+MODELS = {
+    "sincnet": (SincNet, {"n_filters": 8, "kernel_size": 51, "frame_samples": 800}),
+    "mel_resnet": (MelResNet, {"n_mels": 32, "hidden_size": None}),
+    "ms_sincresnet": (MSSincResNet, {"n_filters": 8, "n_frames": 64}),
+    "sincresnet": (
+        MSSincResNet,
+        {"kernel_sizes": [1001] * 3, "pooling": "avg", "n_filters": 8},
+    ),
+    "quickstart": (MSSincResNet, {"n_filters": 8, "n_frames": 64}),
+}
+GENRES = [f"genre {number}" for number in range(10)]
+CLIP = torch.randn(1, 16000, generator=torch.Generator().manual_seed(5))
+
+
+def make_run(run, hparams_file, **overrides):
+    """Writes the file that SpeechBrain writes for a run, and a manifest; its model."""
+    model_class, options = MODELS[hparams_file.stem]
+    torch.manual_seed(0)
+    given = {"data_folder": "/data", "output_folder": str(run), "clip_samples": 16000}
+    given = yaml.safe_dump(given | options | overrides)
+    with open_hparams(hparams_file, given) as (file, nested):
+        resolved = resolve_references(file, nested).read()
+    (run / "manifests").mkdir(parents=True)
+    (run / "hyperparams.yaml").write_text(f"# Generated\n{resolved}")
+    n_genres = plain_hparams(hparams_file, given)["n_genres"]
+    rows = "".join(f"{g}.1,1.0,$data_root/1.wav,{g}\n" for g in GENRES[:n_genres][::-1])
+    (run / "manifests" / "train.csv").write_text(f"ID,duration,wav,genre\n{rows}{rows}")
+    return model_class(n_genres=n_genres, **options).eval()
+
+
+@torch.no_grad()
+def save_epoch(run, model, epoch, accuracy):
+    """Saves an epoch's checkpoint as a training does; returns the model's output."""
+    for parameter in model.parameters():
+        parameter.add_(0.001)
+    meta = {"epoch": epoch, "song_accuracy": accuracy, "clip_accuracy": 0.5}
+    checkpointer = WholeCheckpointer(run / "save", {"model": model})
+    checkpointer.save_checkpoint(meta=meta, name=f"{epoch}")
+    return model(CLIP)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run of three epochs, the second the best, that was killed before its test."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    model = make_run(folder, SINCNET)
+    outputs = [
+        save_epoch(folder, model, epoch, accuracy)
+        for epoch, accuracy in [(1, 0.2), (2, 0.6), (3, 0.4)]
+    ]
+    # A checkpoint from within an epoch.
+    WholeCheckpointer(folder / "save", {"model": model}).save_checkpoint()
+    return folder, outputs
+
+
+@pytest.fixture
+def run(killed, tmp_path):
+    """A copy of it to be changed, under another path; its checkpoints are links."""
+
+    def copy(source, target):
+        (os.link if source.endswith("model.ckpt") else shutil.copy2)(source, target)
+
+    return shutil.copytree(killed[0], tmp_path / "run", copy_function=copy)
+
+
+def edit(run, old, new):
+    """Replaces a text of the saved hparams, which is there once."""
+    path = run / "hyperparams.yaml"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def epoch_of_card(model_folder):
+    """The epoch of a card's figures; None if it has none."""
+    text = (model_folder / "README.md").read_text()
+    return int(text.split("(epoch ")[1].split(")")[0]) if "(epoch" in text else None
+
+
+def everything(folder):
+    """All files in a folder, with their content."""
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_training_is_exported_as_it_writes_its_model_itself(tmp_path, monkeypatch):
+    data = make_synthetic_gtzan(tmp_path / "data", n_tracks=3, duration_s=1.0, seed=3)
+    run, folder = tmp_path / "run", tmp_path / "model"
+    hparams = {
+        **{"data_folder": data, "cache_folder": tmp_path / "audio_16k"},
+        **{"output_folder": run, "number_of_epochs": 1, "num_workers": 0},
+        **{"clip_samples": 8000, "hop_samples": 4000, "valid_hop": 8000, "n_folds": 3},
+        **{"valid_fraction": 0.5, "batch_size": 10, "clips_per_track": 1, "seed": 2},
+        **MODELS["sincnet"][1],
+    }
+    words = [f"--{name}={value}" for name, value in hparams.items()]
+    monkeypatch.chdir(RECIPES / "GTZAN")
+    train.main(["hparams/sincnet.yaml", "--device=cpu", *words])
+
+    before = everything(run)
+    assert export_run(run, folder) == folder
+    assert everything(run) == before
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files == {p.name: p.read_bytes() for p in (run / "model").iterdir()}
+    summary = read_json(run / "test_summary.json")
+    card = ModelCard.load(folder / "README.md")
+    figures = [result.metric_value for result in card.data.eval_results]
+    assert figures == [
+        round(summary[name], 4) for name in ("song_accuracy", "clip_accuracy")
+    ]
+    fold = "fold 0 of 3, counted from 0; split seed 1234, seed 2"
+    dataset_name = card.data.eval_results[0].dataset_name
+    assert dataset_name == f"GTZAN, stratified random folds ({fold}); 10 test tracks"
+    assert epoch_of_card(folder) == summary["epoch"]
+    song = str(next((data / "genres").glob("*/*.wav")))
+    posteriors = [
+        load(str(folder)).classify_file(song)[0]
+        for load in (
+            GenreClassifier.from_pretrained,
+            GenreClassifier.from_hparams,
+            EncoderClassifier.from_hparams,
+        )
+    ]
+    assert posteriors[0].equal(posteriors[1]) and posteriors[0].equal(posteriors[2])
+
+
+@pytest.mark.parametrize(
+    "hparams_file", HPARAMS, ids=lambda path: f"{path.parts[-3]}-{path.stem}"
+)
+def test_every_recipe_can_be_exported(hparams_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", pytest.fail)
+    model = make_run(tmp_path / "run", hparams_file)
+    expected = save_epoch(tmp_path / "run", model, 1, 0.5)
+    export_run(tmp_path / "run", tmp_path / "model")
+    loaded = type(model).from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        assert loaded(CLIP).equal(expected)
+    assert loaded.settings["clip_samples"] == 16000
+    assert loaded.settings["genres"] == GENRES[: loaded.config["n_genres"]]
+    card = (tmp_path / "model" / "README.md").read_text()
+    dataset = plain_hparams(hparams_file, "data_folder: x")["dataset"]
+    assert f"{dataset}, " in card and "were not tested" in card
+
+
+@pytest.mark.parametrize(("rule", "epoch"), [("best", 2), ("last", 3)])
+def test_the_epoch_is_the_one_that_the_test_takes(killed, run, tmp_path, rule, epoch):
+    edit(run, "checkpoint: best", f"checkpoint: {rule}")
+    export_run(run, tmp_path / "model")
+    with torch.no_grad():
+        found = SincNet.from_pretrained(tmp_path / "model")(CLIP)
+    assert [found.equal(output) for output in killed[1]].index(True) == epoch - 1
+
+
+def test_figures_are_of_that_epoch_or_missing(run, tmp_path):
+    export_run(run, tmp_path / "model")
+    assert epoch_of_card(tmp_path / "model") is None
+    figures = {"song_accuracy": 0.75, "clip_accuracy": 0.5, "tracks": 8, "clips": 80}
+    for epoch, shown in [(3, None), (2, 2)]:
+        summary = {**figures, "dataset": "GTZAN", "epoch": epoch}
+        write_json(summary, run / "test_summary.json")
+        export_run(run, tmp_path / "model")
+        assert epoch_of_card(tmp_path / "model") == shown
+
+
+def test_a_run_may_be_moved_and_exported_into_itself(run, tmp_path, monkeypatch):
+    shutil.move(run, tmp_path / "archive")
+    monkeypatch.chdir(tmp_path)
+    export_run("archive", "archive/model")
+    assert (tmp_path / "archive/model/model.safetensors").is_file()
+    assert sorted(os.listdir()) == ["archive"]
+
+
+def test_folders_may_be_relative_or_elsewhere(tmp_path, monkeypatch):
+    """The output folder was relative to the place where train.py was started."""
+    monkeypatch.chdir(tmp_path)
+    model = make_run(tmp_path / "1", SINCNET, output_folder="results/1")
+    save_epoch(tmp_path / "1", model, 1, 0.5)
+    export_run(tmp_path / "1", tmp_path / "model")
+    assert sorted(os.listdir()) == ["1", "model"]
+    make_run(tmp_path / "2", SINCNET, save_folder=str(tmp_path / "1" / "save"))
+    export_run(tmp_path / "2", tmp_path / "model")
+    assert not (tmp_path / "2" / "save").exists()
+
+
+def test_nothing_of_the_file_is_run_but_the_model(run, tmp_path):
+    made = tmp_path / "made"
+    with (run / "hyperparams.yaml").open("a") as file:
+        file.write(f"x: !apply:os.mkdir ['{made}']\n")
+    before, seed = everything(run), torch.initial_seed()
+    export_run(run, tmp_path / "model")
+    assert not made.exists()
+    assert everything(run) == before
+    assert torch.initial_seed() == seed != 1234
+
+
+def refused(run, folder, error=UserError):
+    """The error of a run that cannot be exported; nothing is written."""
+    with pytest.raises(error) as raised:
+        export_run(run, folder)
+    assert not folder.exists()
+    return str(raised.value)
+
+
+def test_what_is_no_run_is_refused(tmp_path, tone_model, genres):
+    folder = tmp_path / "model"
+    (tmp_path / "empty").mkdir()
+    for run in (tmp_path / "nowhere", str(tmp_path / "empty")):
+        assert refused(run, folder).startswith(f"{run}: not the output_folder")
+    save_model_folder(tmp_path / "other", tone_model, genres)
+    assert "not of a training (checkpoint, " in refused(tmp_path / "other", folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a: [",
+        b"\xff\xfe\0",
+        b"a: " + b"[" * 5000,
+        b"a: !!python/object/apply:os.mkdir ['made']",
+        b"a: *nothing",
+        b"{[1]: 2}",
+    ],
+)
+def test_hparams_that_cannot_be_read_are_named(tmp_path, content, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "hyperparams.yaml"
+    path.write_bytes(content)
+    message = refused(tmp_path, tmp_path / "model", ModelFolderError)
+    assert message.startswith(f"{path}: not valid yaml")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_run_without_an_epoch_is_refused(run, tmp_path):
+    for path in run.glob("save/CKPT+[123]"):
+        shutil.rmtree(path)
+    expected = f"{run / 'save'}: no checkpoint of a finished epoch"
+    assert expected in refused(run, tmp_path / "model")
+    shutil.rmtree(run / "save")
+    assert expected in refused(run, tmp_path / "model")
+    assert not (run / "save").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("!new:ms_sincresnet.SincNet", "!new:my.Network", "its model is my.Network"),
+        ("!new:ms_sincresnet.SincNet", "!new:ms_sincresnet.vote", "ms_sincresnet.vote"),
+        ("!new:ms_sincresnet.SincNet", "!name:ms_sincresnet.SincNet", "model is None"),
+        (" frame_samples: 800", " frame_samplez: 800", "frame_samplez"),
+        (" frame_samples: 800", " frame_samples: 80", "too short"),
+        (" n_filters: 8", " n_filters: 9", "size mismatch"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(run, tmp_path, old, new, part):
+    path = run / "hyperparams.yaml"
+    head, anchor, model = path.read_text().partition("!new:ms_sincresnet.SincNet")
+    assert (anchor + model).count(old) == 1
+    path.write_text(head + (anchor + model).replace(old, new))
+    message = refused(run, tmp_path / "model")
+    assert str(path) in message and part in message
+
+
+def test_a_poisoned_checkpoint_runs_nothing(run, tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    for path in run.glob("save/CKPT*/model.ckpt"):
+        path.unlink()
+        torch.save({"x": Malicious()}, path)
+    refused(run, tmp_path / "model", WeightsError)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "cannot be read"),
+        ("", "cannot be read"),
+        ("ID,wav\n1,a\n", "cannot be read"),
+        ("ID,genre\n1,jazz\n2,rock\n", "2 genres (jazz, rock), but the model has 10"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(run, tmp_path, content, part):
+    path = run / "manifests" / "train.csv"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    message = refused(run, tmp_path / "model")
+    assert message.startswith(f"{path}: ") and part in message
+
+
+def test_a_folder_in_the_way_is_kept(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("dear to me")
+    with pytest.raises(ModelFolderError):
+        export_run(run, tmp_path / "mine")
+    assert os.listdir(tmp_path / "mine") == ["notes.txt"]

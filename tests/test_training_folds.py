@@ -1,0 +1,367 @@
+"""Folds are run once, whatever happens, and summed up as by hand.
+
+Most tests run a script that leaves in a moment what train.py leaves in hours.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cross_validate as recipe
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ms_sincresnet.data.synthetic import make_synthetic_gtzan
+from ms_sincresnet.errors import HparamError, UserError
+from ms_sincresnet.files import read_json
+from ms_sincresnet.training.folds import (
+    clopper_pearson_interval,
+    student_interval,
+    summarize_folds,
+    write_summary,
+)
+
+# Writes the files of train.py in their order. behaviour.json has a fold's accidents.
+STUB = """
+import json, os, sys, time
+from pathlib import Path
+
+here = Path(__file__).parent
+options = dict(word[2:].split("=", 1) for word in sys.argv[2:] if "=" in word)
+fold, folder = int(options["fold"]), Path(options["output_folder"])
+behaviour = json.loads((here / "behaviour.json").read_text()).get(str(fold), {})
+
+def log(what):
+    with (here / "log.txt").open("a") as file:
+        print(fold, what, file=file)
+
+log("starts")
+time.sleep(behaviour.get("sleeps", 0))
+if "error" in behaviour:
+    sys.exit(behaviour["error"])
+(folder / "model").mkdir(parents=True, exist_ok=True)
+(folder / "arguments.json").write_text(json.dumps(sys.argv[1:]))
+genres = ["blues", "jazz", "rock"]
+predicted = ["blues", "jazz", "rock" if fold == 1 else "jazz"]
+lines = ["ID,genre,predicted,clips"]
+for genre, name in zip(genres, predicted):
+    lines.append(f"{genre}.{fold},{genre},{name},{fold + 1}")
+(folder / "test_predictions.csv").write_text("\\n".join(lines))
+matrix = ["genre,blues,jazz,rock", "blues,1,0,0", "jazz,0,1,0"]
+matrix.append("rock,0,0,1" if fold == 1 else "rock,0,1,0")
+(folder / "confusion_matrix.csv").write_text("\\n".join(matrix))
+right = 3 if fold == 1 else 2
+summary = {"dataset": "toy", "song_accuracy": right / 3, "clip_accuracy": fold / 10}
+summary |= {"tracks": 3, "clips": 3 * (fold + 1), "epoch": 7}
+(folder / "test_summary.json").write_text(json.dumps(summary))
+for name in ("config.json", "model.safetensors"):
+    (folder / "model" / name).touch()
+log("ends")
+"""
+
+HPARAMS = """
+data_folder: null
+fold: 0
+seed: 1234
+n_folds: 3
+protocol: random
+kernel_sizes: [251, 501]
+num_workers: 2
+output_folder: !ref results/fold_<fold>
+"""
+
+
+class Recipe:
+    """The stub, its yaml file and what they did."""
+
+    def __init__(self, folder):
+        self.folder, self.results = folder, folder / "results"
+        (folder / "train.py").write_text(STUB)
+        (folder / "small.yaml").write_text(HPARAMS)
+        self.behave()
+
+    def behave(self, **behaviour):
+        """Decides what happens to the folds, as fold_1={"error": …}."""
+        by_fold = {name.removeprefix("fold_"): what for name, what in behaviour.items()}
+        (self.folder / "behaviour.json").write_text(json.dumps(by_fold))
+
+    def run(self, *words):
+        """Cross-validates; returns the summary."""
+        recipe.main(["small.yaml", f"--output_folder={self.results}", *words])
+        return read_json(self.results / "summary.json")
+
+    def log(self):
+        """Starts and ends of the stub, in order."""
+        path = self.folder / "log.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "TRAIN", tmp_path / "train.py")
+    monkeypatch.chdir(tmp_path)
+    return Recipe(tmp_path)
+
+
+def test_student_interval_is_that_of_the_sleep_data():
+    # Student 1908; R's t.test of the ten differences says -2.4598858 and -0.7001142.
+    differences = [-1.2, -2.4, -1.3, -1.3, 0.0, -1.0, -1.8, -0.8, -4.6, -1.4]
+    assert student_interval(differences) == pytest.approx((-2.4598858, -0.7001142))
+    assert student_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("right", "tracks"), [(16, 20), (1, 7), (832, 1000)])
+def test_clopper_pearson_leaves_a_fortieth_at_each_end(right, tracks):
+    low, high = clopper_pearson_interval(right, tracks)
+    assert stats.binom.sf(right - 1, tracks, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(right, tracks, high) == pytest.approx(0.025)
+    assert clopper_pearson_interval(0, 10) == pytest.approx((0, 1 - 0.025**0.1))
+    assert clopper_pearson_interval(10, 10) == pytest.approx((0.025**0.1, 1))
+
+
+def test_summary_is_that_counted_by_hand(small, capsys):
+    summary = small.run("--seed=7")
+    assert small.log() == [
+        f"{n} {what}" for n in range(3) for what in ("starts", "ends")
+    ]
+    songs, clips = summary["song_accuracy"], summary["clip_accuracy"]
+    assert songs["mean"] == pytest.approx(7 / 9)
+    assert songs["sd"] == pytest.approx(np.sqrt(1 / 27))  # of 2/3, 1 and 2/3
+    assert clips["mean"] == pytest.approx(0.1) and clips["sd"] == pytest.approx(0.1)
+    half = 4.302653 * 0.1 / np.sqrt(3)  # t of 2 degrees of freedom, from tables
+    assert 0.1 - half < 0, "no accuracy is"
+    assert clips["interval"] == pytest.approx([0, 0.1 + half], rel=1e-6)
+    pooled = summary["pooled_song_accuracy"]
+    assert pooled["right"] == 7 and pooled["accuracy"] == pytest.approx(7 / 9)
+    assert (summary["tracks"], summary["clips"]) == (9, 18)
+    assert (summary["folds_done"], summary["n_folds"]) == (3, 3)
+    assert (summary["system"], summary["dataset"]) == ("small", "toy")
+    assert summary["options"] == ["--seed=7"]
+    assert [fold["fold"] for fold in summary["folds"]] == [0, 1, 2]
+    assert "3 of 3 folds: mean ±" in capsys.readouterr().out
+
+    predictions = pd.read_csv(small.results / "predictions.csv")
+    assert list(predictions.columns) == ["fold", "ID", "genre", "predicted", "clips"]
+    assert predictions.ID.is_unique
+    assert (predictions.clips == predictions.fold + 1).all()
+    matrix = pd.read_csv(small.results / "confusion_matrix.csv", index_col="genre")
+    assert matrix.loc["rock"].to_dict() == {"blues": 0, "jazz": 2, "rock": 1}
+    assert (small.results / "confusion_matrix.png").stat().st_size > 5000
+
+
+def test_some_folds_make_a_summary_too(small, capsys):
+    summary = small.run("--folds=1")
+    assert summary["song_accuracy"] == {"mean": 1.0, "sd": None, "interval": None}
+    assert "1 of 3 folds\n" in capsys.readouterr().out
+    small.run("--folds=2")
+    assert small.run("--folds=2,1")["folds_done"] == 2
+    assert len(small.log()) == 4, "each once"
+    small.run("--folds=1", "--device=cuda:1", "--num_workers=0")  # change no figure
+
+
+def test_options_reach_each_fold(small):
+    recipe.main(["small.yaml", "--folds=2,0", "--seed=5", "--precision=bf16"])
+    folder = Path("results/small/cross_validation/seed_5")
+    words = read_json(folder / "fold_2" / "arguments.json")
+    own = ["--fold=2", f"--output_folder={folder / 'fold_2'}"]
+    assert words == ["small.yaml", "--seed=5", "--precision=bf16", *own]
+    assert [fold["fold"] for fold in read_json(folder / "summary.json")["folds"]] == [
+        *(0, 2)
+    ]
+    recipe.main(["small.yaml", "--n_folds=2", "--output_folder=here"])
+    assert sorted(path.name for path in Path("here").glob("fold_*")) == [
+        *("fold_0", "fold_1")
+    ]
+
+
+def test_a_failed_fold_is_named_and_run_again(small):
+    small.behave(fold_1={"error": "error: no data"})
+    with pytest.raises(UserError, match=r"fold 1 failed \(exit status 1\)"):
+        small.run()
+    assert read_json(small.results / "summary.json")["folds_done"] == 1
+    small.behave()
+    assert small.run()["folds_done"] == 3
+    assert small.log().count("0 starts") == 1, "done before"
+
+
+@pytest.mark.parametrize("name", ["test_summary.json", "model/model.safetensors"])
+def test_a_fold_that_lacks_something_is_run_again(small, name):
+    small.run("--folds=0,1")
+    (small.results / "fold_1" / name).unlink()
+    assert small.run("--folds=0,1")["folds_done"] == 2
+    assert small.log().count("1 starts") == 2
+
+
+def test_an_interrupted_call_resumes_and_repeats_nothing(small):
+    small.behave(fold_1={"sleeps": 30})
+    code = f"import cross_validate as r, pathlib; r.TRAIN = pathlib.Path('train.py'); \
+r.main(['small.yaml', '--output_folder={small.results}'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(recipe.HERE)},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    while "1 starts" not in small.log():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as by Ctrl-C: to the fold as well
+    assert process.wait(30) != 0
+    assert "1 ends" not in small.log()
+    small.behave()
+    assert small.run()["folds_done"] == 3
+    assert small.log().count("0 starts") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--seed=5"], "its folds were run with small.yaml; repeat"),
+        (["--fould=5"], "did you mean --fold?"),
+        (
+            ["--protocol=filtered"],
+            "single split without folds; run train.py",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(small, words, part):
+    small.run("--folds=0")
+    with pytest.raises(HparamError) as error:
+        small.run("--folds=1", *words)
+    assert part in str(error.value)
+    assert len(small.log()) == 2
+
+
+def test_folds_of_different_splits_are_refused(small):
+    small.run()
+    (small.results / "fold_1").rename(small.results / "away")
+    path = small.results / "fold_2" / "test_predictions.csv"
+    path.write_text(path.read_text().replace("jazz.2", "jazz.0"))
+    with pytest.raises(UserError, match=r"folds 0 and 2 both tested jazz\.0"):
+        summarize_folds(small.results, 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["small.yaml", "--table1"],
+        ["--table1", "--compare", "a", "b"],
+        ["--unknown"],
+    ],
+)
+def test_usage_is_shown(small, words, capsys):
+    with pytest.raises(SystemExit) as error:
+        recipe.main(words)
+    assert error.value.code == 2
+    assert "usage: " in capsys.readouterr().err
+
+
+def test_table1_is_written_next_to_the_papers(small):
+    rows = "--rows=sincnet_k80_l251,ms_sincresnet_k160_spp"
+    words = ["--table1", rows, "--n_folds=2", "--resnet_weights=null"]
+    recipe.main([*words, "--data_folder=GTZAN"])
+    folder = Path("results/table1")
+    table = pd.read_csv(folder / "table1.csv", dtype={"K": str}).set_index("row")
+    assert len(table) == 17
+    assert list(table.index[table["mean"].notna()]) == rows[7:].split(",")
+    assert table["mean"].dropna().tolist() == [83.33, 83.33]  # of 2/3 and 1
+    assert table.sd.dropna().tolist() == [23.57, 23.57]
+    assert table.paper_GTZAN["mel_resnet"] == 85.49
+    lines = (folder / "table1.md").read_text().splitlines()
+    assert len(lines) == 2 + 17
+    assert lines[-1].startswith(
+        "| ms_sincresnet_k160_spp | MS-SincResNet | 160 | 251, 501, 1001 | yes | toy | "
+        "2 of 2 | 83.33 | 23.57 |"
+    )
+    assert lines[-1].endswith(" | 91.49 | 91.91 |")
+    for row, expected in [
+        ("sincnet_k80_l251", ["--n_filters=80", "--kernel_size=251"]),
+        ("ms_sincresnet_k160_spp", ["--pooling=spp", "--resnet_weights=null"]),
+    ]:
+        words = read_json(folder / row / "fold_0" / "arguments.json")
+        assert set(expected) <= set(words)
+        assert ("--resnet_weights=null" in words) == (row != "sincnet_k80_l251")
+
+
+def test_table1_is_written_when_a_row_fails(small):
+    small.behave(fold_1={"error": "error: no"})
+    with pytest.raises(UserError, match="fold 1 failed"):
+        recipe.main(["--table1", "--data_folder=GTZAN"])
+    table = pd.read_csv(Path("results/table1/table1.csv"))
+    assert table.folds.dropna().tolist() == ["1 of 10"]
+    assert table["mean"].dropna().tolist() == [66.67] and table.sd.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--rows=sincnet"], "--rows: no row sincnet; expected sincnet_k80_l251, "),
+        (["--n_filters=8"], "--n_filters: the rows of Table 1 set it"),
+        (["--n_filter=8"], "--n_filter: no such hparam in any of the rows' files"),
+        (["--rows=mel_resnet", "--kernel_sizes=[3]"], "--kernel_sizes: no such hparam"),
+        ([], "data_folder is missing"),
+    ],
+)
+def test_mistakes_in_table1_are_named(small, words, part):
+    with pytest.raises(UserError) as error:
+        recipe.main(["--table1", *words])
+    assert part in str(error.value)
+    assert small.log() == []
+
+
+def test_parameters_are_counted(small, capsys):
+    recipe.main(["--parameters", "--rows=ms_sincresnet_k160_spp,mel_resnet"])
+    resnet = 11_176_512  # torchvision's resnet18 without its last layer
+    mel = resnet + 513 * 512 + 513 * 10
+    bank = 2 * 160 + 2 * 160  # cut-offs, batch norm
+    ours = resnet + 3 * bank + (5 * 512 + 1) * 512 + 513 * 10
+    expected = [f"| mel_resnet | {mel:,} |", f"| ms_sincresnet_k160_spp | {ours:,} |"]
+    assert capsys.readouterr().out.splitlines()[2:] == expected
+
+
+def test_models_are_compared_by_the_same_command(small, capsys):
+    for folder in ("a", "b"):
+        recipe.main(["small.yaml", "--folds=0,1", f"--output_folder={folder}"])
+    recipe.main(["--compare", "a", "b"])
+    printed = capsys.readouterr().out
+    assert "6 tracks shared by all\n  a: 5 right, 83.3 %\n  b: 5 right" in printed
+    with pytest.raises(UserError, match="columns posterior_<genre>"):
+        recipe.main(["--compare", "a", "b", "--fuse"])
+
+
+def test_train_py_itself_is_cross_validated(tmp_path, monkeypatch):
+    """A fold of the recipe, with small filterbanks, on synthetic music."""
+    monkeypatch.chdir(recipe.HERE)
+    data_folder = make_synthetic_gtzan(tmp_path / "data", n_tracks=3, duration_s=0.5)
+    hparams = {
+        "data_folder": data_folder,
+        "cache_folder": tmp_path / "audio_16k",
+        "n_filters": 8,
+        "n_frames": 32,
+        "clip_samples": 8000,
+        "number_of_epochs": 1,
+        "clips_per_track": 1,
+        "valid_fraction": 0.5,
+        "num_workers": 0,
+        "resnet_weights": "null",
+        "n_folds": 3,
+        "output_folder": tmp_path / "out",
+    }
+    words = [f"--{name}={value}" for name, value in hparams.items()]
+    words = ["hparams/ms_sincresnet.yaml", *words, "--device=cpu", "--folds=1"]
+    recipe.main(words)
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert (summary["folds_done"], summary["tracks"]) == (1, 10)
+    predictions = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    right = (predictions.genre == predictions.predicted).sum()
+    assert summary["pooled_song_accuracy"]["right"] == right
+    monkeypatch.setattr(subprocess, "run", pytest.fail)  # finished
+    recipe.main(words)
+    assert write_summary(tmp_path / "out", 3).startswith("1 of 3 folds")
