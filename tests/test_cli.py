@@ -185,15 +185,12 @@ def test_an_interruption_names_the_way_to_resume(capsys, monkeypatch, options, r
     assert capsys.readouterr().err == f"interrupted{how}\n"
 
 
-def test_a_closed_pipe_ends_it_quietly(model_folder, tmp_path, write_song):
-    songs = [write_song(tmp_path / f"{n}.wav", ("jazz", 0.5)) for n in range(40)]
-    command = [sys.executable, "-m", "ms_sincresnet", "classify", *songs]
+def test_a_closed_pipe_ends_it_quietly(model_folder):
     running = subprocess.Popen(
-        [*command, "--model", model_folder, "--format", "jsonl", "--device", "cpu"],
+        [sys.executable, "-m", "ms_sincresnet", "info", model_folder],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert json.loads(running.stdout.readline())["genre"] == "jazz"
     running.stdout.close()
     assert running.stderr.read() == b""
     assert running.wait() == 141

@@ -189,37 +189,14 @@ def test_a_file_gets_its_genre_or_its_error(classify, write_song, name):
         assert "0 of 1 songs have a genre" in err
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_the_rest_of_a_file_that_breaks_off_is_classified(classify, write_song, suffix):
-    path = f"song.{suffix}"
-    write_song(path, ("metal", 12.0), ("jazz", 12.0), rate=44100)
-    cut(path, 0.45)
-    status, (row,), err = classify(path)
+def test_the_rest_of_a_file_that_breaks_off_is_classified(classify, write_song):
+    write_song("song.flac", ("metal", 12.0), ("jazz", 12.0), rate=44100)
+    cut("song.flac", 0.45)
+    status, (row,), err = classify("song.flac")
     assert status == 0
     assert row["genre"] == "metal"
     assert 3 < row["duration"] < 13
-    assert f"warning: {path}: damaged or cut short" in err
-
-
-def test_m4a_without_its_extra(classify, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    Path("song.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(999))
-    status, (row,), _ = classify("song.m4a")
-    assert status == 3 and "pip install '.[audio]'" in row["error"]
-
-
-def test_m4a(classify, write_song):
-    av = pytest.importorskip("av")
-    samples, rate = soundfile.read(write_song("song.wav", ("jazz", 4.0), rate=44100))
-    with av.open("song.m4a", "w") as container:
-        stream = container.add_stream("aac", rate=rate, layout="mono")
-        for block in np.split(samples[: 172 * 1024].astype(np.float32), 172):
-            frame = av.AudioFrame.from_ndarray(block[None], "fltp", "mono")
-            frame.sample_rate = rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    status, (row,), _ = classify("song.m4a")
-    assert (status, row["genre"]) == (0, "jazz")
+    assert "warning: song.flac: damaged or cut short" in err
 
 
 def test_one_bad_file_does_not_stop_the_rest(classify, write_song):
@@ -243,37 +220,16 @@ def test_a_folder_without_audio(classify):
     assert "error: no audio found; name songs, or folders with songs" in err
 
 
-def test_folders_and_files_together(classify, write_song):
-    names = ["b/10.wav", "b/9.wav", "a.wav/deep/er/1.wav", "Top.WAV"]
-    names += ["b/.hidden.wav", ".git/1.wav", "b/cover.jpg"]
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        write_song(name, ("rock" if "9" in name else "jazz", 3.0), format="WAV")
-    os.symlink("..", "b/loop")
-    status, rows, _ = classify("b/9.wav", ".", "b", "./b/9.wav")
-    assert status == 0
-    expected = ["b/9.wav", "./Top.WAV", "./a.wav/deep/er/1.wav", "./b/10.wav"]
-    assert [row["file"] for row in rows] == expected
-    assert [row["genre"] for row in rows] == ["rock", "jazz", "jazz", "jazz"]
-
-
-@pytest.mark.parametrize("to_stdin", [False, True])
-def test_a_list_of_files(classify, write_song, monkeypatch, to_stdin):
+def test_a_list_of_files(classify, write_song):
     for genre in ("jazz", "rock", "metal"):
         write_song(f"{genre} song.wav", (genre, 4.0))
     lines = "\ufeffrock song.wav\r\n\njazz song.wav\nrock song.wav\nnowhere.wav"
     Path("list").write_text(lines, encoding="utf-8")
-    with open("list", encoding="utf-8") as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        source = "-" if to_stdin else "list"
-        status, rows, _ = classify("metal song.wav", "--files-from", source)
+    status, rows, _ = classify("metal song.wav", "--files-from", "list")
     assert status == 3
     assert [row["genre"] for row in rows] == ["metal", "rock", "jazz", None]
-
-
-def test_a_list_that_is_empty_or_missing(classify):
-    Path("list").touch()
-    assert classify("--files-from", "list")[0] == 1
+    Path("empty").touch()
+    assert classify("--files-from", "empty")[0] == 1
     status, _, err = classify("--files-from", "nowhere")
     assert status == 1 and "error: nowhere: cannot be read" in err
 
@@ -293,13 +249,8 @@ def edit_config(model, **entries):
 # Functions that damage a model's folder, and a part of the error.
 MODELS = {
     "missing": (shutil.rmtree, "no such model folder"),
-    "a file": (
-        lambda model: (shutil.rmtree(model), model.write_text("model")),
-        "no such model folder",
-    ),
     "no weights": (lambda model: (model / WEIGHTS).unlink(), "no such file of weights"),
     "weights cut short": (lambda model: cut(model / WEIGHTS, 0.5), WEIGHTS),
-    "weights of another": (lambda model: edit_config(model, n_filters=16), WEIGHTS),
     "no json": (lambda model: (model / "config.json").write_text("{"), "config.json: "),
 }
 

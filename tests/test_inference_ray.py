@@ -27,9 +27,8 @@ Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of two machines, in Ray's eyes, with room for one worker each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
 

@@ -321,6 +321,20 @@ def test_the_standard_output(capsys, output_format):
     assert text.endswith("\n") and "a.wav" in text
 
 
+@each_stream
+def test_a_closed_pipe_is_no_mistake_of_the_user(monkeypatch, output_format):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        results = open_results(output_format, None, files=FILES, **KIND)
+        with pytest.raises(BrokenPipeError):
+            results.write(row("a.wav"))
+        with pytest.raises(OSError):
+            pipe.flush()
+        pipe.buffer.raw.close()
+
+
 def test_parquet_without_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install '\.\[parquet\]'"):

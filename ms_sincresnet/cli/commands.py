@@ -46,14 +46,15 @@ def _check_sources(arguments: Namespace) -> None:
     """Ends the command with its usage unless it names songs and a model."""
     if arguments.songs:
         from ms_sincresnet.data.audio import AUDIO_SUFFIXES
-        from ms_sincresnet.models.hub import local_path
-        from ms_sincresnet.pretrained.model_folder import is_model_folder
+        from ms_sincresnet.models import hub
+        from ms_sincresnet.pretrained import model_folder
 
         first = arguments.songs[0]
-        if os.path.isdir(first) and is_model_folder(first):
+        if os.path.isdir(first) and model_folder.is_model_folder(first):
             arguments.error(f"{first} is a model folder; name it with --model {first}")
         is_audio = os.path.splitext(first)[1].lower() in AUDIO_SUFFIXES
-        if "://" not in first and not is_audio and local_path(first, 2) is None:
+        is_address = "://" in first
+        if not is_address and not is_audio and hub.local_path(first, 2) is None:
             arguments.error(
                 f"{first}: no such song or folder; if it is a model on the Hub, name "
                 f"it with --model {first}"

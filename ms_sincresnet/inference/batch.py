@@ -236,7 +236,7 @@ def song_row(
     -------
     "file" in UTF-8; "genre", the one voted for; "duration" in s; "clips", the number
     that voted; "top", dicts of "genre", "share" and "posterior"; "error"; "timeline",
-    dicts of "start_s", "end_s", "genre" and "posterior". Absent values are None.
+    dicts of "start_s", "end_s", "genre" and "posterior". None where absent.
 
     Example
     -------
