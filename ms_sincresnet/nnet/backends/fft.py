@@ -24,31 +24,6 @@ GROUP = 8  # filters at a time: 16 blocks of 4096 samples of each fit the cache
 LEAST_FFT = 4096
 
 
-class Frames(NamedTuple):
-    """The pattern that frames of ``adaptive_avg_pool1d`` repeat along the samples.
-
-    Of N samples and F frames, frame i averages the samples ⌊i N / F⌋ to
-    ⌈(i + 1) N / F⌉ − 1. The pattern repeats every N / gcd(N, F) samples: 375 samples
-    and 8 frames for 48,000 samples and 1024 frames. If ``slack`` is 0, all frames of a
-    period have ``width`` samples and none overlap. If it is 1, frame 0 has the samples
-    0 … width − 1; frame i starts at i · width − 1, the last sample of frame i − 1.
-    """
-
-    periods: int
-    samples: int  # per period
-    frames: int  # per period
-    width: int
-    slack: int
-
-    @classmethod
-    def of(cls, n_samples: int, n_frames: int) -> "Frames":
-        """The pattern of so many samples and frames."""
-        periods = gcd(n_samples, n_frames)
-        samples, frames = n_samples // periods, n_frames // periods
-        width = -(-samples // frames)
-        return cls(periods, samples, frames, width, width * frames - samples)
-
-
 class BlockPlan(NamedTuple):
     """A cut of the output into blocks that are pooled independently."""
 
@@ -64,20 +39,29 @@ def plan_blocks(n_samples: int, n_frames: int, kernel_size: int) -> BlockPlan:
     >>> plan_blocks(48000, 1024, kernel_size=1001)
     BlockPlan(fft_size=4096, hop=3000, frames=64, n_blocks=16)
     """
-    pattern = Frames.of(n_samples, n_frames)
-    fft_size = max(LEAST_FFT, 1 << (pattern.samples + kernel_size - 2).bit_length())
-    periods = min(pattern.periods, (fft_size - kernel_size + 1) // pattern.samples)
-    return BlockPlan(
-        fft_size,
-        hop=periods * pattern.samples,
-        frames=periods * pattern.frames,
-        n_blocks=-(-pattern.periods // periods),
-    )
+    n_periods, samples, frames, _, _ = frame_pattern(n_samples, n_frames)
+    fft_size = max(LEAST_FFT, 1 << (samples + kernel_size - 2).bit_length())
+    n = min(n_periods, (fft_size - kernel_size + 1) // samples)
+    return BlockPlan(fft_size, n * samples, n * frames, n_blocks=-(-n_periods // n))
+
+
+def frame_pattern(n_samples: int, n_frames: int) -> tuple[int, int, int, int, int]:
+    """The periods of ``adaptive_avg_pool1d``; samples, frames, width and slack of each.
+
+    48,000 samples and 1024 frames have 128 periods of 375 samples and 8 frames. If the
+    slack is 0, all frames have ``width`` samples and none overlap. If it is 1, frame 0
+    has the samples 0 … width − 1 of a period; frame i starts at i · width − 1, the last
+    sample of frame i − 1.
+    """
+    n_periods = gcd(n_samples, n_frames)
+    samples, frames = n_samples // n_periods, n_frames // n_periods
+    width = -(-samples // frames)
+    return n_periods, samples, frames, width, width * frames - samples
 
 
 def average(activations: Tensor, n_samples: int, n_frames: int) -> Tensor:
     """``adaptive_avg_pool1d`` of the first samples, faster: sums of strided views."""
-    periods, period, frames, width, slack = Frames.of(n_samples, n_frames)
+    periods, period, frames, width, slack = frame_pattern(n_samples, n_frames)
     activations = activations[..., :n_samples]
     if slack > 1:
         means = F.adaptive_avg_pool1d(activations.flatten(0, -2), n_frames)
@@ -98,7 +82,7 @@ def average(activations: Tensor, n_samples: int, n_frames: int) -> Tensor:
 def spread(grads: Tensor, positive: Tensor) -> Tensor:
     """Gradient of the ReLU and ``average``, in place of the mask of ones and zeros."""
     n_samples, n_frames = positive.shape[-1], grads.shape[-1]
-    periods, period, frames, width, slack = Frames.of(n_samples, n_frames)
+    periods, period, frames, width, slack = frame_pattern(n_samples, n_frames)
     starts, ends = pool_windows(n_samples, n_frames, grads.device)
     shares = grads / (ends - starts)
     if slack > 1:
@@ -131,7 +115,8 @@ def _forward(
     offsets = plan.fft_size * offsets[:, None]
     maps = wavs.new_empty(sizes.batch, sizes.n_filters, sizes.n_frames)
     for clips in _at_a_time(wavs):
-        for group, few in enumerate(_groups(sizes.n_filters)):
+        for group in range(-(-sizes.n_filters // GROUP)):
+            few = slice(GROUP * group, GROUP * (group + 1))
             product = spectra[clips] * responses[few]
             # At frequency 0 an offset is added to every sample at no cost.
             product[..., 0] += offsets[few]
@@ -140,7 +125,7 @@ def _forward(
             maps[clips, few] = averages.flatten(2)[..., : sizes.n_frames]
             if masks is not None:
                 bits = activations[..., : plan.hop].bool().view(torch.uint8)
-                bits = bits << _places(few, bits.device)
+                bits = bits << _places(bits)
                 torch.sum(bits, 1, dtype=torch.uint8, out=masks[clips, group])
     return maps
 
@@ -156,9 +141,11 @@ def _backward(
     grad_responses = conj_spectra.new_zeros(sizes.n_filters, conj_spectra.shape[-1])
     grad_offsets = grad_maps.new_zeros(sizes.n_filters)
     for clips in _at_a_time(wavs):
-        for group, few in enumerate(_groups(sizes.n_filters)):
-            bits = masks[clips, group, None] >> _places(few, masks.device)
-            grad = spread(grad_maps[clips, few], (bits & 1).to(grad_maps.dtype))
+        for group in range(masks.shape[1]):
+            few = slice(GROUP * group, GROUP * (group + 1))
+            grad = grad_maps[clips, few]
+            bits = (masks[clips, group, None] >> _places(grad)) & 1
+            grad = spread(grad, bits.to(grad.dtype))
             grad = torch.fft.rfft(grad, plan.fft_size)
             grad_offsets[few] += grad[..., 0].real.sum((0, 2))
             grad_responses[few] += grad.mul_(conj_spectra[clips]).sum((0, 2))
@@ -170,7 +157,7 @@ def _backward(
 def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
     """One bit per activation of each block."""
     plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
-    return sizes.batch, len(_groups(sizes.n_filters)), plan.n_blocks, plan.hop
+    return sizes.batch, -(-sizes.n_filters // GROUP), plan.n_blocks, plan.hop
 
 
 def _spectra(wavs: Tensor, plan: BlockPlan, padding: int) -> Tensor:
@@ -179,15 +166,9 @@ def _spectra(wavs: Tensor, plan: BlockPlan, padding: int) -> Tensor:
     return torch.fft.rfft(blocks)[:, None]
 
 
-def _groups(n_filters: int) -> list[slice]:
-    """Slices of eight filters."""
-    firsts = range(0, n_filters, GROUP)
-    return [slice(first, min(first + GROUP, n_filters)) for first in firsts]
-
-
-def _places(few: slice, device: torch.device) -> Tensor:
-    """The bit of each filter of a group in the masks' bytes, [group, 1, 1]."""
-    places = torch.arange(few.stop - few.start, dtype=torch.uint8, device=device)
+def _places(few: Tensor) -> Tensor:
+    """The bits [group, 1, 1] of a group's filters in the bytes of the masks."""
+    places = torch.arange(few.shape[1], dtype=torch.uint8, device=few.device)
     return places[:, None, None]
 
 

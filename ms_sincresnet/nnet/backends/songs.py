@@ -31,7 +31,7 @@ class Pieces(NamedTuple):
 
 
 def piece_size(clip_samples: int, hop_samples: int, kernel_size: int) -> int | None:
-    """The longest part of a hop that suits the filters; None if there is none.
+    """The longest part of a hop that suits the filters; None if no part does.
 
     Pieces must make up the clip too, fit the FFT, and be no shorter than a filter, so
     that the edges of a piece's output do not meet.
