@@ -248,7 +248,7 @@ def test_on_mps_cutoffs_are_computed_on_the_cpu():
     assert torch.autograd.grad(found[0].sum(), bank.low_hz_)[0].eq(1).all()
 
 
-def test_only_the_cutoffs_are_saved_and_printing_tells_the_sizes():
+def test_only_the_cutoffs_are_saved_and_printing_shows_the_sizes():
     bank = SincFilterbank(n_filters=7, kernel_size=501, sample_rate=22050)
     shapes = {name: tuple(value.shape) for name, value in bank.state_dict().items()}
     assert shapes == {"low_hz_": (7, 1), "band_hz_": (7, 1)}
