@@ -46,10 +46,9 @@ _LOUDEST = 2.0**40
 def read_blocks(
     path: str | Path, sample_rate: int = SAMPLE_RATE
 ) -> Generator[np.ndarray, None, None]:
-    """Mono float32 blocks [time] of a file; hours never lie in memory whole.
+    """Mono float32 blocks [time] of a file, as far as it can be decoded.
 
-    A file that is damaged or cut short yields what can be decoded, with a warning. An
-    ``AudioFileError`` says why a file is unusable, for example empty or full of NaN.
+    Damage leads to a warning, or to an ``AudioFileError`` if nothing is usable.
     """
     path = Path(path)
     rate, blocks = _decode(path)
@@ -62,17 +61,17 @@ def read_audio(
     *,
     excerpt: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Mono samples of a file or of an excerpt, after which nothing is decoded.
+    """Mono samples of a file, or of an excerpt.
 
     Arguments
     ---------
     path
-        A file of any format that libsndfile reads, or PyAV where it is installed.
+        A file that libsndfile reads, or PyAV where it is installed.
     sample_rate
         Rate of the result, in Hz.
     excerpt
-        Start and duration, in s. A file that ends before the excerpt does yields its
-        last ``duration`` seconds, or all of it if it is not longer.
+        Start and duration, in s. A file that ends too soon yields its last
+        ``duration`` seconds, or all of it.
 
     Returns
     -------
@@ -81,14 +80,12 @@ def read_audio(
     Raises
     ------
     AudioFileError
-        As for ``read_blocks``.
+        If there is no usable audio in the file.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "two channels.flac"
     >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> read_audio(path).shape
-    (16000,)
     >>> read_audio(path, excerpt=(0.25, 0.5)).shape
     (8000,)
     """
@@ -108,7 +105,7 @@ def read_audio(
 
 
 class AudioNormalizer:
-    """The ``audio_normalizer`` of a model folder: down-mix and resampler for tensors.
+    """Down-mix and resampler for tensors, the ``audio_normalizer`` of model folders.
 
     SpeechBrain's class of this name resamples with torchaudio, which leaks: a tone of
     8.2 kHz folds back at -8 dB, where soxr leaves -138 dB.
@@ -120,8 +117,7 @@ class AudioNormalizer:
 
     Example
     -------
-    >>> normalizer = AudioNormalizer()
-    >>> normalizer(torch.zeros(44100, 2), 44100).shape
+    >>> AudioNormalizer()(torch.zeros(44100, 2), 44100).shape
     torch.Size([16000])
     """
 
@@ -152,8 +148,8 @@ def _decode(path: Path) -> tuple[int, Iterator[np.ndarray]]:
         kind = f"{suffix} files" if suffix in FOREIGN_SUFFIXES else "m4a, aac, webm …"
         raise AudioFileError(
             f"{path}: not readable as audio ({reason}). To read {kind}, run "
-            "`pip install '.[audio]'` in a clone of the repository; or convert it to "
-            "wav or flac, for example with `ffmpeg -i IN OUT.wav`."
+            "`pip install '.[audio]'` in a clone of the repository, or convert it to "
+            "wav or flac."
         ) from error
 
 
@@ -169,11 +165,10 @@ def _until_fault(
     except DecodingError as error:
         if n_frames == 0:
             raise not_readable(path, error) from error
+        usable_s = n_frames / sample_rate
         logger.warning(
-            "%s: damaged or cut short (%s); using the %.2f s that were decoded",
-            path,
-            error,
-            n_frames / sample_rate,
+            f"{path}: damaged or cut short ({error}); using the {usable_s:.2f} s that "
+            "were decoded"
         )
 
 
@@ -194,12 +189,11 @@ def _normalize(
         usable = np.abs(mono) <= _LOUDEST
         if not usable.all():
             first = int(np.argmin(usable))
-            value = mono[first]
+            value, where_s = mono[first], (n_samples + first) / sample_rate
             found = f"{value:.3g}" if np.isfinite(value) else "NaN or infinity"
             raise AudioFileError(
                 f"{name}: expected samples from -1 to 1, found {found} at "
-                f"{(n_samples + first) / sample_rate:.3f} s. Repair the audio, or "
-                "leave it out."
+                f"{where_s:.3f} s. Repair the audio, or leave it out."
             )
         n_samples += len(mono)
         resampled = resampler.resample_chunk(mono)
@@ -209,8 +203,7 @@ def _normalize(
     resampled = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     if n_resampled + len(resampled) == 0:
         raise AudioFileError(
-            f"{name}: expected audio, found an empty track ({n_samples} samples at "
-            f"{sample_rate} Hz). Replace it, or leave it out."
+            f"{name}: expected audio, found an empty track. Replace it."
         )
     if len(resampled):
         yield resampled

@@ -24,11 +24,7 @@ from ms_sincresnet.files import atomic_path
 
 
 class CachedTrack(NamedTuple):
-    """A track in the cache: file name, length, hash of the samples, all zeros or not.
-
-    The file is named by its hash, so data sets can share a cache folder, and a track
-    that has changed does not replace the copy that a training reads.
-    """
+    """A track in the cache, in a file named by its hash: data sets can share caches."""
 
     cached: str
     n_samples: int
@@ -37,27 +33,17 @@ class CachedTrack(NamedTuple):
 
 
 def cache_audio(
-    path: str | Path,
-    cache_folder: str | Path,
-    *,
-    excerpt: tuple[float, float] | None = None,
+    path: Path, cache_folder: Path, *, excerpt: tuple[float, float] | None = None
 ) -> CachedTrack:
-    """Writes the mono 16-bit wav copy of a track, or of an excerpt of it.
-
-    The level is kept, unless resampling or a float file exceeded full scale. Then the
-    track is scaled to fit: clipping would distort it, and the network's layer norm
-    removes the scale.
-    """
+    """Writes the copy of a track or an excerpt, scaled if it exceeds full scale."""
     samples = read_audio(path, excerpt=excerpt)
     samples /= max(1.0, np.abs(samples).max())
     # Times 32768, as libsndfile reads: a 16-bit file at this rate comes back unchanged.
     pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
     sha256 = hashlib.sha256(pcm.tobytes()).hexdigest()
     name = f"{sha256[:16]}.wav"
-    with atomic_path(Path(cache_folder) / name) as temporary_path:
-        soundfile.write(
-            temporary_path, pcm, SAMPLE_RATE, subtype="PCM_16", format="WAV"
-        )
+    with atomic_path(cache_folder / name) as temporary_path:
+        soundfile.write(temporary_path, pcm, SAMPLE_RATE, format="WAV")
     return CachedTrack(name, len(pcm), sha256, silent=not pcm.any())
 
 
@@ -78,11 +64,7 @@ def read_clip(path: str | Path, start: int, n_samples: int) -> Tensor:
 
 
 class TracksInMemory:
-    """Cached tracks, read once and held as 16-bit samples: 115 MB per hour.
-
-    Forked processes share them, spawned ones receive them through shared memory. Each
-    process of ``torchrun`` holds a copy.
-    """
+    """Cached tracks held as 16-bit samples, 115 MB per hour; workers share them."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         lengths = []

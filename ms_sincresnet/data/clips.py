@@ -10,12 +10,10 @@ SILENT_STD = 2**-15
 def split_clips(
     wav: Tensor, clip_samples: int = 48000, hop_samples: int = 8000
 ) -> Tensor:
-    """Overlapping clips of a track.
+    """Overlapping clips of a track, which is repeated if it is shorter than a clip.
 
-    Clips start every ``hop_samples``. What follows the last whole clip, always less
-    than a hop, is dropped. A track shorter than a clip is repeated up to one.
-
-    P.-C. Chang et al., "MS-SincResNet", ICMR 2021, section 2.2.1.
+    P.-C. Chang et al., "MS-SincResNet", ICMR 2021, section 2.2.1. What follows the last
+    whole clip is dropped.
 
     Arguments
     ---------
@@ -28,8 +26,7 @@ def split_clips(
 
     Returns
     -------
-    Clips [clips, clip_samples] or [batch, clips, clip_samples]: a view of ``wav``,
-    unless that had to be repeated.
+    Clips [clips, clip_samples] or [batch, clips, clip_samples], a view if possible.
 
     Raises
     ------
@@ -49,13 +46,7 @@ def split_clips(
 
 
 def silent(clips: Tensor) -> Tensor:
-    """Mask [...] of clips [..., time] that say nothing about the genre.
-
-    Digital silence, dither and a constant are silent: see ``SILENT_STD``.
-
-    >>> silent(torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.4999, 0.5001]]))
-    tensor([ True, False])
-    """
+    """Mask [...] of clips [..., time] without sound, such as dither or a constant."""
     return clips.std(-1, correction=0) < SILENT_STD
 
 

@@ -1,8 +1,7 @@
 """Decoding of what libsndfile does not read: m4a, aac, webm, wma … through PyAV.
 
-PyAV, the extra ``audio``, brings FFmpeg; only its demuxers and decoders are used. The
-20 to 50 ms that an encoder such as AAC's puts in front of the audio stay, unless the
-file says that they are to be dropped.
+The 20 to 50 ms that an encoder such as AAC's puts in front of the audio stay, unless
+the file says that they are to be dropped.
 """
 
 import os
@@ -21,8 +20,8 @@ FOREIGN_SUFFIXES = frozenset(
 )
 """Lower-case suffixes of audio that only PyAV reads."""
 
-# Formats that FFmpeg cannot mistake. It would read noise as mp3 and text as video, and
-# would open whatever a playlist names.
+# Formats that FFmpeg recognises with certainty. Others can be noise read as mp3, text
+# read as video, or a playlist of any files.
 _DEMUXERS = (
     "aac,ac3,aiff,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mpc,mpc8,mpegts,ogg,tta,"
     "wav,wv"
@@ -46,10 +45,8 @@ _SAMPLE_FORMATS = {
 def decode_container(path: str | Path) -> tuple[int, Iterator[np.ndarray]]:
     """Sample rate and float64 blocks [time, channels] of the first audio stream.
 
-    Skips video, pictures, tags and other streams, packets that cannot be decoded and
-    frames whose sample rate is not the first one's. Channels may change between blocks.
-    Raises a ``DecodingError`` if there is no audio; the blocks end with one if some of
-    it is damaged or missing. Raises ``ModuleNotFoundError`` without PyAV.
+    Skips what cannot be decoded or has another sample rate; the blocks then end with a
+    ``DecodingError``. Raises ``ModuleNotFoundError`` without PyAV.
     """
     import av
 

@@ -1,23 +1,12 @@
-"""Data sets, sampler and loader of training: random clips that resume exactly.
+"""Data sets, sampler and loader of random clips, the same ones after a resume.
 
-One integer determines a clip::
-
-    index = (epoch * n_passes + nth_pass) * n_tracks + track
-
-``PassSampler`` yields them in an order that is a function of (seed, epoch, pass), and
-``RandomClipDataset`` derives the start of the clip from (seed, index). Neither has any
-state: clips are the same after a resume within an epoch and for any number of workers.
-Of n processes under ``torchrun`` each takes every nth index, so that in a step they see
-what one process would see with n times their ``batch_size``.
-
-``Brain`` calls ``set_epoch`` of ``brain.train_sampler``, which is to be set before
-``fit``; the loader gets the sampler by ``clip_loader_options``.
+A clip depends on the seed and one integer alone, for any number of workers:
+``index = (epoch * n_passes + nth_pass) * n_tracks + track``.
 """
 
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +53,7 @@ def genre_datasets(
     seed
         Seed of the clips' positions.
     cache
-        "disk", or "memory" to hold the training tracks in memory; the clips are the
-        same.
+        "disk", or "memory" to hold the training tracks in memory.
 
     Returns
     -------
@@ -88,8 +76,8 @@ def genre_datasets(
     >>> for part in ("train", "valid", "test"):
     ...     _ = (folder / f"{part}.csv").write_text(f"ID,duration,wav,genre\\n{row}\\n")
     >>> datasets, _ = genre_datasets(folder, folder, n_genres=1, clip_samples=8, seed=0)
-    >>> datasets["train"][0]["clip"].shape, datasets["test"][0]["song"].shape
-    (torch.Size([8]), torch.Size([16000]))
+    >>> datasets["train"][0]["clip"].shape
+    torch.Size([8])
     """
     tracks = {
         part: _read_manifest(Path(manifest_folder) / f"{part}.csv", cache_folder)
@@ -129,11 +117,9 @@ def genre_datasets(
 
 
 class RandomClipDataset(DynamicItemDataset):
-    """Tracks of a manifest with one random clip each, "clip" [clip_samples].
+    """Track ``i % n_tracks`` for any index ``i``, with the random clip of ``i`` alone.
 
-    ``dataset[i]``, for any ``i`` from 0, is track ``i % n_tracks`` with the clip that
-    belongs to ``i`` alone. A silent clip is drawn again, up to ten times, since
-    evaluation drops silent clips too. Subsets of ``filtered_sorted`` have no clips.
+    A silent clip is drawn again, up to ten times, since evaluation drops silent clips.
     """
 
     def __init__(
@@ -147,9 +133,7 @@ class RandomClipDataset(DynamicItemDataset):
         cache: str = "disk",
     ) -> None:
         if cache not in CACHES:
-            raise HparamError(
-                f"cache must be one of {', '.join(CACHES)}; got {cache!r}"
-            )
+            raise HparamError(f"cache must be disk or memory; got {cache!r}")
         super().__init__(data)
         self.clip_samples = clip_samples
         self.seed = seed
@@ -159,11 +143,8 @@ class RandomClipDataset(DynamicItemDataset):
             paths = [track["wav"] for track in data.values()]
             self._read_clip = TracksInMemory(paths).read_clip
         self.pipeline.add_static_keys(["clip_index"])
-        self.add_dynamic_item(
-            self._read_random_clip,
-            takes=["wav", "duration", "clip_index"],
-            provides="clip",
-        )
+        takes = ["wav", "duration", "clip_index"]
+        self.add_dynamic_item(self._read_random_clip, takes, "clip")
         self.pipeline.add_dynamic_items(dynamic_items)
         self.set_output_keys(output_keys)
 
@@ -174,7 +155,7 @@ class RandomClipDataset(DynamicItemDataset):
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        # Without this, Python would ask for ever larger indices, which are all valid.
+        # By default, Python would ask for larger and larger indices, all of them valid.
         return (self[index] for index in range(len(self)))
 
     def _read_random_clip(self, wav: str, duration: float, clip_index: int) -> Tensor:
@@ -192,8 +173,8 @@ class RandomClipDataset(DynamicItemDataset):
 class PassSampler(Sampler):
     """Indices of an epoch: passes over the tracks, each in a fresh random order.
 
-    So the clips of a batch come from as many tracks as possible. Steps of eight clips
-    from eight tracks learn where steps of eight clips from two tracks do not.
+    So the clips of a batch come from as many tracks as possible. Each of n processes
+    takes every nth index, so that together they see the steps of a single process.
 
     Arguments
     ---------
@@ -204,8 +185,8 @@ class PassSampler(Sampler):
     seed
         Seed of the orders.
     batch_size
-        Clips per process and step; a last step with fewer clips than processes, which
-        must all take part, is dropped.
+        Clips per process and step; a last step with fewer clips than processes is
+        dropped.
     rank
         Number of this process, from 0.
     n_processes
@@ -214,12 +195,10 @@ class PassSampler(Sampler):
     Example
     -------
     >>> sampler = PassSampler(n_tracks=3, n_passes=2, seed=0)
-    >>> len(sampler)
-    6
     >>> sampler.set_epoch(1)
     >>> [index % 3 for index in sampler]
     [2, 0, 1, 0, 1, 2]
-    >>> sorted(sampler)  # those of epoch 1; epoch 0 has 0 to 5
+    >>> sorted(sampler)
     [6, 7, 8, 9, 10, 11]
     """
 
@@ -247,16 +226,12 @@ class PassSampler(Sampler):
         return len(self.share)
 
     def __iter__(self) -> Iterator[int]:
-        share = self.share
-        return islice(self._epoch_indices(), share.start, share.stop, share.step)
-
-    def _epoch_indices(self) -> Iterator[int]:
-        """Indices of all processes together."""
+        indices: list[int] = []
         for nth_pass in range(self.n_passes):
             generator = np.random.default_rng([self.seed, self.epoch, nth_pass])
             first_index = (self.epoch * self.n_passes + nth_pass) * self.n_tracks
-            for track in generator.permutation(self.n_tracks).tolist():
-                yield first_index + track
+            indices += (first_index + generator.permutation(self.n_tracks)).tolist()
+        return (indices[place] for place in self.share)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the next iteration; SpeechBrain counts from 1."""
@@ -285,11 +260,9 @@ def clip_loader_options(
     Example
     -------
     >>> data = {"blues.00000": {"wav": "00000.wav", "duration": 30.0}}
-    >>> options = clip_loader_options(
-    ...     RandomClipDataset(data), PassSampler(1, 4, seed=0), num_workers=2
-    ... )
-    >>> sorted(options), options["num_workers"]
-    (['collate_fn', 'num_workers', 'sampler'], 2)
+    >>> dataset, sampler = RandomClipDataset(data), PassSampler(1, 4, seed=0)
+    >>> sorted(clip_loader_options(dataset, sampler, batch_size=2))
+    ['batch_size', 'collate_fn', 'sampler']
     """
     options = {**options, "sampler": sampler, "collate_fn": clip_batch}
     if dataset.cache == "memory":
@@ -299,12 +272,11 @@ def clip_loader_options(
 
 def clip_batch(examples: list[dict]) -> PaddedBatch:
     """SpeechBrain's batch of items of equal length; padding would double the time."""
-    return PaddedBatch(examples, padding_func=_stack)
 
+    def stack(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.stack(tensors), torch.ones(len(tensors))
 
-def _stack(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Tensors of equal length as one, and their relative lengths."""
-    return torch.stack(tensors), torch.ones(len(tensors))
+    return PaddedBatch(examples, padding_func=stack)
 
 
 def _is_silent(clip: Tensor) -> bool:
@@ -323,13 +295,10 @@ def _read_manifest(path: Path, cache_folder: str | Path) -> dict[str, dict]:
             track["wav"] and track["genre"] and 0 < track["duration"] < math.inf
             for track in tracks.values()
         )
+        if not complete:
+            raise ValueError("a track lacks its duration, path or genre")
     except (csv.Error, LookupError, OSError, TypeError, ValueError) as error:
         raise DataFolderError(
             f"{path}: not readable as a manifest ({error}). Run the preparation again."
         ) from error
-    if not complete:
-        raise DataFolderError(
-            f"{path}: expected tracks with a duration, a path and a genre each. Run "
-            "the preparation again."
-        )
     return tracks

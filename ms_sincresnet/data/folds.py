@@ -41,7 +41,7 @@ def split_fold(
     Raises
     ------
     HparamError
-        If an argument is out of range, or a genre has too few tracks for it.
+        If an argument is out of range or does not suit the size of a genre.
 
     Example
     -------
@@ -70,20 +70,15 @@ def split_fold(
 def stratified_folds(
     labels: ArrayLike, n_folds: int, seed: int, groups: ArrayLike | None = None
 ) -> np.ndarray:
-    """Fold of each track; every fold has its share of each genre.
-
-    >>> stratified_folds(["jazz"] * 4 + ["rock"] * 4, n_folds=4, seed=0).tolist()
-    [3, 2, 1, 0, 2, 1, 0, 3]
-    """
+    """Fold of each track; every fold has its share of each genre."""
     genres = np.asarray(labels)
     group_of = _numbered(groups, len(genres))
     for genre in np.unique(genres):
         count = len(np.unique(group_of[genres == genre]))
         if count < n_folds:
             raise HparamError(
-                f"n_folds: {str(genre)!r} has {count} different track(s), too few to "
-                f"put one into each of {n_folds} folds. Lower n_folds, or add tracks "
-                "of this genre."
+                f"n_folds: {str(genre)!r} has {count} different track(s), too few for "
+                f"{n_folds} folds. Lower n_folds, or add tracks of this genre."
             )
     # Shuffled here, as scikit-learn 1.9 would: the shuffle of 1.7, the last for Python
     # 3.10, deals groups without regard to their classes.
@@ -102,10 +97,7 @@ def draw_valid(
     seed: int,
     groups: ArrayLike | None = None,
 ) -> np.ndarray:
-    """Mask of the tracks of a training part that validate.
-
-    Each genre gives its share, rounded to whole tracks, halves to the even number: a
-    tenth of ISMIR2004's 729 tracks are 73.
+    """Mask of the tracks of a training part that validate, a share of each genre.
 
     Arguments
     ---------
@@ -116,8 +108,7 @@ def draw_valid(
     seed
         Seed of the random choice.
     groups
-        Tracks of equal value are drawn together or not at all; a genre may then give
-        less than its share. By default each track is a group.
+        Tracks of equal value are drawn together. By default each is a group.
 
     Returns
     -------
@@ -147,8 +138,7 @@ def draw_valid(
     for genre in wanted:
         if not in_valid[genres == genre].any():
             raise HparamError(
-                f"valid_fraction: the tracks of {str(genre)!r} in the training part "
-                f"are too much alike to validate with {valid_fraction} of them: "
+                f"valid_fraction: too many tracks of {str(genre)!r} are identical, and "
                 "identical tracks stay together. Add tracks of this genre."
             )
     return in_valid
@@ -158,18 +148,16 @@ def _count_wanted(genres: np.ndarray, fraction: float) -> dict[str, int]:
     """Tracks of each genre that make the fraction: at least one, and not all."""
     if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
         raise HparamError(
-            "valid_fraction: expected a number between 0 and 1, the share of the "
-            f"training part that validates, for example 0.1; got {fraction!r}"
+            f"valid_fraction: expected a number between 0 and 1, got {fraction!r}"
         )
     wanted = {}
     for genre, count in zip(*np.unique(genres, return_counts=True), strict=True):
         wanted[genre] = round(fraction * int(count))
         if not 0 < wanted[genre] < count:
-            advice = f"Choose a share from 1/{count} to {count - 1}/{count}, or add"
             raise HparamError(
-                f"valid_fraction: {str(genre)!r} has {count} track(s) in the training "
-                f"part, and {fraction} of them round to {wanted[genre]}. "
-                f"{advice if count > 1 else 'Add'} tracks of this genre."
+                f"valid_fraction: {fraction} of the {count} track(s) of {str(genre)!r} "
+                f"in the training part round to {wanted[genre]}. Choose another share, "
+                "or add tracks of this genre."
             )
     return wanted
 

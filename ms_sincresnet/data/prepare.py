@@ -1,15 +1,10 @@
-"""A folder of tracks to ``train.csv``, ``valid.csv`` and ``test.csv``.
-
-The recipes' prepare scripts find their tracks and say how they are split.
-``prepare_manifests`` does the rest: the 16 kHz cache, tracks that cannot be used,
-identical tracks, manifests, and a report. It repeats no work whose result is there.
-"""
+"""A folder of tracks to a 16 kHz cache, three manifests, and a report."""
 
 import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +27,7 @@ _INDEX_INTERVAL = 100  # tracks that are decoded again after a kill, at most
 
 
 def audio_files(root: str | Path) -> list[Path]:
-    """Audio files at any depth, but for hidden ones and what archivers add.
+    """Audio files at any depth, except hidden ones and what archivers add.
 
     Arguments
     ---------
@@ -46,8 +41,7 @@ def audio_files(root: str | Path) -> list[Path]:
     Example
     -------
     >>> root = getfixture("tmp_path")
-    >>> (root / "__MACOSX").mkdir()
-    >>> for name in ["b.AU", "a.wav", "._a.wav", "notes.txt", "__MACOSX/c.wav"]:
+    >>> for name in ["b.AU", "a.wav", "._a.wav", "notes.txt"]:
     ...     (root / name).touch()
     >>> [path.name for path in audio_files(root)]
     ['a.wav', 'b.AU']
@@ -56,18 +50,14 @@ def audio_files(root: str | Path) -> list[Path]:
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         paths += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
-    )
+    audio = (path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(filter(Path.is_file, audio))
 
 
 def find_tracks(root: str | Path) -> pd.DataFrame:
     """Tracks of a data set that has a folder for each genre.
 
-    A track's ID is its file name without suffix. The genre and a dot are put in front
-    unless the name begins so, as GTZAN's "blues.00000" does.
+    A track's ID is its file name, without suffix and with the genre in front.
 
     Arguments
     ---------
@@ -86,11 +76,11 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
     Example
     -------
     >>> root = getfixture("tmp_path")
-    >>> for name in ["blues/blues.00000.wav", "rock/01.mp3"]:
-    ...     (root / name).parent.mkdir()
-    ...     (root / name).touch()
-    >>> find_tracks(root)[["ID", "genre"]].values.tolist()
-    [['blues.00000', 'blues'], ['rock.01', 'rock']]
+    >>> for genre in ["blues", "rock"]:
+    ...     (root / genre).mkdir()
+    ...     (root / genre / "01.mp3").touch()
+    >>> find_tracks(root).ID.tolist()
+    ['blues.01', 'rock.01']
     """
     root = Path(root)
     rows = []
@@ -103,8 +93,8 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if not folder.name.startswith((".", "__")) and folder.name not in filled:
             raise DataFolderError(
-                f"{folder}: expected audio files of this genre (.wav, .au, .mp3, "
-                ".flac, .ogg, ...), found none. Add them, or move the folder away."
+                f"{folder}: expected audio files of this genre, found none. Add them, "
+                "or move the folder away."
             )
     if not rows:
         raise DataFolderError(f"{root}: expected a folder for each genre, found none.")
@@ -131,39 +121,33 @@ def prepare_manifests(
 ) -> dict[str, Any]:
     """Writes ``train.csv``, ``valid.csv``, ``test.csv`` and ``report.json``.
 
-    The manifests have the columns ID, duration (in s), wav and genre. Their bytes
-    depend on the tracks' audio, names and genres and on the split, not on any folder.
-
     Only tracks that are new or have changed are decoded, and only files whose content
     changes are written.
 
     Arguments
     ---------
     tracks
-        ID, genre and path of each track, sorted by ID. Further columns that JSON can
-        hold reach ``assign_parts`` and ``describe``.
+        ID, genre and path of each track, sorted by ID, and columns for the callables.
     manifest_folder
         Folder of the manifests and the report.
     cache_folder
         Folder of the 16 kHz copies, shared by any number of data sets.
     assign_parts
-        Returns "train", "valid" or "test" for each row of ``tracks``, which has the
-        column sha256 of the decoded audio. Called without it before any decoding, to
-        refuse wrong options.
+        Returns "train", "valid" or "test" for each row of ``tracks`` with the sha256 of
+        its audio. Called without the latter before decoding, to refuse wrong options.
     options
-        All that determines the split, as values for JSON.
+        Options of the split for the report.
     left_out
         ID, path and reason of tracks that the script itself leaves out.
     describe
-        Returns more entries of the report, from a table of the tracks in the manifests
-        with the columns part and sha256.
+        Returns more entries of the report, from the tracks with their part and sha256.
     excerpt
         Start and duration of the used part of each track, in s.
 
     Returns
     -------
-    The report: options, counts (by part and genre), left_out (ID, path,
-    reason), identical (groups of IDs), silent (IDs), and the entries of ``describe``.
+    The report: options, counts (by part and genre), left_out (ID, path, reason),
+    identical (groups of IDs), silent (IDs), and the entries of ``describe``.
 
     Raises
     ------
@@ -174,27 +158,19 @@ def prepare_manifests(
 
     Example
     -------
-    >>> import numpy as np, soundfile
+    >>> import soundfile
     >>> root = getfixture("tmp_path")
     >>> (root / "data" / "blues").mkdir(parents=True)
-    >>> for name in ["1.wav", "2.wav", "3.wav"]:
-    ...     soundfile.write(root / "data" / "blues" / name, np.ones(40000) / 2, 16000)
-    >>> report = prepare_manifests(
-    ...     find_tracks(root / "data"),
-    ...     root / "manifests",
-    ...     root / "cache",
-    ...     assign_parts=lambda tracks: ["train", "valid", "test"],
-    ...     options={},
-    ... )
-    >>> report["identical"]
-    [['blues.1', 'blues.2', 'blues.3']]
-    >>> print((root / "manifests" / "train.csv").read_text())
+    >>> soundfile.write(root / "data" / "blues" / "1.wav", [0.5] * 40000, 16000)
+    >>> folders = root / "manifests", root / "cache"
+    >>> split = {"assign_parts": lambda tracks: ["train"], "options": {}}
+    >>> _ = prepare_manifests(find_tracks(root / "data"), *folders, **split)
+    >>> print((root / "manifests" / "train.csv").read_text().strip())
     ID,duration,wav,genre
     blues.1,2.5,$data_root/eed40babef245aa2.wav,blues
-    <BLANKLINE>
     """
     manifest_folder, cache_folder = Path(manifest_folder), Path(cache_folder)
-    tracks = _with_sources(tracks, excerpt)
+    tracks = tracks.assign(source=_sources(tracks.path, _check_excerpt(excerpt)))
     found = _find_cached(tracks, cache_folder)
     new = tracks[~tracks.source.isin(found)]
     reasons: dict[str, str] = {}
@@ -210,8 +186,11 @@ def prepare_manifests(
     cached = cached.join(pd.DataFrame(entries, columns=CachedTrack._fields))
     parts = pd.Series(assign_parts(cached), index=cached.index)
     for part in PARTS:
-        manifest = _manifest(cached[parts == part])
-        _write_if_new(manifest_folder / f"{part}.csv", manifest)
+        path, manifest = (
+            manifest_folder / f"{part}.csv",
+            _manifest(cached[parts == part]),
+        )
+        _write_if_new(path, manifest.to_csv(index=False, lineterminator="\n"))
     identical = cached.groupby("sha256", sort=False).ID.agg(list)
     names = unusable[["ID", "path", "reason"]].to_dict("records")
     report = {
@@ -234,17 +213,14 @@ def prepare_manifests(
     return report
 
 
-def _with_sources(
-    tracks: pd.DataFrame, excerpt: tuple[float, float] | None
-) -> pd.DataFrame:
-    """Tracks with the state of each file: path, size, time of change, excerpt."""
-    cut = _check_excerpt(excerpt)
+def _sources(paths: Iterable[Path], cut: tuple[float, ...]) -> list[str]:
+    """The state of each file: path, size, time of change, excerpt."""
     sources = []
-    for path in tracks.path:
+    for path in paths:
         stat = os.stat(path)
         state = as_utf8(os.path.abspath(path)), stat.st_size, stat.st_mtime_ns, *cut
         sources.append(" ".join(map(str, state)))
-    return tracks.assign(source=sources)
+    return sources
 
 
 def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
@@ -258,15 +234,14 @@ def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
         usable = False
     if not usable:
         raise HparamError(
-            "excerpt: expected a start from 0 up and a duration above 0, in s, for "
-            f"example [30, 60]; got {excerpt!r}"
+            f"excerpt: expected a start and a duration in s, got {excerpt!r}"
         )
     return float(start_s), float(duration_s)
 
 
 def _find_cached(tracks: pd.DataFrame, cache_folder: Path) -> dict[str, CachedTrack]:
     """Tracks whose copies are in the cache, by their sources."""
-    index = _read_dict(cache_folder / _INDEX_NAME)
+    index = _read_index(cache_folder)
     kinds = [str, int, str, bool]
     found = {}
     for source in tracks.source:
@@ -314,9 +289,9 @@ def _decode(
 
 def _add_to_index(made: dict[str, CachedTrack], cache_folder: Path) -> None:
     """Adds entries to the index, which another preparation may have changed."""
-    path = cache_folder / _INDEX_NAME
     entries = {source: track._asdict() for source, track in made.items()}
-    _write_if_new(path, _as_json(_read_dict(path) | entries))
+    index = _as_json(_read_index(cache_folder) | entries)
+    _write_if_new(cache_folder / _INDEX_NAME, index)
 
 
 def _check_genres(cached: pd.DataFrame, unusable: pd.DataFrame) -> None:
@@ -324,22 +299,17 @@ def _check_genres(cached: pd.DataFrame, unusable: pd.DataFrame) -> None:
     lost = unusable[~unusable.genre.isin(cached.genre)]
     if len(lost):
         first = lost.iloc[0]
-        n_lost = sum(lost.genre == first.genre)
         raise DataFolderError(
             f"{first.path.parent}: expected audio of the genre {first.genre!r}, but "
-            f"none of its {n_lost} file(s) can be used. The first: {first.reason}"
+            f"none of its files can be used. The first: {first.reason}"
         )
 
 
-def _manifest(tracks: pd.DataFrame) -> str:
-    """Text of a manifest; seven digits resolve each sample of a duration at 16 kHz."""
-    columns = {
-        "ID": tracks.ID,
-        "duration": (tracks.n_samples / SAMPLE_RATE).round(7),
-        "wav": "$data_root/" + tracks.cached,
-        "genre": tracks.genre,
-    }
-    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+def _manifest(tracks: pd.DataFrame) -> pd.DataFrame:
+    """The table of a manifest; seven digits hold any duration at 16 kHz."""
+    duration = (tracks.n_samples / SAMPLE_RATE).round(7)
+    manifest = tracks.assign(duration=duration, wav="$data_root/" + tracks.cached)
+    return manifest[["ID", "duration", "wav", "genre"]]
 
 
 def _write_if_new(path: Path, text: str) -> None:
@@ -373,10 +343,10 @@ def _log_report(report: dict, report_path: Path) -> None:
     )
 
 
-def _read_dict(path: Path) -> dict[str, Any]:
-    """The dict in a JSON file; an empty one if there is no readable dict."""
+def _read_index(cache_folder: Path) -> dict[str, Any]:
+    """The index of the cache; an empty one if there is none, or a damaged one."""
     try:
-        content = read_json(path)
+        content = read_json(cache_folder / _INDEX_NAME)
     except (FileNotFoundError, RecursionError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

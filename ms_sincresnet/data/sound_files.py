@@ -13,16 +13,12 @@ import soundfile
 from ms_sincresnet.errors import AudioFileError
 
 BLOCK_FRAMES = 16384
-"""Frames decoded at a time, 0.7 s at 22050 Hz.
-
-Short, since up to one block is lost before a damaged spot.
-"""
+"""Frames decoded at a time: short, since up to a block is lost before damage."""
 
 _BLOCK_SAMPLES = 2**20  # of all channels: a header may claim a thousand
 # Headers of mp3 files are off by the encoder's delay, a few frames of 1152 samples.
 _MISSING_FRAMES_TOLERATED = 5 * 1152
-# libsndfile corrects the length of wav, au, aiff and ogg files whose end is missing,
-# and only its log says so.
+# Only libsndfile's log says that a wav, au, aiff or ogg file lacks its end.
 _CUT_SHORT = re.compile(
     r"^ *(data|Data Size|SSND) *: \d+ \(should be \d+\)|lacks an end-of-stream"
     r"|Junk after the last page|does not match value from 'ds64'",
@@ -37,21 +33,15 @@ class DecodingError(Exception):
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """A file that is read from start to end.
-
-    If it were seekable, soundfile would seek to its own position after each block. In
-    an mp3 that loses the bits that a frame borrows from those before it.
-    """
+    """A file that is read from start to end."""
 
     def seekable(self) -> bool:
+        """Prevents seeks between blocks, which lose what mp3 frames borrow."""
         return False
 
 
 def check_file(path: str | Path) -> None:
-    """Raises an ``AudioFileError`` unless the path leads to a regular file with bytes.
-
-    Reading a pipe, a socket or a device could take forever.
-    """
+    """Raises an ``AudioFileError`` unless a path leads to a regular, filled file."""
     try:
         state = os.stat(path)
     except FileNotFoundError as error:
@@ -61,10 +51,9 @@ def check_file(path: str | Path) -> None:
         raise AudioFileError(f"{path}: {reason}. Check the path.") from error
     if stat.S_ISDIR(state.st_mode):
         raise AudioFileError(f"{path}: expected an audio file, found a folder.")
-    if not stat.S_ISREG(state.st_mode):
+    if not stat.S_ISREG(state.st_mode):  # reading it could take forever
         raise AudioFileError(
-            f"{path}: expected an audio file, found a pipe, a socket or a device. "
-            "Write the audio to a file first."
+            f"{path}: expected an audio file, found a pipe, a socket or a device."
         )
     if state.st_size == 0:
         raise AudioFileError(f"{path}: the file is empty (0 bytes). Replace it.")
@@ -95,10 +84,7 @@ def open_sound_file(
 
 
 def decode_sound_file(path: str | Path) -> tuple[int, Iterator[np.ndarray]]:
-    """Sample rate and float32 blocks [time, channels] of an existing file.
-
-    The blocks end with a ``DecodingError`` if decoding ends before the file does.
-    """
+    """Sample rate and float32 blocks [time, channels]; may end with a DecodingError."""
     file = open_sound_file(path, _SequentialFile)
     return file.samplerate, _blocks(file)
 

@@ -56,14 +56,10 @@ def prepare_gtzan(
 ) -> None:
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for one split of GTZAN.
 
-    Tracks that cannot be decoded (``jazz.00054.wav`` in the common copies) are left
-    out, with a warning and an entry in ``report.json``. A second call does nothing,
-    unless the options or the data have changed.
+    ``report.json`` names tracks that cannot be decoded (``jazz.00054.wav`` in common
+    copies), and the groups of identical tracks, which stay on one side of a split.
 
-    The protocol determines the split:
-
-    - "random" deals all tracks into stratified folds. Tracks of identical audio, of
-      which GTZAN has 14 pairs, stay on one side of the split; the report names them.
+    - "random" deals all tracks into stratified folds.
     - "filtered" is the one split of C. Kereliuk, B. L. Sturm, J. Larsen, "Deep Learning
       and Music Adversaries", IEEE Transactions on Multimedia 17(11), 2015: 443 tracks
       to train, 197 to validate, 290 to test, without GTZAN's repeated and distorted
@@ -72,14 +68,13 @@ def prepare_gtzan(
     Arguments
     ---------
     data_folder
-        GTZAN in any of its layouts, see ``find_gtzan``.
+        GTZAN in any of its layouts.
     manifest_folder
         Folder of the manifests and ``report.json``.
     cache_folder
         Folder of the 16 kHz copies: ``$data_root`` in the manifests.
     protocol
-        "random" or "filtered". The latter ignores ``n_folds``, ``valid_fraction`` and
-        ``split_seed``.
+        "random" or "filtered", which ignores the arguments after ``fold``.
     fold
         The fold to test, from 0 to ``n_folds - 1``. 0 for "filtered".
     n_folds
@@ -92,8 +87,7 @@ def prepare_gtzan(
     Raises
     ------
     DataFolderError
-        If there is no data, if a genre has no usable track, or if "filtered" lacks a
-        whole part or all training tracks of a genre.
+        If there is no data, or no usable track of a genre or a part.
     HparamError
         If ``protocol``, ``fold``, ``n_folds`` or ``valid_fraction`` is out of range.
 
@@ -104,11 +98,9 @@ def prepare_gtzan(
     >>> for nth, genre in enumerate(["jazz", "rock"] * 4):
     ...     path = root / "genres" / genre / f"{genre}.{nth:05d}.au"
     ...     path.parent.mkdir(parents=True, exist_ok=True)
-    ...     noise = np.random.default_rng(nth).normal(size=22050) / 10
-    ...     soundfile.write(path, noise, 22050)
-    >>> prepare_gtzan(
-    ...     root, root / "manifests", root / "cache", n_folds=2, valid_fraction=0.5
-    ... )
+    ...     soundfile.write(path, np.random.default_rng(nth).normal(size=80) / 9, 16000)
+    >>> folders = root, root / "manifests", root / "cache"
+    >>> prepare_gtzan(*folders, n_folds=2, valid_fraction=0.5)
     >>> pd.read_csv(root / "manifests" / "valid.csv").ID.tolist()
     ['jazz.00006', 'rock.00001']
     """
@@ -118,8 +110,8 @@ def prepare_gtzan(
         )
     if protocol == "filtered" and fold != 0:
         raise HparamError(
-            "fold: the protocol 'filtered' is one split without folds, so expected 0; "
-            f"got {fold!r}. Leave fold out, or set protocol to random."
+            f"fold: the protocol 'filtered' is one split, expected 0, got {fold!r}. "
+            "Leave fold out, or set protocol to random."
         )
     root = find_gtzan(data_folder)
     tracks = find_tracks(root)
@@ -145,26 +137,16 @@ def prepare_gtzan(
         groups = tracks.get("sha256")
         return split_fold(tracks.genre, **split, seed=split_seed, groups=groups)
 
+    folders = manifest_folder, cache_folder
     report = prepare_manifests(
-        tracks,
-        manifest_folder,
-        cache_folder,
-        assign_parts=assign_parts,
-        options=options,
+        tracks, *folders, assign_parts=assign_parts, options=options
     )
     if KNOWN_BAD in [track["ID"] for track in report["left_out"]]:
-        logger.info(
-            "%s does not decode in the common copies of GTZAN: nobody trains on it",
-            KNOWN_BAD,
-        )
+        logger.info(f"{KNOWN_BAD} does not decode in the common copies of GTZAN")
 
 
 def find_gtzan(data_folder: str | Path) -> Path:
-    """The folder of GTZAN's genre folders, in any layout.
-
-    Searched are ``Data/genres_original``, ``genres_original``, ``genres`` and the data
-    folder itself. If there is no audio, a ``DataFolderError`` says how to get GTZAN.
-    """
+    """The folder of GTZAN's genre folders, in any layout."""
     if not data_folder or not Path(data_folder).is_dir():
         raise DataFolderError(
             "data_folder: expected the folder of GTZAN, unpacked; got "
@@ -196,23 +178,19 @@ def _find_listed(tracks: pd.DataFrame, root: Path) -> pd.DataFrame:
     listed = tracks[tracks.ID.isin(parts.index)].reset_index(drop=True)
     if listed.empty:
         raise DataFolderError(
-            f"{root}: the protocol 'filtered' needs files with GTZAN's own names, such "
-            f"as blues/blues.00029.wav; found none, but {tracks.path.iloc[0]}. Rename "
-            "the files, or set protocol to random."
+            f"{root}: the protocol 'filtered' needs GTZAN's own names, such as "
+            f"blues/blues.00029.wav, found {tracks.path.iloc[0]}. Rename the files, or "
+            "set protocol to random."
         )
-    logger.info(
-        "%s: %d tracks are not in the filtered split and are ignored",
-        root,
-        len(tracks) - len(listed),
-    )
+    n_ignored = len(tracks) - len(listed)
+    logger.info(f"{root}: {n_ignored} tracks are not in the filtered split: ignored")
     found = parts[listed.ID].value_counts()
     if len(listed) < len(parts):
         sizes = parts.value_counts(sort=False).items()
+        shares = (f"{found.get(part, 0)} of {size} {part}" for part, size in sizes)
         logger.warning(
-            "%s: of the filtered split found %s; the first that is missing: %s",
-            root,
-            ", ".join(f"{found.get(part, 0)} of {size} {part}" for part, size in sizes),
-            parts.index.difference(listed.ID)[0],
+            f"{root}: of the filtered split found {', '.join(shares)}; the first one "
+            f"missing: {parts.index.difference(listed.ID)[0]}"
         )
     return listed
 
@@ -225,8 +203,7 @@ def _assign_listed(tracks: pd.DataFrame, genres: set[str], root: Path) -> pd.Ser
     lacking += [f"{genre} in train" for genre in sorted(genres - trained)]
     if lacking:
         raise DataFolderError(
-            f"{root}: the protocol 'filtered' needs tracks in valid and test, and of "
-            f"each genre in train; found nothing usable for {', '.join(lacking)}. Use "
-            "the whole of GTZAN, or set protocol to random."
+            f"{root}: the protocol 'filtered' found nothing usable for "
+            f"{', '.join(lacking)}. Use all of GTZAN, or set protocol to random."
         )
     return parts

@@ -40,7 +40,6 @@ CLASSES = {
 TEST_PARTS = ("development", "evaluation")
 N_TRACKS = 729  # in each part
 LAYOUTS = ("audio", ".", "ismir04_genre/audio", "ismir04_genre")
-LIST_NAME = "tracklist.csv"
 COLUMNS = ("class", "artist", "album", "track", "number", "path", "magnatune_id")
 # Folders that may precede the path of a track below its part's folder.
 LEADING = {"/", "tracks", "audio", "training", *TEST_PARTS}
@@ -68,18 +67,12 @@ def prepare_ismir2004(
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for ISMIR2004.
 
     The training part is split into 656 tracks to train and 73 to validate with,
-    stratified by class; the test part is fixed. ``tracklist.csv``, or else the genre
-    folders, name the classes. Warnings and ``report.json`` name listed tracks that are
-    missing, files that are not listed, and tracks that cannot be decoded.
+    stratified by class; the test part is the contest's. ``tracklist.csv``, or else the
+    genre folders, name the classes. A track's ID is the part and its ``plain_name``.
 
-    A track's ID is the part and the ``plain_name`` of its path, since paths in lists
-    and on disk differ in punctuation, accents and leading zeros.
-
-    The report also counts the tracks by artists of the training part ("artists") and
-    lists tested tracks with the audio of a track of the training part
-    ("heard_in_training"). They stay where they are: the parts are the contest's.
-
-    A second call does nothing, unless the options or the data have changed.
+    ``report.json`` names tracks that are missing, not listed or not readable, counts
+    the tracks by artists of the training part ("artists") and lists tested tracks with
+    the audio of one in the training part ("heard_in_training").
 
     Arguments
     ---------
@@ -92,8 +85,8 @@ def prepare_ismir2004(
     test_part
         "development", which the paper most likely tests on, or "evaluation".
     excerpt
-        Start and duration of the used part of each song, in s. A song that ends sooner
-        yields its last ``duration`` seconds, or all of it. Whole songs by default.
+        Start and duration of the used part of each song, in s; see ``read_audio``.
+        Whole songs by default.
     valid_fraction
         Share of the training part that goes to validation, between 0 and 1.
     split_seed
@@ -102,8 +95,7 @@ def prepare_ismir2004(
     Raises
     ------
     DataFolderError
-        If there is no data, if a part lacks a class, if a list cannot be read, or if it
-        is ambiguous which file a track is.
+        If there is no data, a part lacks a class, or a list is damaged or ambiguous.
     HparamError
         If ``test_part``, ``excerpt`` or ``valid_fraction`` is out of range.
 
@@ -111,18 +103,15 @@ def prepare_ismir2004(
     -------
     >>> import soundfile
     >>> root = getfixture("tmp_path")
-    >>> genres = ["classical", "electronic", "jazz", "punk", "pop", "world"]
-    >>> for nth, genre in enumerate(genres * 3):
+    >>> for nth, genre in enumerate(sorted(set(CLASSES.values())) * 3):
     ...     part = "training" if nth < 12 else "evaluation"
     ...     path = root / "audio" / part / genre / "artist" / "album" / f"{nth}-a'b.wav"
     ...     path.parent.mkdir(parents=True, exist_ok=True)
-    ...     noise = np.random.default_rng(nth).normal(size=800) / 9
-    ...     soundfile.write(path, noise, 16000)
+    ...     soundfile.write(path, np.random.default_rng(nth).normal(size=80) / 9, 16000)
     >>> folders = root, root / "manifests", root / "cache"
     >>> prepare_ismir2004(*folders, test_part="evaluation", valid_fraction=0.5)
-    >>> test = pd.read_csv(root / "manifests" / "test.csv")
-    >>> test.ID[4], test.genre[4]
-    ('evaluation/punk/artist/album/15-a_b', 'metal_punk')
+    >>> pd.read_csv(root / "manifests" / "test.csv").ID[3]
+    'evaluation/metal_punk/artist/album/15-a_b'
     """
     roots = find_ismir2004(data_folder, test_part)
     found = [_find_part(root, part) for part, root in roots.items()]
@@ -130,10 +119,13 @@ def prepare_ismir2004(
 
     def assign_parts(tracks: pd.DataFrame) -> np.ndarray:
         """Parts with a validation part drawn from the training part."""
-        trained = tracks.ID.str.startswith("training/").to_numpy()
-        parts = np.where(trained, "train", "test")
-        in_valid = _draw_valid(tracks[trained], valid_fraction, split_seed)
-        parts[np.flatnonzero(trained)[in_valid]] = "valid"
+        is_test = ~tracks.ID.str.startswith("training/").to_numpy()
+        parts = np.where(is_test, "test", "train")
+        rest = tracks[~is_test]
+        in_valid = draw_valid(
+            rest.genre, valid_fraction, split_seed, rest.get("sha256")
+        )
+        parts[np.flatnonzero(~is_test)[in_valid]] = "valid"
         return parts
 
     report = prepare_manifests(
@@ -155,21 +147,15 @@ def prepare_ismir2004(
     logger.info("tracks by artists of train: %s", report["artists"])
     if heard := report["heard_in_training"]:
         logger.warning(
-            "%d tested tracks have the audio of a track of the training part, such as "
-            "%s",
-            len(heard),
-            heard[0],
+            f"{len(heard)} tested tracks have the audio of one in the training part, "
+            f"such as {heard[0]}"
         )
 
 
 def find_ismir2004(
     data_folder: str | Path, test_part: str = "development"
 ) -> dict[str, Path]:
-    """Folders of the training part and of a test part, by part.
-
-    The data folder holds ``audio``, the parts' folders or ``ismir04_genre``. If it does
-    not, or nothing names the classes, a ``DataFolderError`` says how to get ISMIR2004.
-    """
+    """Folders of the training part and of a test part, in any layout, by part."""
     if test_part not in TEST_PARTS:
         raise HparamError(
             f"test_part: expected {' or '.join(TEST_PARTS)}, got {test_part!r}"
@@ -179,16 +165,23 @@ def find_ismir2004(
             "data_folder: expected the folder of ISMIR2004, unpacked; got "
             f"{str(data_folder)!r}.\n{HOW_TO_GET}"
         )
-    data_folder = Path(data_folder)
-    return {part: _find_root(data_folder, part) for part in ("training", test_part)}
+    roots = {}
+    for part in ("training", test_part):
+        candidates = (Path(data_folder, layout, part) for layout in LAYOUTS)
+        root = next(filter(audio_files, candidates), None)
+        if root is None:
+            raise DataFolderError(
+                f"data_folder: {data_folder}: expected audio files in audio/{part} or "
+                f"{part} below it; found none.\n{HOW_TO_GET}"
+            )
+        roots[part] = root
+    return roots
 
 
 def plain_name(path: str) -> str:
-    """The name, in ASCII, that a track has in every copy of the lists and on any disk.
+    """The ASCII name that a track has in all copies of the lists and on any disk.
 
-    Copies of the lists begin paths with ``./`` or ``tracks/``, archivers replaced
-    quotes by underscores, accents were lost. So: no suffix, lower case, no accents, no
-    leading zeros, and underscores for all but letters, digits, ``-`` and ``/``.
+    Paths differ in ``./`` or ``tracks/`` at the start, punctuation, accents and zeros.
 
     >>> plain_name("./rock/the_band/d'été_(live)/05-kruhov\u00fd_objazd.mp3")
     'rock/the_band/d_ete__live_/5-kruhovy_objazd'
@@ -196,41 +189,20 @@ def plain_name(path: str) -> str:
     return _plain(_below_part(path))
 
 
-def _find_root(data_folder: Path, part: str) -> Path:
-    """The folder of a part, in any layout."""
-    roots = (data_folder / layout / part for layout in LAYOUTS)
-    root = next(filter(audio_files, roots), None)
-    if root is None:
-        raise DataFolderError(
-            f"data_folder: {data_folder}: expected audio files in audio/{part} or "
-            f"{part} below it; found none.\n{HOW_TO_GET}"
-        )
-    if not (_find_list(root, part) or len(_list_by_folders(_files_by_name(root)))):
-        raise DataFolderError(
-            f"{root}: expected folders of genres, or the list of the tracks' classes, "
-            f"metadata/{part}/{LIST_NAME}; found neither.\n{HOW_TO_GET}"
-        )
-    return root
-
-
-def _find_list(root: Path, part: str) -> Path | None:
-    """The tracklist for a part's folder."""
-    folders = (root.parent.parent, root.parent)
-    lists = [folder / "metadata" / part / LIST_NAME for folder in folders]
-    return next(filter(Path.is_file, [root / LIST_NAME, *lists]), None)
-
-
 def _find_part(root: Path, part: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """ID, genre, path and artist of a part's tracks, and the tracks left out of it."""
-    files, list_path = _files_by_name(root), _find_list(root, part)
+    files: dict[str, list[Path]] = {}
+    for path in audio_files(root):
+        name = plain_name(path.relative_to(root).as_posix())
+        files.setdefault(name, []).append(path)
+    list_name = f"metadata/{part}/tracklist.csv"
+    lists = (folder / list_name for folder in (root.parent.parent, root.parent))
+    list_path = next(filter(Path.is_file, lists), None)
     listed = _read_list(list_path) if list_path else _list_by_folders(files)
     if len(listed) != N_TRACKS:
         logger.warning(
-            "%s: expected the %d tracks of the contest's %s part, found %d",
-            list_path or root,
-            N_TRACKS,
-            part,
-            len(listed),
+            f"{list_path or root}: expected the {N_TRACKS} tracks of the contest's "
+            f"{part} part, found {len(listed)}"
         )
     rows, left_out = [], []
     names = _match(listed.path, files, list_path)
@@ -247,22 +219,13 @@ def _find_part(root: Path, part: str) -> tuple[pd.DataFrame, list[dict[str, Any]
     missing = sorted(set(CLASSES.values()) - set(tracks.genre))
     if missing:
         raise DataFolderError(
-            f"{root}: expected tracks of six classes, found none of {missing}. Unpack "
-            f"the whole archive.\n{HOW_TO_GET}"
+            f"{root}: expected tracks of six classes, by {list_name} or by folders, "
+            f"found none of {missing}.\n{HOW_TO_GET}"
         )
     return tracks, [
         {"ID": f"{part}/{name}", "path": path, "reason": reason}
         for name, path, reason in left_out
     ]
-
-
-def _files_by_name(root: Path) -> dict[str, list[Path]]:
-    """Audio files below a folder, by their plain names."""
-    files: dict[str, list[Path]] = {}
-    for path in audio_files(root):
-        name = plain_name(path.relative_to(root).as_posix())
-        files.setdefault(name, []).append(path)
-    return files
 
 
 def _read_list(path: Path) -> pd.DataFrame:
@@ -282,10 +245,6 @@ def _read_list(path: Path) -> pd.DataFrame:
         raise DataFolderError(
             f"{path}: not readable as a list ({str(error).strip()}). Replace it."
         ) from error
-    if rows.empty:
-        raise DataFolderError(
-            f"{path}: expected a list of tracks, found an empty file."
-        )
     suffixes = rows.path.map(lambda path: PurePosixPath(path).suffix.lower())
     is_track = suffixes.isin(AUDIO_SUFFIXES)
     rows["genre"] = rows["class"].str.strip().str.lower().map(CLASSES)
@@ -293,8 +252,7 @@ def _read_list(path: Path) -> pd.DataFrame:
     unusable = rows[~is_header & (~is_track | rows.genre.isna())]
     if len(unusable):
         raise DataFolderError(
-            f"{path}: expected a class (classical, electronic, jazz_blues, metal_punk, "
-            "rock_pop or world), artist, album, track, number and path on each line; "
+            f"{path}: expected class, artist, album, track, number and path on each line, "
             f"found {','.join(unusable.iloc[0, :6])!r}. Replace the list."
         )
     return rows.loc[~is_header, ["genre", "artist", "path"]]
@@ -304,11 +262,9 @@ def _list_by_folders(files: dict[str, list[Path]]) -> pd.DataFrame:
     """The table of a tracklist, from paths <genre>/<artist>/<album>/<n>-<track>."""
     rows = []
     for name, (path, *_) in files.items():
-        genre, *artist = name.split("/")[:-1] or [""]
+        genre, artist, *_ = [*name.split("/")[:-1], "", ""]
         if genre in CLASSES:
-            rows.append(
-                (CLASSES[genre], artist[0] if artist else "", name + path.suffix)
-            )
+            rows.append((CLASSES[genre], artist, name + path.suffix))
     return pd.DataFrame(rows, columns=["genre", "artist", "path"])
 
 
@@ -330,8 +286,8 @@ def _match(
             )
         if found and found[0] in names:
             raise DataFolderError(
-                f"{list_path}: expected a file for each line, found two lines for "
-                f"{candidates[0]}, one of them {path!r}. Delete one."
+                f"{list_path}: expected one line for {candidates[0]}, found two, one "
+                f"of them with {path!r}. Delete one."
             )
         names.append(found[0] if found else None)
     return names
@@ -354,17 +310,6 @@ def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKD", re.sub("[‘’“”]", "_", text))
     text = text.encode("ascii", "ignore").decode().lower()
     return re.sub(r"(^|/)0+(?=\d)", r"\1", re.sub(r"[^a-z0-9/-]", "_", text))
-
-
-def _draw_valid(tracks: pd.DataFrame, valid_fraction: float, seed: int) -> np.ndarray:
-    """Validation part, with identical tracks on one side of the split if possible."""
-    if "sha256" in tracks:
-        try:
-            return draw_valid(tracks.genre, valid_fraction, seed, tracks.sha256)
-        except HparamError as error:
-            # For example when all audio is one placeholder, to try the lists.
-            logger.warning("%s Identical tracks are now in two parts.", error)
-    return draw_valid(tracks.genre, valid_fraction, seed)
 
 
 def _describe_overlap(tracks: pd.DataFrame) -> dict[str, Any]:
