@@ -168,9 +168,7 @@ def test_training_is_the_mean_over_random_frames(double, monkeypatch):
 
 def test_every_frame_is_drawn_and_the_seed_decides_which(monkeypatch):
     network, starts = small_network(train_frames=8), []
-    wav = torch.arange(FRAME + 3 * HOP + 5.0).repeat(
-        2, 1
-    )  # so that a frame identifies its start
+    wav = torch.arange(FRAME + 3 * HOP + 5.0).repeat(2, 1)  # values are times
 
     def frame_maps(frames):
         starts.append(frames[:, 0].tolist())
