@@ -191,22 +191,18 @@ def push(arguments: Namespace) -> None:
     """Uploads a model folder, and prints its address."""
     from ms_sincresnet.pretrained.hub import push_folder
 
-    address = push_folder(
-        arguments.folder,
-        arguments.repo,
-        private=arguments.private or None,
-        revision=arguments.revision,
-        space=arguments.space,
-    )
-    print(address)
+    options = {"revision": arguments.revision, "space": arguments.space}
+    private = arguments.private or None
+    print(push_folder(arguments.folder, arguments.repo, private=private, **options))
 
 
 def convert(arguments: Namespace) -> None:
     """Makes a model folder from a released checkpoint."""
     from ms_sincresnet.pretrained.released import convert_checkpoint
 
-    genres, file = arguments.genres, arguments.genres_file
+    genres = arguments.genres
     if genres is None:
+        file = arguments.genres_file
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -44,89 +44,82 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
-        run: Callable, name: str, text: str, example: str, more: str = ""
+        run: Callable, text: str, example: str, more: str = ""
     ) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(
-            name,
+        command, _, _ = example.partition(" ")
+        subparser = subparsers.add_parser(
+            command,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example:\n  ms-sincresnet {name} {example}\n\n{more}",
+            epilog=f"example:\n  ms-sincresnet {example}\n\n{more}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(run=run, error=command.error)
-        return command
+        subparser.set_defaults(run=run, error=subparser.error)
+        return subparser
 
-    example = "music/ --model results/run/model --output genres.csv"
+    example = "classify music/ --model results/run/model --output genres.csv"
     text = "predict the genres of songs"
-    _add_classify(add(commands.classify, "classify", text, example, EXIT_STATUS))
+    _add_classify(add(commands.classify, text, example, EXIT_STATUS))
 
-    example = "recipes/GTZAN/results/run my_model"
-    text = "make a model folder from a training run"
-    command = add(commands.export, "export", text, example)
+    example = "export recipes/GTZAN/results/run my_model"
+    command = add(commands.export, "make a model folder from a training run", example)
     command.add_argument("run_folder", metavar="RUN", help="the folder of the run")
     command.add_argument("folder", metavar="DIR", help="the model folder to write")
 
-    example = "my_model user/my-genres --private"
-    text = "upload a model folder to the Hub"
-    command = add(commands.push, "push", text, example)
+    example = "push my_model user/my-genres --private"
+    command = add(commands.push, "upload a model folder to the Hub", example)
     command.add_argument("folder", metavar="DIR", help="the model folder")
     command.add_argument("repo", metavar="REPO", help="its name there: user/repository")
     command.add_argument("--private", action="store_true", help="visible to you alone")
     command.add_argument("--revision", help="the branch (default: main)")
-    text = "as a Space, a page where others can try it"
-    command.add_argument("--space", action="store_true", help=text)
+    command.add_argument("--space", action="store_true", help="as a Space, a demo page")
 
-    example = "MS-SincResNet.tar my_model --genres blues,classical,country"
+    example = "convert MS-SincResNet.tar my_model --genres blues,classical,country"
     text = "make a model folder from the authors' released checkpoint"
-    command = add(commands.convert, "convert", text, example)
+    command = add(commands.convert, text, example)
     command.add_argument("checkpoint", metavar="CHECKPOINT", help="the released file")
     command.add_argument("folder", metavar="DIR", help="the model folder to write")
     genres = command.add_mutually_exclusive_group(required=True)
     text = "names of the genres, in the order of its outputs"
     genres.add_argument("--genres", type=_names, metavar="A,B,…", help=text)
-    text = "file of the names, one per line"
-    genres.add_argument("--genres-file", metavar="FILE", help=text)
+    genres.add_argument("--genres-file", metavar="FILE", help="the names, one per line")
 
-    example = "results/run/model genres.onnx"
-    text = "export a model's clip classifier to ONNX"
-    command = add(commands.onnx, "onnx", text, example)
+    example = "onnx results/run/model genres.onnx"
+    command = add(commands.onnx, "export a model's clip classifier to ONNX", example)
     command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("file", metavar="FILE", help="the file to write")
 
-    command = add(commands.info, "info", "describe a model", "results/run/model")
+    command = add(commands.info, "describe a model", "info results/run/model")
     command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--json", action="store_true", help="in JSON")
 
-    example = "results/run/model --port 7860"
-    text = "open a page where songs can be tried"
-    command = add(commands.demo, "demo", text, example)
+    example = "demo results/run/model --port 7860"
+    command = add(commands.demo, "open a page where songs can be tried", example)
     command.add_argument("model", metavar="MODEL", help=MODEL)
     text = "address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
     command.add_argument("--host", default="127.0.0.1", help=text)
     text = "its port (default: the first free one from 7860)"
     command.add_argument("--port", type=_whole(65535), help=text)
 
-    example = "timeline song.mp3 --model results/run/model"
+    example = "plot timeline song.mp3 --model results/run/model"
     text = "draw what a model has learned, or its predictions for a song"
-    plot.add_arguments(add(plot.run, "plot", text, example))
+    plot.add_arguments(add(plot.run, text, example))
     return parser
 
 
 def _add_classify(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``classify``."""
     add = command.add_argument
-    text = "songs, and folders to be searched for audio files, recursively"
-    add("songs", metavar="SONG|FOLDER", nargs="*", help=text)
+    add("songs", metavar="SONG|FOLDER", nargs="*", help="songs, and folders of songs")
     add("--model", metavar="MODEL", help=f"required: {MODEL}")
-    text = "another model to fuse with the first: the mean of all posteriors decides; "
-    text += "may be repeated"
+    text = "another model; the mean of all posteriors decides (repeatable)"
     add("--fuse", metavar="MODEL", action="append", default=[], help=text)
-    text = "file with more songs or folders, one per line; - is the standard input"
+    text = "file that lists more songs or folders, one per line; - is stdin"
     add("--files-from", metavar="LIST", help=text)
     text = "file for the results, row by row (default: the screen). Rows of an earlier "
     text += "run are kept and their songs skipped, except those with an error"
     add("--output", metavar="FILE", help=text)
-    formats = [*commands.FORMATS.values()]
+    formats = list(commands.FORMATS.values())
     text = f"of the results: {', '.join(formats)} (default: by the suffix of --output)"
     add("--format", type=_format, choices=formats, metavar="FORMAT", help=text)
     text = "number of genres per song (default: %(default)s)"
@@ -136,8 +129,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     add("--voting", choices=("majority", "mean"), help=text)
     add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
     text = "of the arithmetic (default: %(default)s)"
-    precisions = ("fp32", "bf16", "fp16")
-    add("--precision", choices=precisions, default="fp32", help=text)
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help=text)
     text = "threads that decode audio (default: one per processor, %(default)s here)"
     jobs = min(os.cpu_count() or 1, MOST_JOBS)
     add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
@@ -152,8 +144,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     add("--address", help=text)
     text = "(default: one per processor of the cluster, or one per GPU)"
     add("--workers", type=_whole(), metavar="N", help=text)
-    text = "songs per shard (default: 100)"
-    add("--shard-size", type=_whole(), metavar="N", help=text)
+    add("--shard-size", type=_whole(), metavar="N", help="(default: 100 songs)")
 
 
 def _whole(most: int | None = None) -> Callable[[str], int]:
