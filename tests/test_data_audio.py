@@ -1,8 +1,6 @@
 """Decoding, down-mixing and resampling, on files written here."""
 
-import contextlib
 import os
-import socket
 import sys
 import tracemalloc
 
@@ -30,26 +28,20 @@ def normalize(samples, rate, target_rate=SAMPLE_RATE):
     return AudioNormalizer(target_rate)(torch.as_tensor(samples), rate).numpy()
 
 
-@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
-def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate):
-    samples = normalize(np.stack([sine(440, rate), np.zeros(rate)], axis=1), rate)
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
+@pytest.mark.parametrize("target_rate", [8000, 16000])
+def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate, target_rate):
+    samples = np.stack([sine(440, rate), np.zeros(rate)], axis=1)
+    samples = normalize(samples, rate, target_rate)
     assert samples.dtype == np.float32
-    assert len(samples) == pytest.approx(SAMPLE_RATE, abs=1)
-    middle = slice(1000, 15000)  # the resampler rings at both ends
-    expected = sine(440)[middle] / 2  # the mean of tone and silence
+    assert len(samples) == pytest.approx(target_rate, abs=1)
+    middle = slice(1000, -1000)  # the resampler rings at both ends
+    expected = sine(440, target_rate)[middle] / 2  # the mean of tone and silence
     np.testing.assert_allclose(samples[middle], expected, rtol=0, atol=2e-5)
 
 
 def test_what_16_khz_cannot_hold_is_filtered_out():
     assert np.abs(normalize(sine(9000, 44100), 44100)[1000:15000]).max() < 1e-5
-
-
-def test_samples_at_the_target_rate_are_unchanged():
-    np.testing.assert_array_equal(normalize(noise(1000), SAMPLE_RATE), noise(1000))
-
-
-def test_the_normalizer_has_the_rate_asked_for():
-    assert normalize(np.zeros(44100), 44100, target_rate=8000).shape == (8000,)
 
 
 @pytest.mark.filterwarnings("error")
@@ -67,9 +59,7 @@ def test_the_normalizer_refuses_unusable_samples(samples, error, message):
         normalize(samples, SAMPLE_RATE)
 
 
-@pytest.mark.parametrize(
-    ("rate", "channels"), [(8000, 1), (22050, 2), (48000, 6), (96000, 2)]
-)
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (22050, 2), (48000, 6)])
 def test_reading_in_blocks_equals_soxr_on_the_whole_file(tmp_path, rate, channels):
     samples = noise(5 * rate + 7, channels)
     soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
@@ -78,18 +68,6 @@ def test_reading_in_blocks_equals_soxr_on_the_whole_file(tmp_path, rate, channel
     assert read.shape == expected.shape
     np.testing.assert_allclose(read, expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(read, normalize(samples, rate))
-
-
-@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".flac"])
-def test_blocks_decode_to_what_the_whole_file_decodes_to(tmp_path, suffix):
-    path = tmp_path / f"tone{suffix}"
-    soundfile.write(path, sine(440, 44100, duration_s=4.0), 44100)
-    whole, rate = soundfile.read(path, dtype="float32")
-    expected = soxr.resample(whole, rate, SAMPLE_RATE, quality="HQ")
-    samples = read_audio(path)
-    n = min(len(samples), len(expected))
-    assert n > 3.9 * SAMPLE_RATE
-    np.testing.assert_allclose(samples[:n], expected[:n], rtol=0, atol=2e-6)
 
 
 def test_long_audio_is_never_held_at_its_own_rate(tmp_path):
@@ -108,16 +86,20 @@ def test_formats_are_read_by_str_and_path(tmp_path, suffix):
     folder = tmp_path / 'l\'été "à" $HOME'
     folder.mkdir()
     path = folder / f"kruhový objazd{suffix}"
-    soundfile.write(path, sine(440, 22050), 22050)
-    samples = read_audio(path)
+    soundfile.write(path, sine(440, 44100), 44100)
     assert suffix in AUDIO_SUFFIXES
-    spectrum = np.abs(np.fft.rfft(samples[:SAMPLE_RATE]))
-    assert spectrum.argmax() * SAMPLE_RATE / len(samples) == pytest.approx(440, abs=2)
+    samples = read_audio(path)
     np.testing.assert_array_equal(read_audio(str(path)), samples)
+    whole, rate = soundfile.read(path, dtype="float32")
+    expected = soxr.resample(whole, rate, SAMPLE_RATE, quality="HQ")
+    n = min(len(samples), len(expected))
+    assert n >= 15900
+    np.testing.assert_allclose(samples[:n], expected[:n], rtol=0, atol=2e-6)
 
 
 def write_bad(path, kind):
     """Writes an unusable file."""
+    values = {"nan": np.nan, "infinite": np.inf, "huge": -3e38}
     if kind == "text":
         path.write_text("This is no audio. " * 100)
     elif kind == "no bytes":
@@ -128,20 +110,14 @@ def write_bad(path, kind):
         soundfile.write(path, np.zeros((0, 2)), SAMPLE_RATE)
     elif kind == "one sample":
         soundfile.write(path, np.ones(1), 96000)
-    elif kind in ("nan", "infinite", "huge"):
+    elif kind in values:  # the resampler would make NaN of huge samples
         samples = noise(3 * SAMPLE_RATE, 2)
-        # The resampler would make NaN of huge samples.
-        value = {"nan": np.nan, "infinite": np.inf, "huge": -3e38}[kind]
-        samples[40000] = value
+        samples[40000] = values[kind]
         soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
     elif kind == "1 Hz":  # a minute of samples would become nine days of them
         soundfile.write(path, noise(1000), 1)
     elif kind == "pipe":
         os.mkfifo(path)
-    elif kind == "socket":
-        # From inside the folder, since the path of a socket must be short.
-        with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +134,6 @@ def write_bad(path, kind):
         ("huge", r"found -3e\+38 at 2\.500 s"),
         ("1 Hz", "sample rate of 1000 to 6144000 Hz, found 1 Hz"),
         ("pipe", "found a pipe, a socket or a device"),
-        ("socket", "found a pipe, a socket or a device"),
     ],
 )
 def test_an_unusable_file_is_named_with_the_reason(tmp_path, kind, message):
@@ -182,13 +157,7 @@ def test_a_path_that_does_not_lead_to_a_file_is_refused(path, message):
         read_audio(path)
 
 
-def test_headerless_samples_are_refused(tmp_path):
-    (tmp_path / "track.raw").write_bytes(bytes(2000))
-    with pytest.raises(AudioFileError, match="not readable as audio"):
-        read_audio(tmp_path / "track.raw")
-
-
-@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.MP4", "an m4a, in truth.mp3"])
+@pytest.mark.parametrize("name", ["a.m4a", "a.MP4", "an m4a, in truth.mp3"])
 def test_without_pyav_the_error_names_its_extra(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "av", None)
     path = tmp_path / name
@@ -203,20 +172,16 @@ def test_without_pyav_the_error_names_its_extra(tmp_path, monkeypatch, name):
     assert "run `pip install '.[audio]'` in a clone" in message
 
 
-@pytest.mark.parametrize("suffix", [".flac", ".mp3"])
 @pytest.mark.parametrize(
     ("excerpt", "cut"),
     [
-        ((0, 1), slice(16000)),
         ((1.5, 2), slice(24000, 56000)),
         ((3.5, 2), slice(-32000, None)),  # its last two seconds
-        ((9, 0.5), slice(-8000, None)),
-        ((0, 9), slice(None)),  # all of it
-        ((9, 9), slice(None)),
+        ((9, 9), slice(None)),  # all of it
     ],
 )
-def test_an_excerpt_is_cut_from_the_whole(tmp_path, suffix, excerpt, cut):
-    path = tmp_path / f"track{suffix}"
+def test_an_excerpt_is_cut_from_the_whole(tmp_path, excerpt, cut):
+    path = tmp_path / "track.mp3"
     soundfile.write(path, noise(4 * 44100, 2), 44100)
     expected = read_audio(path)[cut]
     np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)

@@ -1,8 +1,6 @@
 """Containers that libsndfile does not read, written here by FFmpeg's own encoders."""
 
-import logging
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +71,9 @@ def reference(path, pcm, rate=48000):
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (6, 48000)])
+@pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (6, 48000)])
 def test_lossless_containers_give_what_a_wav_gives(tmp_path, name, channels, rate):
-    pcm = pcm_noise(3 * rate + 17, channels)
+    pcm = pcm_noise(rate + 17, channels)
     path = write_container(tmp_path / name, *LOSSLESS[name], pcm, rate)
     # Not always to the last bit, since the order of six channels differs.
     expected = reference(path, pcm, rate)
@@ -95,19 +93,17 @@ def test_a_tone_keeps_its_pitch_level_and_length(tmp_path, suffix):
 
 
 def test_short_frames_are_joined_to_longer_blocks(tmp_path):
-    path = write_m4a(tmp_path / "a.m4a", tone(duration_s=10))
+    path = write_m4a(tmp_path / "a.m4a", tone(duration_s=3))
     blocks = list(read_blocks(path))  # from frames of 21 ms
     assert min(map(len, blocks[1:-2])) > 5000
 
 
 def test_eight_channels_are_eight(tmp_path):
-    pcm = pcm_noise(20000, 8)
     # planar, like most decoders' output
+    pcm = pcm_noise(20000, 8)
     path = write_container(tmp_path / "a.wv", "wv", "wavpack", pcm)
     _, blocks = decode_container(path)
-    samples = np.concatenate(list(blocks))
-    assert sorted(samples[777] * 32768) == sorted(pcm[777])
-    np.testing.assert_allclose(read_audio(path), reference(path, pcm), atol=1e-7)
+    assert sorted(np.concatenate(list(blocks))[777] * 32768) == sorted(pcm[777])
 
 
 @pytest.mark.parametrize("layout", ["s16le", "s32le", "f32le", "f64le", "u8"])
@@ -119,37 +115,24 @@ def test_all_sample_formats_have_the_same_full_scale(tmp_path, layout):
     np.testing.assert_allclose(read_audio(path), expected, rtol=0, atol=accuracy)
 
 
-@pytest.mark.parametrize("name", ["an m4a.mp3", "an m4a.wav", "an m4a.raw", "an m4a"])
-def test_the_suffix_may_be_wrong(tmp_path, name):
-    path = write_m4a(tmp_path / "true.m4a").rename(tmp_path / name)
-    assert len(read_audio(path)) > 16000
-
-
-def test_libsndfile_comes_first(tmp_path, monkeypatch):
-    soundfile.write(tmp_path / "a.mp3", tone(), 48000)
-    expected = read_audio(tmp_path / "a.mp3")
-    renamed = (tmp_path / "a.mp3").rename(tmp_path / "an mp3.m4a")
-    monkeypatch.setitem(sys.modules, "av", None)
-    np.testing.assert_array_equal(read_audio(renamed), expected)
-
-
 @pytest.mark.parametrize(
     "name",
-    ["a: b.m4a", "http://a.m4a", "concat:a|b.m4a", "%d 'à' \udcff.m4a", "-i.m4a"],
+    ["an m4a.mp3", "an m4a.raw", "an m4a", "a: b.m4a", "http://a.m4a"]
+    + ["concat:a|b.m4a", "%d 'à' \udcff.m4a", "-i.m4a"],
 )
-def test_a_name_is_never_a_protocol_or_a_pattern(tmp_path, monkeypatch, name):
+def test_a_name_is_never_a_format_a_protocol_or_a_pattern(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True, parents=True)
     write_m4a(tmp_path / "source.m4a").rename(name)
     assert len(read_audio(name)) > 16000
 
 
-def test_the_first_audio_stream_is_read_and_no_video(tmp_path, capfd):
-    pcm = pcm_noise(2 * 48000, 2)
+def test_the_first_audio_stream_is_read_and_no_video(tmp_path, capfd, caplog):
+    pcm = pcm_noise(48000, 2)
     path = tmp_path / "film.mp4"
     with av.open(str(path), "w") as container:
         fillers = [
-            add_video(container),
+            add_video(container, n_frames=75),  # longer than the audio
             add_audio(container, "alac", pcm, 48000),
             add_audio(container, "aac", pcm_noise(3 * 48000, 1, seed=1), 48000),
         ]
@@ -157,16 +140,6 @@ def test_the_first_audio_stream_is_read_and_no_video(tmp_path, capfd):
             fill()
     np.testing.assert_array_equal(read_audio(path), reference(path, pcm))
     assert capfd.readouterr() == ("", "")
-
-
-def test_sound_that_is_shorter_than_the_video_is_complete(tmp_path, caplog):
-    path = tmp_path / "film.mka"
-    with av.open(str(path), "w", format="matroska") as container:
-        fill_picture = add_video(container, n_frames=75)
-        fill_sound = add_audio(container, "flac", pcm_noise(48000, 1), 48000)
-        fill_picture()
-        fill_sound()
-    assert len(read_audio(path)) == 16000
     assert caplog.messages == []
 
 
@@ -219,44 +192,26 @@ def test_channels_may_change_within_a_file_but_not_the_rate(
     assert re.search(warning or "", caplog.text)
 
 
-@pytest.mark.parametrize(
-    ("name", "container_format", "codec"),
-    [
-        ("a.m4a", "ipod", "aac"),
-        ("a.webm", "webm", "libopus"),
-        ("a.mka", "matroska", "flac"),
-        ("a.aac", "adts", "aac"),
-        ("a.wv", "wv", "wavpack"),
-    ],
-)
-def test_a_file_cut_short_gives_the_rest_and_a_warning(
-    tmp_path, name, container_format, codec, caplog, capfd
-):
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "flac.mka", "a.aac", "a.wv"])
+def test_a_damaged_file_gives_the_rest_and_a_warning(tmp_path, name, caplog, capfd):
+    kinds = LOSSLESS | {f"a{suffix}": kind for suffix, kind in LOSSY.items()}
     pcm = pcm_noise(10 * 48000, 1)
-    path = write_container(tmp_path / name, container_format, codec, pcm)
+    path = write_container(tmp_path / name, *kinds[name], pcm)
     whole = read_audio(path)
     assert caplog.messages == []
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with caplog.at_level(logging.WARNING):
-        part = read_audio(path)
+    part = read_audio(path)
     assert 0.4 * len(whole) < len(part) < 0.6 * len(whole)
     np.testing.assert_allclose(part[:60000], whole[:60000], rtol=0, atol=1e-6)
-    assert len(caplog.messages) == 1
-    assert f"{path}: damaged or cut short" in caplog.messages[0]
+    (warning,) = caplog.messages
+    assert f"{path}: damaged or cut short" in warning
     assert capfd.readouterr() == ("", "")
-
-
-def test_damage_in_the_middle_costs_little_and_is_reported(tmp_path, caplog):
-    pcm = pcm_noise(10 * 48000, 1)
-    path = write_container(tmp_path / "a.mka", "matroska", "flac", pcm)
-    whole = read_audio(path)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 50] = bytes(50)
-    path.write_bytes(content)
-    assert len(read_audio(path)) > 0.9 * len(whole)
-    assert f"{path}: damaged or cut short" in caplog.text
+    if name == "flac.mka":  # damage in the middle
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes(50) + content[middle + 50 :])
+        assert len(read_audio(path)) > 0.9 * len(whole)
+        assert len(caplog.messages) == 2
 
 
 def write_unusable(path, kind):
@@ -265,7 +220,6 @@ def write_unusable(path, kind):
         "text": "This is no audio.\n" * 1000,
         "playlist": "#EXTM3U\n#EXTINF:1,\nsong.m4a\n#EXT-X-ENDLIST\n",
         "list": "ffconcat version 1.0\nfile song.m4a\n",
-        "subtitles": "1\n00:00:00,000 --> 00:00:09,000\nlalala\n\n" * 9,
     }
     if kind in texts:
         path.write_text(texts[kind])
@@ -303,7 +257,6 @@ def write_unusable(path, kind):
         ("text", ""),
         ("playlist", ""),
         ("list", "no format that it is sure of"),
-        ("subtitles", "no format that it is sure of"),
         ("film without sound", "no audio stream"),
         ("head", ""),
         ("drms", "protected against copying"),
@@ -313,12 +266,9 @@ def write_unusable(path, kind):
         ("no sound in packets", "damaged packets"),
     ],
 )
-@pytest.mark.parametrize("suffix", [".m4a", ".m3u8"])
-def test_an_unusable_file_is_named_with_the_reason(
-    tmp_path, kind, message, suffix, capfd
-):
+def test_an_unusable_file_is_named_with_the_reason(tmp_path, kind, message, capfd):
     write_m4a(tmp_path / "song.m4a")  # the target of lists
-    path = tmp_path / f"track{suffix}"
+    path = tmp_path / "track.m3u8"
     write_unusable(path, kind)
     match = rf"not readable as audio \(libsndfile: Format .*; FFmpeg: {message}"
     with pytest.raises(AudioFileError, match=match) as error:
@@ -328,19 +278,18 @@ def test_an_unusable_file_is_named_with_the_reason(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_noise_is_not_mistaken_for_music(tmp_path, seed):
-    path = tmp_path / "noise.m4a"
-    path.write_bytes(np.random.default_rng(seed).bytes(300_000))
-    with pytest.raises(DecodingError):
-        decode_container(path)
+def test_noise_is_not_mistaken_for_music(tmp_path):
+    for seed in range(10):
+        (tmp_path / "a.m4a").write_bytes(np.random.default_rng(seed).bytes(300_000))
+        with pytest.raises(DecodingError):
+            decode_container(tmp_path / "a.m4a")
 
 
 def test_many_files_leave_nothing_open(tmp_path):
     path = write_m4a(tmp_path / "a.m4a")
     fds = Path("/proc/self/fd")
     n_open = len(list(fds.iterdir()))
-    for _ in range(50):
+    for _ in range(10):
         read_audio(path)
         decode_container(path)  # and left there
     assert len(list(fds.iterdir())) == n_open

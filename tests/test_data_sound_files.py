@@ -1,6 +1,5 @@
 """Sound files as they are found in the wild."""
 
-import logging
 import os
 import resource
 import struct
@@ -12,7 +11,6 @@ import soundfile
 
 from ms_sincresnet.data.audio import read_audio, read_blocks
 from ms_sincresnet.data.sound_files import decode_sound_file
-from ms_sincresnet.errors import AudioFileError
 
 from .sounds import noise
 
@@ -44,25 +42,15 @@ def test_a_file_cut_short_gives_what_is_left_and_a_warning(tmp_path, suffix, cap
     whole = read_audio(path)
     assert caplog.messages == []
     content = path.read_bytes()
-    for n_bytes in (len(content) // 2, len(content) - len(content) // 20):
+    for share in (0.5, 0.95):
         caplog.clear()
-        path.write_bytes(content[:n_bytes])
-        with caplog.at_level(logging.WARNING):
-            part = read_audio(path)
-        share = n_bytes / len(content)
+        path.write_bytes(content[: int(share * len(content))])
+        part = read_audio(path)
         assert (share - 0.2) * len(whole) < len(part) < (share + 0.1) * len(whole)
-        assert len(caplog.messages) == 1
-        assert f"{path}: damaged or cut short" in caplog.messages[0]
-        assert f"using the {len(part) / 16000:.2f} s" in caplog.messages[0]
+        (warning,) = caplog.messages
+        assert f"{path}: damaged or cut short" in warning
+        assert f"using the {len(part) / 16000:.2f} s" in warning
         np.testing.assert_allclose(part[:30000], whole[:30000], rtol=0, atol=1e-4)
-
-
-def test_a_file_without_more_than_its_head_is_refused(tmp_path, caplog):
-    path = write_noise(tmp_path / "track.flac")
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(AudioFileError, match=f"{path}: not readable as audio "):
-        read_audio(path)
-    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
@@ -110,19 +98,8 @@ def test_tags_and_cover_art_are_not_heard(tmp_path):
     tagged.write_bytes(tag + plain.read_bytes() + old_tag)
     np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
 
-    plain = write_noise(tmp_path / "plain.flac", duration_s=3)
-    content = plain.read_bytes()
-    mime = b"image/jpeg"
-    block = struct.pack(f">II{len(mime)}sIIIIII", 3, len(mime), mime, 0, 9, 9, 24, 0, 0)
-    block = block[:-4] + struct.pack(">I", len(picture)) + picture
-    streaminfo_end = 4 + 4 + 34
-    block = bytes([6]) + len(block).to_bytes(3, "big") + block
-    tagged = tmp_path / "tagged.flac"
-    tagged.write_bytes(content[:streaminfo_end] + block + content[streaminfo_end:])
-    np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
 
-
-@pytest.mark.parametrize("suffix", [".opus", ".mp3", ".wav"])
+@pytest.mark.parametrize("suffix", [".opus", ".mp3", ".wav", ".flac"])
 def test_comments_longer_than_the_audio_are_not_heard(tmp_path, suffix):
     plain = write_noise(tmp_path / f"plain{suffix}", duration_s=1)
     tagged = tmp_path / f"tagged{suffix}"
@@ -134,20 +111,11 @@ def test_comments_longer_than_the_audio_are_not_heard(tmp_path, suffix):
     np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
 
 
-@pytest.mark.parametrize("junk", [bytes(5000), np.random.default_rng(0).bytes(20000)])
-def test_junk_before_an_mp3_is_passed_over(tmp_path, junk):
+def test_junk_before_an_mp3_is_passed_over(tmp_path):
     plain = write_noise(tmp_path / "plain.mp3", duration_s=2, bitrate_mode="VARIABLE")
     late = tmp_path / "late.mp3"
-    late.write_bytes(junk + plain.read_bytes())
+    late.write_bytes(np.random.default_rng(0).bytes(20000) + plain.read_bytes())
     np.testing.assert_array_equal(read_audio(late), read_audio(plain))
-
-
-def test_opus_of_16_khz_keeps_its_length(tmp_path):
-    path = write_noise(tmp_path / "track.opus", duration_s=2, rate=16000)
-    sample_rate, blocks = decode_sound_file(path)
-    assert sample_rate in (16000, 48000)
-    assert sum(map(len, blocks)) == 2 * sample_rate
-    assert len(read_audio(path)) == 32000
 
 
 def test_a_thousand_channels_are_read_in_short_blocks(tmp_path):
@@ -169,29 +137,26 @@ def test_the_header_is_not_trusted_with_memory(tmp_path):
     assert resident_mb() < before + 20
 
 
-def test_an_hour_is_read_in_flat_memory(tmp_path):
-    path = tmp_path / "hour.flac"
-    with soundfile.SoundFile(path, "w", 8000, 1, subtype="PCM_S8") as file:
-        for _ in range(60):
-            file.write(np.zeros(60 * 8000, dtype=np.int16))
+def test_half_an_hour_is_read_in_flat_memory(tmp_path):
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.zeros(1800 * 8000, np.int16), 8000)
     before = resident_mb()
     n_samples = peak = 0
     for block in read_blocks(path):
         n_samples += len(block)
         peak = max(peak, resident_mb())
-    assert n_samples == 3600 * 16000
-    assert peak < before + 30  # all of it would take 220
+    assert n_samples == 1800 * 16000
+    assert peak < before + 30  # all of it would take 110
 
 
 def test_many_files_leave_nothing_open_or_in_memory(tmp_path):
     suffixes = [".wav", ".flac", ".mp3", ".ogg"]
-    paths = [write_noise(tmp_path / f"a{suffix}", 2) for suffix in suffixes]
+    paths = [write_noise(tmp_path / f"a{suffix}", 1) for suffix in suffixes]
     n_open = len(os.listdir("/proc/self/fd"))
     for n in range(30):
         for path in paths:
-            read_audio(path)
             next(read_blocks(path)).copy()  # and left there
         if n == 9:
             before = resident_mb()
     assert len(os.listdir("/proc/self/fd")) == n_open
-    assert resident_mb() < before + 10  # one file takes 0.4, decoded
+    assert resident_mb() < before + 3  # one file takes 0.2, decoded

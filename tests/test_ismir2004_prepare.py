@@ -145,9 +145,7 @@ def ids(manifests):
     return [track_id for part in PARTS for track_id in manifests[part].ID]
 
 
-@pytest.mark.parametrize(
-    ("prefix", "header"), [("", False), ("./", True), ("tracks/", False)]
-)
+@pytest.mark.parametrize(("prefix", "header"), [("./", True), ("tracks/", False)])
 def test_the_archives_give_656_73_and_729_tracks(archives, tmp_path, prefix, header):
     for part, counts in COUNTS.items():
         write_list(archives / "data", part, list_part(part, counts)[0], prefix, header)
@@ -164,8 +162,7 @@ def test_the_archives_give_656_73_and_729_tracks(archives, tmp_path, prefix, hea
     for row in parts["test"].itertuples():
         assert row.genre in row.ID  # unlike the archive's, these names contain it
     assert training.ID.str.contains("il_libro_d_intavolatura").sum() == 2
-    report = read_report(tmp_path)
-    assert report["left_out"] == report["identical"] == []
+    assert read_report(tmp_path)["left_out"] == []
 
 
 def test_the_evaluation_part_has_729_tracks_and_the_one_that_lost_a_letter(
@@ -188,7 +185,6 @@ def test_the_evaluation_part_has_729_tracks_and_the_one_that_lost_a_letter(
 @pytest.mark.parametrize(
     ("listed", "on_disk"),
     [
-        ("./rock/a/b/1-c.mp3", "rock/a/b/1-c.mp3"),
         ("tracks/rock/a/b/1-c.mp3", "rock/a/b/1-c.wav"),
         ("audio/training/tracks/rock/a/b/1-c.mp3", "tracks/rock/a/b/01-c.MP3"),
         ("rock/a/l'été/1-c.mp3", "rock/a/l_ete/1-c.mp3"),
@@ -203,11 +199,6 @@ def test_a_list_and_a_disk_agree_in_plain_names(listed, on_disk):
     assert ismir2004.plain_name(listed).isascii()
 
 
-def test_different_tracks_have_different_plain_names():
-    names = ["rock/a/b/1-c.mp3", "rock/a/b/10-c.mp3", "rock/a/b-1/c.mp3", "1-c.mp3"]
-    assert len(set(map(ismir2004.plain_name, names))) == len(names)
-
-
 @pytest.fixture
 def lost_letter(data):
     """The folder of a track whose listed name lost a letter."""
@@ -218,17 +209,9 @@ def lost_letter(data):
     return (data / "audio" / "evaluation" / ITS_FILE).parent
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "5-kruhovy_objazd",
-        "05-kruhov\u00fd_objazd",
-        "5-kruhov_objazd",
-        "5-kruhov___objazd",
-    ],
-)
-def test_a_lost_letter_is_found_whatever_replaces_it(data, tmp_path, lost_letter, name):
-    write_audio([lost_letter / f"{name}.mp3"], seed=9)
+@pytest.mark.parametrize("end", ["y", "\u00fd", "", "__"])
+def test_a_lost_letter_is_found_whatever_replaces_it(data, tmp_path, lost_letter, end):
+    write_audio([lost_letter / f"05-kruhov{end}_objazd.mp3"], seed=9)
     assert len(prepare(data, tmp_path)["test"]) == 32
     assert read_report(tmp_path)["left_out"] == []
 
@@ -244,7 +227,7 @@ def test_a_lost_letter_that_could_be_two_files_is_refused(data, tmp_path, lost_l
 def test_two_files_or_two_lines_of_one_track_are_refused(data, tmp_path):
     lines, _ = list_part("training", FEW)
     path = write_list(data, "training", [*lines, lines[0]])
-    with pytest.raises(DataFolderError, match=f"{path}: .*two lines for"):
+    with pytest.raises(DataFolderError, match=f"{path}: expected one line .* two"):
         prepare(data, tmp_path)
     track = next((data / "audio" / "training" / "classical").rglob("*.mp3"))
     write_audio([track.with_suffix(".wav")], seed=9)
@@ -255,13 +238,13 @@ def test_two_files_or_two_lines_of_one_track_are_refused(data, tmp_path):
 def test_missing_unlisted_and_unreadable_tracks_are_named(data, tmp_path, caplog):
     training = data / "audio" / "training"
     missing = next((training / "rock").rglob("2-it's_no_1.mp3"))
-    content = missing.read_bytes()
     missing.unlink()
     unlisted = training / "jazz" / "nobody" / "songs" / "1-other.mp3"
     write_audio([unlisted], seed=9)
     bad = next((data / "audio" / "evaluation" / "world").rglob("*.mp3"))
     bad.write_bytes(b"no audio")
-    assert len(ids(prepare(data, tmp_path))) == 62
+    # also where the folder called audio is given
+    assert len(ids(prepare(data / "audio", tmp_path, excerpt=[0, 0.005]))) == 62
     left_out = {row["path"]: row for row in read_report(tmp_path)["left_out"]}
     list_path = data / "metadata" / "training" / "tracklist.csv"
     assert left_out.pop(str(missing)) == {
@@ -275,17 +258,11 @@ def test_missing_unlisted_and_unreadable_tracks_are_named(data, tmp_path, caplog
     assert f"left out {row['ID']}: {row['reason']}" in caplog.messages
     assert "not readable as audio" in left_out.pop(str(bad))["reason"]
     assert left_out == {}
-    missing.write_bytes(content)
-    assert len(ids(prepare(data, tmp_path))) == 63
-
-
-def test_a_second_call_touches_nothing(data, tmp_path):
-    next((data / "audio" / "training" / "rock").rglob("*.mp3")).unlink()
-    next((data / "audio" / "training" / "world").rglob("*.mp3")).write_text("no audio")
-    prepare(data, tmp_path, excerpt=[0, 0.005])
+    n_tracks = "expected the 729 tracks of the contest's training part, found 32"
+    assert any(n_tracks in message for message in caplog.messages)
     paths = [path for path in tmp_path.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in paths}
-    prepare(str(data), tmp_path, excerpt=(0, 0.005))
+    prepare(str(data / "audio"), tmp_path, excerpt=(0, 0.005))
     assert {path: path.stat().st_mtime_ns for path in paths} == before
 
 
@@ -310,13 +287,10 @@ def test_every_layout_is_accepted(tmp_path, base, audio):
     write_data(tmp_path / "data" / base, counts, audio)
     parts = prepare(tmp_path / "data", tmp_path, test_part="development")
     assert [len(parts[part]) for part in PARTS] == [24, 8, 32]
-
-
-def test_the_folder_called_audio_is_accepted_as_well(data, tmp_path):
-    for part in ["training", "evaluation"]:
-        write_list(data, part, list_part(part, FEW)[0][1:])
-    prepare(data / "audio", tmp_path)
-    assert len(read_report(tmp_path)["left_out"]) == 2  # so the lists were read
+    artists = read_report(tmp_path)["artists"]
+    assert artists["valid"]["by_artists_of_train"] == 8
+    # Artists of the development part are anonymous.
+    assert artists["test"] == {"tracks": 32, "by_artists_of_train": None}
 
 
 def test_without_a_list_the_folders_name_classes_and_artists(data, tmp_path):
@@ -334,12 +308,16 @@ def test_without_a_list_the_folders_name_classes_and_artists(data, tmp_path):
     assert left_out["reason"] == "not in a folder of a genre"
 
 
-def test_a_flat_part_without_a_list_is_refused(tmp_path):
-    write_data(tmp_path, {"training": FEW, "development": FEW})
-    (tmp_path / "metadata" / "development" / "tracklist.csv").unlink()
-    message = "audio/development: .*metadata/development/tracklist.csv.*found neither"
+def test_a_part_without_a_class_is_named(tmp_path):
+    write_data(tmp_path / "data", {"training": FEW, "development": FEW})
+    (tmp_path / "data" / "metadata" / "development" / "tracklist.csv").unlink()
+    message = "audio/development: .*metadata/development/tracklist.csv.*none of .*world"
     with pytest.raises(DataFolderError, match=message):
-        ismir2004.find_ismir2004(tmp_path)
+        prepare(tmp_path / "data", tmp_path, test_part="development")
+    (tmp_path / "data" / "audio" / "training" / "world").rename(tmp_path / "world")
+    with pytest.raises(DataFolderError, match=r"training: .*none of \['world'\]"):
+        prepare(tmp_path / "data", tmp_path, test_part="development")
+    assert not (tmp_path / "manifests").exists()
 
 
 def test_tracks_by_artists_of_the_training_part_are_counted(data, tmp_path, caplog):
@@ -356,14 +334,6 @@ def test_tracks_by_artists_of_the_training_part_are_counted(data, tmp_path, capl
         assert f"'by_artists_of_train': {n_known}}}" in caplog.messages[-1]
 
 
-def test_overlap_with_anonymous_artists_is_unknown(tmp_path):
-    write_data(tmp_path / "data", {"training": FEW, "development": FEW})
-    prepare(tmp_path / "data", tmp_path, test_part="development")
-    artists = read_report(tmp_path)["artists"]
-    assert artists["test"] == {"tracks": 32, "by_artists_of_train": None}
-    assert artists["valid"]["by_artists_of_train"] == 8
-
-
 def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test(
     data, tmp_path, caplog
 ):
@@ -374,63 +344,41 @@ def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test
     )
     for copy in copies:
         copy.write_bytes(world.read_bytes())
+    heard = "evaluation/jazz/artist_of_jazz_0/songs/1-it_s_no_0"
     parts_of_pair = set()
     for split_seed in range(8):
         parts = prepare(data, tmp_path, split_seed=split_seed)
         (group,) = read_report(tmp_path)["identical"]
-        genres = [track_id.split("/")[1] for track_id in group]
-        assert genres == ["jazz", "classical", "world"]
+        assert [track_id.split("/")[1] for track_id in group[1:]] == [
+            "classical",
+            "world",
+        ]
         (part,) = (part for part in PARTS[:2] if set(group[1:]) <= set(parts[part].ID))
         parts_of_pair.add(part)
+        assert group[0] == heard
+        assert heard in parts["test"].ID.tolist()
     assert parts_of_pair == {"train", "valid"}
-    (heard,) = read_report(tmp_path)["heard_in_training"]
-    assert heard == "evaluation/jazz/artist_of_jazz_0/songs/1-it_s_no_0"
-    assert heard in parts["test"].ID.tolist()
+    assert read_report(tmp_path)["heard_in_training"] == [heard]
     assert any("1 tested tracks have the audio" in text for text in caplog.messages)
-
-
-def test_placeholders_of_one_audio_are_split_with_a_warning(data, tmp_path, caplog):
-    content = next(data.rglob("1-it's_no_0.mp3")).read_bytes()
-    for path in (data / "audio").rglob("*.mp3"):
-        path.write_bytes(content)
-    parts = prepare(data, tmp_path)
-    assert [len(parts[part]) for part in PARTS] == [24, 8, 32]
-    assert any("too much alike" in message for message in caplog.messages)
-    assert len(read_report(tmp_path)["heard_in_training"]) == 32
 
 
 def test_the_excerpt_of_a_song_is_used(data, tmp_path):
     path = next((data / "audio" / "training" / "rock").rglob("*.mp3"))
     song = pcm_noise(32000)
     soundfile.write(path, song, 16000, format="WAV")
-    for excerpt in [(0.5, 1), (0.25, 1), None]:
+    for excerpt in [(0.25, 1), None]:
         parts = prepare(data, tmp_path, excerpt=excerpt)
         rows = pd.concat([parts["train"], parts["valid"]]).sort_values("duration")
         assert rows.duration.iloc[0] == 100 / 16000  # shorter than the excerpt
         copy = rows.wav.iloc[-1].replace("$data_root", str(tmp_path / "cache"))
-        first, length = (round(16000 * s) for s in excerpt or (0, 2))
-        expected = song[first : first + length]
+        expected = song[4000:20000] if excerpt else song
         np.testing.assert_array_equal(soundfile.read(copy, dtype="int16")[0], expected)
     assert read_report(tmp_path)["options"]["excerpt"] is None
-
-
-def test_another_number_of_tracks_is_reported(data, tmp_path, caplog):
-    prepare(data, tmp_path)
-    expected = "expected the 729 tracks of the contest's training part, found 32"
-    assert any(expected in message for message in caplog.messages)
-
-
-def test_a_part_without_a_class_is_named(data, tmp_path):
-    (data / "audio" / "training" / "world").rename(tmp_path / "world")
-    with pytest.raises(DataFolderError, match=r"training: .*none of \['world'\]"):
-        prepare(data, tmp_path)
-    assert not (tmp_path / "manifests").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "found an empty file"),
         ('rock,"a,b,c,1,rock/a/b/1-c.mp3\n', "not readable as a list"),
         ("polka,a,b,c,1,polka/a/b/1-c.mp3\n", "found 'polka,a,b,c,1"),
         ("class,artist,path\nrock,a,rock/a/b/1-c.mp3\n", "found 'rock,a,rock"),
@@ -449,42 +397,25 @@ def test_an_unusable_list_is_named(data, tmp_path, content, message):
     [
         (None, "got 'None'"),
         ("", "got ''"),
-        ("missing", "unpacked; got"),
         ("archive.tar.gz", "unpacked; got"),
-        ("empty", "audio/training or training below it; found none"),
         ("half", "audio/development or development below it; found none"),
     ],
 )
 def test_without_data_the_error_says_how_to_get_it(tmp_path, name, message):
     (tmp_path / "archive.tar.gz").touch()
-    (tmp_path / "empty").mkdir()
     write_data(tmp_path / "half", {"training": FEW})
     data_folder = tmp_path / name if name else name
     with pytest.raises(DataFolderError, match=f"^data_folder: .*{message}") as error:
         prepare(data_folder, tmp_path, test_part="development")
-    for words in [
-        str(data_folder),
-        "https://zenodo.org/records/1302992",
-        "CC BY-NC-SA 1.0",
-        "metadata/development/tracklist.csv",
-        "python train.py hparams/ms_sincresnet.yaml --data_folder=",
-    ]:
-        assert words in str(error.value)
+    assert str(data_folder) in str(error.value)
+    assert str(error.value).endswith(ismir2004.HOW_TO_GET)
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("test_part", "training"),
-        ("excerpt", [30]),
-        ("excerpt", [-1, 30]),
-        ("valid_fraction", 0),
-        ("valid_fraction", 0.01),
-    ],
+    "options",
+    [{"test_part": "training"}, {"excerpt": [30]}, {"valid_fraction": 0.01}],
 )
-def test_an_option_out_of_range_is_named_and_leaves_nothing(
-    data, tmp_path, option, value
-):
-    with pytest.raises(HparamError, match=f"^{option}: "):
-        prepare(data, tmp_path, **{option: value})
+def test_an_option_out_of_range_is_named_and_leaves_nothing(data, tmp_path, options):
+    with pytest.raises(HparamError, match=f"^{next(iter(options))}: "):
+        prepare(data, tmp_path, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -252,7 +252,7 @@ def _read_list(path: Path) -> pd.DataFrame:
     unusable = rows[~is_header & (~is_track | rows.genre.isna())]
     if len(unusable):
         raise DataFolderError(
-            f"{path}: expected class, artist, album, track, number and path on each line, "
+            f"{path}: expected a class, artist, album, track, number and path, "
             f"found {','.join(unusable.iloc[0, :6])!r}. Replace the list."
         )
     return rows.loc[~is_header, ["genre", "artist", "path"]]
