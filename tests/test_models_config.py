@@ -8,6 +8,7 @@ from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError
 from ms_sincresnet.models import MODELS
 from ms_sincresnet.models.config import check_config, read_config
+from ms_sincresnet.models.weights import build_on_meta
 
 ARGUMENTS = {
     "n_genres": 2,
@@ -30,13 +31,9 @@ SONGS = {
     "voting": "majority",
     "full_scale": 1.0,
 }
-FIGURES = {
-    "song_accuracy": 0.85,
-    "clip_accuracy": 0.7,
-    "tracks": 100,
-    "clips": 5500,
-    "epoch": 7,
-}
+FIGURES = {"song_accuracy": 0.85, "clip_accuracy": 0.7, "tracks": 100, "clips": 5500}
+FIGURES["epoch"] = 7
+TRAINING = {"dataset": "GTZAN", "protocol": "x", "figures": FIGURES}
 BARE = {"format_version": 1, "system": "MSSincResNet", **ARGUMENTS}
 FULL = {**BARE, "speechbrain_interface": "EncoderClassifier", **SONGS}
 
@@ -51,33 +48,26 @@ def fault(**changes):
 def test_a_sound_configuration_is_read():
     assert check_config(BARE, MODELS) == (MSSincResNet, ARGUMENTS, {})
     assert check_config(FULL, MODELS) == (MSSincResNet, ARGUMENTS, SONGS)
-    for figures in (None, FIGURES):
-        training = {"dataset": "GTZAN", "protocol": "x", "figures": figures}
+    for training in (TRAINING, {**TRAINING, "figures": None}):
         found = check_config({**FULL, "training": training}, MODELS)[2]
         assert found == {**SONGS, "training": training}
-    for model_class in (MSSincResNet, MelResNet, SincNet):
-        config = model_class(n_genres=2).config
+    for model_class in MODELS.values():
+        config = build_on_meta(model_class, {"n_genres": 2}).config
         names = {"format_version": 1, "system": model_class.__name__}
         assert check_config(names | config, MODELS) == (model_class, config, {})
 
 
-@pytest.mark.parametrize("version", [2, 10**30])
-def test_a_newer_format_asks_for_a_newer_package(version):
-    message = fault(format_version=version, invention=1)  # before its new names
-    assert f"format_version is {version}, but ms_sincresnet " in message
-    assert "reads up to 1; install a newer" in message
+def test_a_newer_format_asks_for_a_newer_package():
+    message = fault(format_version=2, invention=1)  # before its new names
+    assert message.startswith("format_version is 2; ms_sincresnet ")
+    assert message.endswith("reads up to 1: install a newer one")
 
 
-@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1]])
-def test_an_impossible_format_version_is_refused(version):
-    assert fault(format_version=version).startswith("format_version must be")
-
-
-@pytest.mark.parametrize("name", ["SincNet", "NoNet", None, ["MSSincResNet"], {}])
-def test_another_model_is_refused(name):
-    with pytest.raises(ValueError) as error:
-        check_config({**BARE, "system": name}, {"MSSincResNet": MSSincResNet})
-    assert str(error.value) == f"system must be MSSincResNet; got {name!r}"
+def test_another_model_is_refused():
+    for name in ("SincNet", "NoNet", None, ["MSSincResNet"], {}):
+        with pytest.raises(ValueError) as error:
+            check_config({**BARE, "system": name}, {"MSSincResNet": MSSincResNet})
+        assert str(error.value) == f"system must be MSSincResNet; got {name!r}"
 
 
 def test_unknown_and_missing_names_are_named():
@@ -90,16 +80,11 @@ def test_unknown_and_missing_names_are_named():
 
 
 @pytest.mark.parametrize("name", ["n_filters", "n_genres", "n_frames", "sample_rate"])
-@pytest.mark.parametrize("value", ["many", "8", -8, 0, 8.0, True, None, [8], 10**9])
-def test_a_number_must_be_whole_and_within_bounds(name, value):
-    message = fault(**{name: value})
-    assert message.startswith(f"{name} must be a whole number from ")
-    assert repr(value) in message
-
-
-@pytest.mark.parametrize("value", [251, "251", [251, 501, 0], [251, None, 1], [10**9]])
-def test_kernel_sizes_must_be_numbers(value):
-    assert fault(kernel_sizes=value).startswith("kernel_sizes must be whole numbers")
+def test_a_number_must_be_whole_and_within_bounds(name):
+    for value in ("many", "8", -8, 0, 8.0, True, None, [8], 10**9):
+        message = fault(**{name: value})
+        assert message.startswith(f"{name} must be a whole number from ")
+        assert repr(value) in message
 
 
 def test_only_some_arguments_may_be_none():
@@ -113,6 +98,8 @@ def test_only_some_arguments_may_be_none():
 @pytest.mark.parametrize(
     ("name", "values"),
     [
+        ("format_version", [0, -1, 1.0, "1", True, None, [1]]),
+        ("kernel_sizes", [251, "251", [251, 501, 0], [251, None, 1], [10**9]]),
         ("genres", [["jazz"], ["jazz", "jazz"], ["jazz", "rock", "pop"], ["jazz", ""]]),
         ("genres", [["jazz", 1], ["jazz", "ro\x1b[31mck"], ["jazz", "ro\nck"]]),
         ("genres", ["ab", {"jazz": 0, "rock": 1}, None]),
@@ -121,10 +108,10 @@ def test_only_some_arguments_may_be_none():
         ("voting", ["median", None, 1, ["mean"], {}]),
         ("full_scale", [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e30]),
         ("training", [None, "GTZAN", {}, {"dataset": "GTZAN", "protocol": "x"}]),
-        ("training", [{"dataset": "GT\x1b", "protocol": "x", "figures": None}]),
+        ("training", [{**TRAINING, "dataset": "GT\x1b"}]),
     ],
 )
-def test_settings_of_songs_must_make_sense(name, values):
+def test_a_value_must_make_sense(name, values):
     for value in values:
         assert fault(**{name: value}).startswith(f"{name} must be ")
 
@@ -135,17 +122,18 @@ def test_settings_of_songs_must_make_sense(name, values):
     + [FIGURES | {"song_accuracy": value} for value in (None, True, float("nan"))],
 )
 def test_figures_must_be_those_of_a_test(figures):
-    training = {"dataset": "GTZAN", "protocol": "x", "figures": figures}
-    assert fault(training=training).startswith("figures must be null, or the numbers")
+    message = fault(training={**TRAINING, "figures": figures})
+    assert message.startswith("figures must be null, or the numbers")
 
 
 def test_clips_must_be_long_enough_for_the_model():
     assert "must be 32000, as affine_samples is" in fault(affine_samples=32000)
     assert "at least 1001 " in fault(padding="valid", clip_samples=900)
     for model_class, least in [(SincNet, 3200), (MelResNet, 1025)]:
-        config = {**model_class(n_genres=2).config, **SONGS, "format_version": 1}
-        config["system"] = model_class.__name__
-        check_config({**config, "clip_samples": least}, MODELS)
+        config = build_on_meta(model_class, {"n_genres": 2}).config
+        names = {"format_version": 1, "system": model_class.__name__}
+        config = {**names, **config, **SONGS, "clip_samples": least}
+        check_config(config, MODELS)
         with pytest.raises(ValueError, match=f"at least {least} for this model"):
             check_config({**config, "clip_samples": least - 1}, MODELS)
 
@@ -158,6 +146,7 @@ def test_messages_are_short_and_move_no_cursor():
         {"genres": ["\x1b[31m"] * 10**5},
         {"training": {"\x1b[31m" * 10**5: 1}},
         {"format_version": "\x1b[31m" * 10**5},
+        {"format_version": 10**4000},
     ):
         message = fault(**changes)
         assert len(message) < 400
@@ -165,19 +154,18 @@ def test_messages_are_short_and_move_no_cursor():
 
 
 def test_a_file_is_read_and_named_in_the_error(tmp_path):
+    with pytest.raises(ModelFolderError) as error:
+        read_config(tmp_path, MODELS)
+    assert str(error.value) == f"{tmp_path}: config.json is missing"
+    (tmp_path / "hyperparams.yaml").write_text("x: !apply:os.system [false]")
+    with pytest.raises(ModelFolderError, match="export the run again"):
+        read_config(tmp_path, MODELS)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(FULL))
     for folder in (tmp_path, str(tmp_path)):
         assert read_config(folder, MODELS) == (MSSincResNet, ARGUMENTS, SONGS)
-    path.write_text(json.dumps({**FULL, "n_filters": "many"}))
-    with pytest.raises(ModelFolderError) as error:
-        read_config(tmp_path, MODELS)
-    assert str(error.value).startswith(f"{path}: n_filters must be")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
+    for content in (
+        json.dumps({**FULL, "n_filters": "many"}).encode(),
         b"",
         b"{",
         b"\xff\xfe{",
@@ -187,21 +175,9 @@ def test_a_file_is_read_and_named_in_the_error(tmp_path):
         b"[" * 100_000,
         b'{"format_version": ' + b"9" * 5000 + b"}",
         json.dumps(FULL).encode() + b" " * 2**20,
-    ],
-    ids=["empty", "cut", "no text", "list", "null", "word", "deep", "digits", "large"],
-)
-def test_a_file_of_something_else_is_refused(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ModelFolderError) as error:
-        read_config(tmp_path, MODELS)
-    assert str(error.value).startswith(f"{tmp_path / 'config.json'}: ")
-    assert len(str(error.value)) < 1000
-
-
-def test_a_missing_file_is_reported_with_advice(tmp_path):
-    with pytest.raises(ModelFolderError) as error:
-        read_config(tmp_path, MODELS)
-    assert str(error.value) == f"{tmp_path}: config.json is missing"
-    (tmp_path / "hyperparams.yaml").write_text("x: !apply:os.system [false]")
-    with pytest.raises(ModelFolderError, match="export the run again"):
-        read_config(tmp_path, MODELS)
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ModelFolderError) as error:
+            read_config(tmp_path, MODELS)
+        assert str(error.value).startswith(f"{path}: ")
+        assert len(str(error.value)) < 1000

@@ -12,9 +12,9 @@ from ms_sincresnet.nnet.sincnet import FrameNetwork
 
 
 class MSSincResNet(GenreModel):
-    """The paper's model, Fig. 1: multi-scale SincNet, ResNet, SPP, two linear layers.
+    """The paper's model: multi-scale SincNet, ResNet, SPP and two linear layers.
 
-    With three equal ``kernel_sizes`` and global average pooling, it is its SincResNet.
+    Three equal ``kernel_sizes`` and ``pooling="avg"`` make the paper's SincResNet.
 
     Arguments
     ---------
@@ -53,10 +53,7 @@ class MSSincResNet(GenreModel):
     ):
         super().__init__(locals())
         if len(kernel_sizes) != 3:
-            raise ValueError(
-                "kernel_sizes must be three, one for each input channel of the ResNet; "
-                f"got {list(kernel_sizes)}"
-            )
+            raise ValueError(f"expected three kernel_sizes; got {list(kernel_sizes)}")
         self.frontend = MSSincNet(
             n_filters,
             tuple(kernel_sizes),
@@ -78,10 +75,8 @@ class MelResNet(GenreModel):
     ---------
     n_genres, hidden_size
         Outputs and hidden units of the classifier, ``GenreMLP``.
-    n_mels, window_samples, sample_rate
-        Mel bands, window length and sample rate, as in ``LogMelSpectrogram``.
-    mel_hop
-        Samples between the starts of neighbouring windows.
+    n_mels, window_samples, mel_hop, sample_rate
+        Bands, window length, hop and rate of the front-end, ``LogMelSpectrogram``.
     arch, weights, pooling
         Trunk, as in ``ResNetEmbedding``.
 
@@ -114,18 +109,12 @@ class MelResNet(GenreModel):
 class SincNet(GenreModel):
     """The paper's baseline of the original SincNet on frames of 200 ms, section 3.3.
 
-    ``FrameNetwork``, its embedding, goes all the way from clips to log-posteriors.
-
     Arguments
     ---------
-    n_genres
-        Number of genres.
-    n_filters, kernel_size, sample_rate, init
-        Filters, as in ``SincFilterbank``.
-    frame_samples, frame_hop
-        Frame length, and samples between the starts of neighbouring frames.
-    train_frames
-        Frames drawn from each clip in training.
+    n_genres, n_filters, kernel_size, sample_rate, init
+        Outputs, and the filters as in ``SincFilterbank``.
+    frame_samples, frame_hop, train_frames
+        Frame length, frame hop, and frames drawn from each clip in training.
 
     Example
     -------
@@ -148,7 +137,7 @@ class SincNet(GenreModel):
     ):
         super().__init__(locals())
         self.frontend = nn.Identity()
-        self.embedding = FrameNetwork(**self.config)
+        self.embedding = FrameNetwork(**self.config)  # from clips to log-posteriors
         self.classifier = nn.Identity()
 
 

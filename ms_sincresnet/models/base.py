@@ -11,7 +11,7 @@ from ms_sincresnet.models.config import NOT_SAVED
 from ms_sincresnet.models.hub import fetch, hub_errors
 from ms_sincresnet.models.weights import TEMPLATES, read_model, whole_files, write_model
 
-TAGS = ["music", "music-genre-classification", "audio", "sincnet", "resnet"]
+HUB_OPTIONS = {"cache_dir", "force_download", "local_files_only", "revision", "token"}
 
 
 class GenreModel(
@@ -20,26 +20,19 @@ class GenreModel(
     library_name="ms_sincresnet",
     license="apache-2.0",
     pipeline_tag="audio-classification",
-    tags=[*TAGS],
+    tags=["music", "music-genre-classification", "audio", "sincnet", "resnet"],
     model_card_template=(TEMPLATES / "network_card.md.template").read_text("utf-8"),
 ):
     """Front-end, embedding and classifier in sequence; also a model of the Hub.
 
-    A subclass sets ``frontend``, ``embedding`` and ``classifier``. Saved, it is
-    ``config.json`` and ``model.safetensors``: no pickle and no code.
+    A subclass sets the three parts. ``config`` holds the arguments that rebuild it. A
+    model of songs also has ``settings``: ``genres``, ``clip_samples``, ``hop_samples``,
+    ``voting``, ``full_scale`` and, if known, ``training``.
 
     Arguments
     ---------
     arguments
         ``locals()`` of the subclass's constructor.
-
-    Attributes
-    ----------
-    config
-        The arguments that rebuild the model.
-    settings
-        For a model of songs, ``genres``, ``clip_samples``, ``hop_samples``, ``voting``,
-        ``full_scale`` and, if known, ``training``; else empty.
 
     Example
     -------
@@ -65,65 +58,22 @@ class GenreModel(
         self.settings: dict[str, Any] = {}
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Log-posteriors of a batch of clips.
-
-        Arguments
-        ---------
-        wavs
-            Clips [batch, time] at the model's sample rate, on any scale.
-
-        Returns
-        -------
-        Log-posteriors [batch, n_genres].
-        """
+        """Log-posteriors [batch, n_genres] of clips [batch, time] on any scale."""
         return self.classifier(self.embedding(self.frontend(wavs)))[:, 0]
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | PathLike,
-        *,
-        force_download: bool = False,
-        token: str | bool | None = None,
-        cache_dir: str | PathLike | None = None,
-        local_files_only: bool = False,
-        revision: str | None = None,
-        **model_kwargs: Any,
+        cls, pretrained_model_name_or_path: str | PathLike, **options: Any
     ):
-        """Loads a model from a folder or from a repository of the Hub.
+        """Loads a model in evaluation mode from a folder or from ``user/repository``.
 
-        Only ``config.json`` and ``model.safetensors`` are read, and no code is run, so
-        they may come from anyone.
-
-        Arguments
-        ---------
-        pretrained_model_name_or_path
-            A folder, or the name ``user/repository`` on the Hub.
-        force_download, token, cache_dir, local_files_only, revision
-            As in huggingface_hub's ``hf_hub_download``.
-        **model_kwargs
-            Arguments of the class that replace the saved ones, such as ``backend``.
-
-        Returns
-        -------
-        The model in evaluation mode, on the CPU.
-
-        Raises
-        ------
-        ModelFolderError
-            If there is no such model, or it is of another class.
-        WeightsError
-            If the weights are damaged or do not fit.
+        Only ``config.json`` and ``model.safetensors`` are read, and no code is run.
+        ``options`` are arguments of the class that replace the saved ones, such as
+        ``backend``, and those of huggingface_hub's ``hf_hub_download``.
         """
-        folder = fetch(
-            pretrained_model_name_or_path,
-            force_download=force_download,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            revision=revision,
-        )
-        return read_model(folder, {cls.__name__: cls}, **model_kwargs)
+        hub_options = {key: options.pop(key) for key in HUB_OPTIONS & options.keys()}
+        folder = fetch(pretrained_model_name_or_path, **hub_options)
+        return read_model(folder, {cls.__name__: cls}, **options)
 
     def save_pretrained(
         self,
@@ -133,27 +83,10 @@ class GenreModel(
         repo_id: str | None = None,
         **options: Any,
     ) -> str | None:
-        """Writes ``config.json`` and ``model.safetensors``, or nothing.
+        """Writes all of the model's files or none, and returns the commit if pushed.
 
-        A model with ``settings`` also gets the ``hyperparams.yaml`` by which
-        SpeechBrain loads it, but its ``training`` is left out: the weights may have
-        changed since. ``README.md`` is written unless there is one.
-
-        Arguments
-        ---------
-        save_directory
-            The folder.
-        push_to_hub, repo_id, **options
-            Push the model as well, to a repository named like the folder by default.
-
-        Returns
-        -------
-        The commit's address if the model was pushed.
-
-        Raises
-        ------
-        ModelFolderError
-            If the model is not what its ``config`` says, or other files would be lost.
+        ``training`` is left out: the weights may have changed since. ``README.md`` is
+        written unless there is one.
         """
         settings = {k: v for k, v in self.settings.items() if k != "training"}
         with whole_files(save_directory) as folder:
@@ -166,23 +99,6 @@ class GenreModel(
         return None
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Pushes the files of ``save_pretrained`` to the Hub.
-
-        Arguments
-        ---------
-        repo_id
-            The repository, ``user/repository``; it is created if it does not exist.
-        **options
-            As in huggingface_hub's mixin: ``private``, ``branch``, ``commit_message`` …
-
-        Returns
-        -------
-        The commit's address.
-
-        Raises
-        ------
-        ModelFolderError
-            If the Hub is unreachable or refuses.
-        """
+        """Pushes the files of ``save_pretrained`` and returns the commit's address."""
         with hub_errors(repo_id):
             return super().push_to_hub(repo_id, **options)

@@ -4,7 +4,6 @@ The file may come from anyone, so everything in it is checked before it is used.
 """
 
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from os import PathLike
@@ -14,6 +13,7 @@ from typing import Any
 
 from ms_sincresnet import __version__
 from ms_sincresnet.errors import ModelFolderError
+from ms_sincresnet.files import read_json
 from ms_sincresnet.nnet.voting import VOTES
 
 CONFIG = "config.json"
@@ -43,21 +43,16 @@ Config = tuple[type, dict[str, Any], dict[str, Any]]
 
 def read_config(folder: str | PathLike, known: Known) -> Config:
     """Class, arguments and settings of the model in a folder, checked."""
-    folder = Path(folder)
-    path = folder / CONFIG
+    path = Path(folder) / CONFIG
     if not path.is_file():
-        hint = "; export the run again (ms-sincresnet export)"
-        hint = hint if (folder / "hyperparams.yaml").is_file() else ""
+        is_old = path.with_name("hyperparams.yaml").is_file()
+        hint = "; export the run again (ms-sincresnet export)" if is_old else ""
         raise ModelFolderError(f"{folder}: {CONFIG} is missing{hint}")
     if path.stat().st_size > MOST_BYTES:
         raise ModelFolderError(f"{path}: too large to be a {CONFIG}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: not JSON ({error})") from error
-    try:
-        return check_config(config, known)
-    except ValueError as error:
+        return check_config(read_json(path), known)
+    except (ValueError, RecursionError) as error:  # not JSON, or faulty
         raise ModelFolderError(f"{path}: {error}") from error
 
 
@@ -69,30 +64,26 @@ def check_config(config: Any, known: Known) -> Config:
     _require("format_version", version, _is_whole(version), "a whole number ≥ 1")
     if config["format_version"] > FORMAT_VERSION:
         raise ValueError(
-            f"format_version is {shortened(version)}, but ms_sincresnet {__version__} "
-            f"reads up to {FORMAT_VERSION}; install a newer ms_sincresnet"
+            f"format_version is {shortened(version)}; ms_sincresnet {__version__} "
+            f"reads up to {FORMAT_VERSION}: install a newer one"
         )
     name: Any = config.get("system")
-    fits = isinstance(name, str) and name in known
-    _require("system", name, fits, " or ".join(known))
+    _require("system", name, name in list(known), " or ".join(known))
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(known[name]).parameters.items()
         if key not in NOT_SAVED
     }
     others = {"format_version", "speechbrain_interface", "system", "training"}
-    unknown = config.keys() - others - defaults.keys() - set(SETTINGS)
-    if unknown:
+    if unknown := config.keys() - others - defaults.keys() - set(SETTINGS):
         raise ValueError(f"unknown names: {shortened(sorted(unknown))}")
-    has_settings = bool(config.keys() & {*SETTINGS, "training"})
-    needed = [*defaults, *(SETTINGS if has_settings else ())]
-    missing = [key for key in needed if key not in config]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} missing")
+    settings = {key: config[key] for key in (*SETTINGS, "training") if key in config}
+    needed = {*defaults, *(SETTINGS if settings else ())}
+    if missing := needed - config.keys():
+        raise ValueError(f"{', '.join(sorted(missing))} missing")
     for key, default in defaults.items():
         _check_argument(key, config[key], default)
     arguments = {key: config[key] for key in defaults}
-    settings = {key: config[key] for key in (*SETTINGS, "training") if key in config}
     if settings:
         _check_settings(settings, arguments)
     return known[name], arguments, settings
@@ -139,12 +130,9 @@ def _check_settings(settings: dict[str, Any], arguments: dict[str, Any]) -> None
     )
     fits = clip_samples >= least
     _require("clip_samples", clip_samples, fits, f"at least {least} for this model")
-    if "training" in settings:
-        _check_training(settings["training"])
-
-
-def _check_training(training: Any) -> None:
-    """Raises unless a model's training has a data set, a protocol and figures."""
+    if "training" not in settings:
+        return
+    training = settings["training"]
     fits = isinstance(training, dict) and (
         training.keys() == {"dataset", "protocol", "figures"}
         and all(_is_text(training[key]) for key in ("dataset", "protocol"))

@@ -1,7 +1,7 @@
 """Models found on this machine or on the Hub, and the Hub's errors as sentences."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -26,45 +26,47 @@ EXPLANATIONS = {  # subclasses first
 
 
 def local_path(address: str | PathLike, hub_parts: int) -> Path | None:
-    """The path that an address means; None for ``user/repository[/file]`` or a URL.
+    """The path that an address means; None for an address on the Hub or a URL.
 
-    ``hub_parts`` is 2 for a repository and 3 for a file in one. SpeechBrain asks the
-    Hub for every folder that does not exist, a mistyped one too.
+    Arguments
+    ---------
+    address, hub_parts
+        A path, a URL, ``user/repository`` (2 parts) or a file in it (3 parts).
+
+    Returns
+    -------
+    The path or None.
+
+    Example
+    -------
+    >>> local_path("user/repository", hub_parts=2) is None
+    True
     """
     if not isinstance(address, str | os.PathLike) or "://" in str(address):
         return None
     path = Path(os.path.expanduser(address))
-    if (
-        isinstance(address, os.PathLike)
-        or len(path.parts) != hub_parts
-        or str(address).startswith(".")
-        or Path(path.parts[0]).is_dir()
-    ):
-        return path
-    return None
+    may_be_on_hub = (
+        isinstance(address, str)
+        and len(path.parts) == hub_parts
+        and not address.startswith(".")
+        and not Path(path.parts[0]).is_dir()
+    )
+    return None if may_be_on_hub else path
 
 
-def fetch(
-    source: str | PathLike,
-    *,
-    names: Sequence[str] = (CONFIG, WEIGHTS),
-    revision: str | None = None,
-    **options: Any,
-) -> Path:
-    """The folder of a model, downloaded if it is on the Hub; all files of one commit.
+def fetch(source: str | PathLike, **hub_options: Any) -> Path:
+    """The folder of a model, downloaded from one commit if it is on the Hub.
 
     Arguments
     ---------
     source
         A folder, or the name ``user/repository`` on the Hub.
-    names
-        Files to download.
-    revision, **options
+    **hub_options
         As in huggingface_hub's ``hf_hub_download``.
 
     Returns
     -------
-    The folder, which may lack the files if it is ``source`` itself.
+    The folder; if it is ``source`` itself, it is not checked for files.
 
     Example
     -------
@@ -79,11 +81,9 @@ def fetch(
             raise ModelFolderError(f"{folder}: no such model folder")
         return folder
     with hub_errors(f"{source} (no such folder here)"):
-        for name in names:
-            file = huggingface_hub.hf_hub_download(
-                str(source), name, revision=revision, **options
-            )
-            revision = Path(file).parent.name  # snapshots/<commit>/config.json
+        for name in (CONFIG, WEIGHTS):
+            file = huggingface_hub.hf_hub_download(str(source), name, **hub_options)
+            hub_options["revision"] = Path(file).parent.name  # snapshots/<commit>
     return Path(file).parent
 
 
@@ -95,10 +95,8 @@ def hub_errors(repo: str) -> Iterator[None]:
     except UserError:
         raise
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, ValueError) as error:
-        reasons = (
-            text for kind, text in EXPLANATIONS.items() if isinstance(error, kind)
-        )
-        reason = next(reasons, "the Hub is unreachable or refuses")
+        reasons = [why for kind, why in EXPLANATIONS.items() if isinstance(error, kind)]
+        reason = [*reasons, "the Hub is unreachable or refuses"][0]
         # The other lines repeat addresses and give advice for other programs.
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelFolderError(f"{repo}: {reason}: {line}") from error

@@ -1,8 +1,4 @@
-"""A model as files: config.json, model.safetensors, and what SpeechBrain reads.
-
-The first two are the model, and hold no code. ``hyperparams.yaml``, by which
-SpeechBrain loads a model of songs, is rendered from the configuration.
-"""
+"""A model as files: config.json, model.safetensors, and a yaml for SpeechBrain."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -83,16 +79,13 @@ def check_fit(
 ) -> None:
     """Raises ``WeightsError`` unless weights have the expected names and shapes."""
     faults = [f"{name} is missing" for name in expected.keys() - weights.keys()]
-    faults += [
-        f"{shortened(name)} is unknown" for name in weights.keys() - expected.keys()
-    ]
+    unknown = weights.keys() - expected.keys()
+    faults += [f"{shortened(name)} is unknown" for name in unknown]
     for name in weights.keys() & expected.keys():
-        shape = getattr(weights[name], "shape", None)  # it may be no tensor
-        if shape != expected[name].shape:
-            found = None if shape is None else list(shape)
-            faults.append(
-                f"{name} has shape {found}, expected {list(expected[name].shape)}"
-            )
+        shape = list(expected[name].shape)
+        found = list(getattr(weights[name], "shape", [None]))  # it may be no tensor
+        if found != shape:
+            faults.append(f"{name} has shape {found}, expected {shape}")
     if faults:
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise WeightsError(f"{context}: {min(faults)}{more}")
@@ -100,7 +93,7 @@ def check_fit(
 
 def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
     """Writes a model's files; a model that could not be read again is refused."""
-    model_class, name = type(model), type(model).__name__
+    name = type(model).__name__
     config: dict[str, Any] = {"format_version": FORMAT_VERSION, "system": name}
     if settings:  # the Hub then shows how SpeechBrain loads the model
         config["speechbrain_interface"] = "EncoderClassifier"
@@ -111,32 +104,29 @@ def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
         for key, value in model.state_dict().items()
     }
     try:
-        _, arguments, _ = check_config(config, {name: model_class})
-        expected = build_on_meta(model_class, arguments).state_dict()
+        check_config(config, {name: type(model)})
+        expected = build_on_meta(type(model), model.config).state_dict()
         check_fit(weights, expected, "it is not what its config says")
     except ValueError as error:
         raise ModelFolderError(f"the model cannot be saved: {error}") from error
     # Not by save_file, whose file only its owner may read.
     (folder / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
     if settings:
-        text = render_hyperparams(model_class, model.config, settings)
-        (folder / HYPERPARAMS).write_text(text, encoding="utf-8")
+        text = _hyperparams(type(model), model.config, settings)
+        (folder / HYPERPARAMS).write_text(text, "utf-8")
     write_json(config, folder / CONFIG)
 
 
-def render_hyperparams(
-    model_class: type, arguments: dict[str, Any], settings: dict[str, Any]
-) -> str:
-    """The ``hyperparams.yaml`` of a model; JSON, in which values are, is YAML too."""
-    module = model_class.__module__
-    if module.startswith("ms_sincresnet."):
-        module = "ms_sincresnet"  # the public name
+def _hyperparams(model_class: type, arguments: dict, settings: dict) -> str:
+    """The ``hyperparams.yaml`` of a model; its values are JSON, which is YAML too."""
     values = {
         name: json.dumps(value, ensure_ascii=False)
         for name, value in (settings | arguments).items()
     }
-    text = (TEMPLATES / f"{HYPERPARAMS}.template").read_text(encoding="utf-8")
-    return Template(text).substitute(
+    is_ours = model_class.__module__.startswith("ms_sincresnet.")
+    module = "ms_sincresnet" if is_ours else model_class.__module__
+    template = Template((TEMPLATES / f"{HYPERPARAMS}.template").read_text("utf-8"))
+    return template.substitute(
         values,
         model_class=f"{module}.{model_class.__qualname__}",
         arguments="\n".join(f"    {name}: {values[name]}" for name in arguments),
@@ -161,8 +151,7 @@ def whole_files(folder: str | PathLike) -> Iterator[Path]:
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         yield Path(work)
         folder.mkdir(exist_ok=True)
-        # Without them, a folder that is half replaced when the process is killed
-        # cannot be mistaken for a model.
+        # So that a folder half replaced by a killed process is not taken as a model.
         for name in (CONFIG, HYPERPARAMS):
             (folder / name).unlink(missing_ok=True)
         for file in sorted(Path(work).iterdir(), key=lambda file: file.name == CONFIG):

@@ -1,7 +1,4 @@
-"""The model card: how to load a model, its training and its accuracy.
-
-It claims nothing that the run's own files do not say.
-"""
+"""The model card: how to load a model, its training, and its accuracy if tested."""
 
 from os import PathLike
 from pathlib import Path
@@ -10,9 +7,8 @@ from typing import Any, NamedTuple
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ms_sincresnet.files import read_json
-from ms_sincresnet.models.base import TAGS
+from ms_sincresnet.models.weights import TEMPLATES
 
-TEMPLATES = Path(__file__).with_name("templates")
 ON_THE_HUB = {"GTZAN": "marsyas/gtzan"}  # the recipes' data sets
 
 
@@ -31,6 +27,7 @@ def training_of(
     seeds = f"seed {hparams['seed']}"
     if hparams.get("split_seed", hparams["seed"]) != hparams["seed"]:
         seeds = f"split seed {hparams['split_seed']}, {seeds}"
+    protocol = seeds
     if hparams.get("protocol") == "random":
         fold = f"fold {hparams['fold']} of {hparams['n_folds']}, counted from 0"
         protocol = f"stratified random folds ({fold}; {seeds})"
@@ -39,8 +36,6 @@ def training_of(
         protocol = f"{split} ({seeds})"
     elif "test_part" in hparams:
         protocol = f"training part to {hparams['test_part']} part ({seeds})"
-    else:
-        protocol = seeds
     try:
         figures = read_json(Path(run) / "test_summary.json")
     except (FileNotFoundError, ValueError):  # not tested, or killed while writing
@@ -54,26 +49,14 @@ def song_card(
 ) -> ModelCard:
     """The card of a model of songs; its header also serves for a Space of the Hub."""
     training, rate = settings.get("training"), arguments["sample_rate"]
-    more: dict[str, Any] = {}
-    if training:
-        if training["dataset"] in ON_THE_HUB:
-            more["datasets"] = [ON_THE_HUB[training["dataset"]]]
-        if training["figures"]:
-            more["model_name"] = name
-            more["eval_results"] = _results(**training, voting=settings["voting"])
-    data = ModelCardData(
-        license="apache-2.0",
-        library_name="speechbrain",
-        pipeline_tag="audio-classification",
-        metrics=["accuracy"],
-        tags=[*TAGS, "speechbrain"],
-        title=f"Music genres by {name}",
-        sdk="gradio",
-        app_file="app.py",
-        **more,
-    )
+    header = ModelCardData(title=f"Music genres by {name}")
+    if training and training["dataset"] in ON_THE_HUB:
+        header.datasets = [ON_THE_HUB[training["dataset"]]]
+    if training and training["figures"]:
+        header.model_name = name
+        header.eval_results = _results(**training, voting=settings["voting"])
     return ModelCard.from_template(
-        data,
+        header,
         template_str=(TEMPLATES / "model_card.md.template").read_text("utf-8"),
         name=name,
         n_genres=arguments["n_genres"],
@@ -85,9 +68,7 @@ def song_card(
     )
 
 
-def _results(
-    dataset: str, protocol: str, figures: dict[str, Any], voting: str
-) -> list[EvalResult]:
+def _results(dataset: str, protocol: str, figures: dict, voting: str) -> list:
     """Figures as the header's ``model-index`` holds them."""
     metrics = {
         f"song accuracy ({voting} of the clips)": figures["song_accuracy"],

@@ -15,32 +15,28 @@ from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.models import MODELS
 from ms_sincresnet.models.config import FORMAT_VERSION, read_config
 from ms_sincresnet.models.hub import fetch, hub_errors
-from ms_sincresnet.models.weights import WEIGHTS, build_on_meta, read_model, write_model
-from ms_sincresnet.pretrained.card import TEMPLATES
+from ms_sincresnet.models.weights import (
+    TEMPLATES,
+    WEIGHTS,
+    build_on_meta,
+    read_model,
+    write_model,
+)
 from ms_sincresnet.pretrained.model_folder import CARD, FILES, check_model_folder
 
 
-def describe(source: str | PathLike, **options: Any) -> dict[str, Any]:
+def describe(source: str | PathLike, **hub_options: Any) -> dict[str, Any]:
     """Facts about a model, found without building it.
 
     Arguments
     ---------
-    source
-        A folder, or the name ``user/repository`` on the Hub.
-    **options
-        As in ``fetch``: ``revision``, ``token`` …
+    source, **hub_options
+        As in ``fetch``.
 
     Returns
     -------
     ``system``, ``arguments``, ``parameters`` (their number), ``settings`` (genres,
     clips, voting and training), ``sha256`` of the weights, and ``format_version``.
-
-    Raises
-    ------
-    ModelFolderError
-        If there is no such model, or its ``config.json`` is faulty.
-    WeightsError
-        If its weights are missing.
 
     Example
     -------
@@ -49,19 +45,17 @@ def describe(source: str | PathLike, **options: Any) -> dict[str, Any]:
     >>> describe(getfixture("tmp_path"))["parameters"]
     12492970
     """
-    folder = fetch(source, **options)
+    folder = fetch(source, **hub_options)
     model_class, arguments, settings = read_config(folder, MODELS)
-    try:
-        weights = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{folder / WEIGHTS}: no such file of weights") from error
+    if not (folder / WEIGHTS).is_file():
+        raise WeightsError(f"{folder / WEIGHTS}: no such file of weights")
     parameters = build_on_meta(model_class, arguments).parameters()
     return {
         "system": model_class.__name__,
         "arguments": arguments,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "settings": settings,
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         "format_version": FORMAT_VERSION,
     }
 
@@ -88,19 +82,11 @@ def push_folder(
         As in huggingface_hub's ``create_repo`` and ``upload_folder``; ``revision`` is a
         branch, which is created if it does not exist.
     space
-        Push a Space that runs the demo, not a model. It carries the source code of
-        this package and runs on the FFT backend.
+        Push a Space that runs the demo, with this package's source code, not a model.
 
     Returns
     -------
     The repository's address.
-
-    Raises
-    ------
-    ModelFolderError
-        If the folder is incomplete, or the Hub is unreachable or refuses.
-    WeightsError
-        If the weights are damaged or do not fit.
 
     Example
     -------
@@ -121,22 +107,14 @@ def push_folder(
             shutil.copy(folder / name, work)
         if space:
             _add_demo(Path(work), model)
+        sdk = "gradio" if space else None
         url = api.create_repo(
-            repo,
-            private=private,
-            repo_type=kind,
-            space_sdk="gradio" if space else None,
-            exist_ok=True,
+            repo, private=private, repo_type=kind, space_sdk=sdk, exist_ok=True
         )
         if revision is not None:
             api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo,
-            folder_path=work,
-            repo_type=kind,
-            revision=revision,
-            commit_message=commit_message,
-        )
+        about: Any = {"revision": revision, "commit_message": commit_message}
+        api.upload_folder(repo_id=repo, folder_path=work, repo_type=kind, **about)
     return str(url)
 
 

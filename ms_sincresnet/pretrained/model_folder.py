@@ -1,9 +1,4 @@
-"""The folder in which a trained model of songs is shared.
-
-``config.json`` and ``model.safetensors`` are the model. ``hyperparams.yaml``, by which
-SpeechBrain's ``EncoderClassifier`` loads it, and ``README.md``, its card, are rendered
-from the configuration.
-"""
+"""The folder in which a model of songs is shared: the model's files and its card."""
 
 from collections.abc import Iterable
 from os import PathLike
@@ -33,37 +28,8 @@ def save_model_folder(
 ) -> None:
     """Writes a model folder, or replaces one as a whole.
 
-    Arguments
-    ---------
-    folder
-        The folder.
-    model
-        The model.
-    genres
-        Names of the genres, in the order of the model's outputs.
-    clip_samples, hop_samples
-        Clip length, and samples between the starts of neighbouring clips.
-    voting
-        "majority" or "mean", as in ``vote``.
-    full_scale
-        Amplitude of a full-scale sample at the model's input: 32768 for a model that
-        was trained on 16-bit integers.
-    training
-        Training and test of the model, if known.
-
-    Raises
-    ------
-    ModelFolderError
-        If the folder holds anything but a model, which would be lost, or an argument
-        does not fit the model.
-
-    Example
-    -------
-    >>> from ms_sincresnet import MSSincResNet
-    >>> folder = getfixture("tmp_path") / "model"
-    >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
-    >>> sorted(path.name for path in folder.iterdir())
-    ['README.md', 'config.json', 'hyperparams.yaml', 'model.safetensors']
+    ``genres`` are in the order of the model's outputs. ``full_scale`` is the amplitude
+    of a full-scale sample at its input: 32768 if it was trained on 16-bit integers.
     """
     settings = {
         "genres": list(genres),
@@ -76,12 +42,11 @@ def save_model_folder(
         figures = training.figures and {key: training.figures[key] for key in FIGURES}
         settings["training"] = training._replace(figures=figures)._asdict()
     folder = Path(folder).resolve()
-    if folder.exists() and not (
-        folder.is_dir() and (not any(folder.iterdir()) or is_model_folder(folder))
-    ):
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty and not is_model_folder(folder):
         raise ModelFolderError(
-            f"{folder}: holds something other than a model, which would be lost; give "
-            "the model a folder of its own, or remove this one"
+            f"{folder}: holds something other than a model, which would be lost; name "
+            "another folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
@@ -95,7 +60,7 @@ def save_model_folder(
 
 
 def read_model_folder(folder: str | PathLike) -> GenreModel:
-    """The model of a folder, from data alone: nothing in the folder is run.
+    """The model of a folder; nothing in the folder is run.
 
     Arguments
     ---------
@@ -105,13 +70,6 @@ def read_model_folder(folder: str | PathLike) -> GenreModel:
     Returns
     -------
     The model in evaluation mode, with its ``settings``.
-
-    Raises
-    ------
-    ModelFolderError
-        If ``config.json`` is faulty, or names no genres.
-    WeightsError
-        If the weights are missing, damaged or do not fit.
 
     Example
     -------
@@ -125,8 +83,7 @@ def read_model_folder(folder: str | PathLike) -> GenreModel:
     if not model.settings:
         raise ModelFolderError(
             f"{Path(folder) / CONFIG}: names no genres; load the model by "
-            f"{type(model).__name__}.from_pretrained, or name its genres by "
-            "save_model_folder"
+            f"{type(model).__name__}.from_pretrained"
         )
     return model
 
@@ -152,5 +109,20 @@ def check_model_folder(folder: str | PathLike) -> None:
 
 
 def is_model_folder(path: str | PathLike) -> bool:
-    """True for a folder with the two files of a model."""
+    """True for a folder with the two files of a model.
+
+    Arguments
+    ---------
+    path
+        Any path.
+
+    Returns
+    -------
+    True or False.
+
+    Example
+    -------
+    >>> is_model_folder("nowhere")
+    False
+    """
     return all((Path(path) / name).is_file() for name in (CONFIG, WEIGHTS))

@@ -13,10 +13,7 @@ NOTE = ".source"  # in a folder for downloads, the name of the model that it hol
 
 
 class SafetensorsPretrainer(Pretrainer):
-    """Loads all weights of a model from one file, as ``hyperparams.yaml`` names it.
-
-    SpeechBrain's own ``Pretrainer`` reads a pickle for each part, and only warns if
-    weights are missing.
+    """Loads a model from one file; SpeechBrain's ``Pretrainer`` reads pickles.
 
     Arguments
     ---------
@@ -38,11 +35,9 @@ class SafetensorsPretrainer(Pretrainer):
         local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
         fetch_config: FetchConfig = FetchConfig(),  # noqa: B008 (it is frozen)
     ) -> dict[str, Path]:
-        """Path of ``model.safetensors``, fetched as SpeechBrain's ``Pretrainer`` does.
-
-        A ``collect_in`` (``savedir`` of ``from_hparams``) that holds another model is
-        refused: SpeechBrain would return that model, whatever source is named.
-        """
+        """Path of ``model.safetensors``, fetched as other parts of a model are."""
+        # A savedir that holds another model is refused: SpeechBrain would return that
+        # one, whatever source is named.
         savedir = self.collect_in
         source = default_source
         if isinstance(source, str) and Path(source).is_dir():
@@ -68,6 +63,6 @@ class SafetensorsPretrainer(Pretrainer):
         return {"model": self.paths["model"]}
 
     def load_collected(self) -> None:
-        """Loads the weights; ``WeightsError`` if they are damaged or do not fit."""
+        """Loads the weights if they fit."""
         path = Path(self.paths["model"])
         load_state(self.loadables["model"], load_weights(path), path)

@@ -1,9 +1,7 @@
-"""Checkpoints of the paper's authors, converted to model folders.
+"""Checkpoints of the authors' code, github.com/PeiChunChang/MS-SincResNet.
 
-Their code, github.com/PeiChunChang/MS-SincResNet, saves a dict with ``state_dict``:
-the paper's network, except for valid padding, a layer norm with a weight and a bias
-for each sample of a clip, global average pooling and one linear layer. It was trained
-on samples in the range of 16-bit integers.
+Unlike the paper's, their network has valid padding, a layer norm with a weight and a
+bias per sample, global average pooling, one linear layer, and 16-bit integers as input.
 """
 
 from collections.abc import Iterable
@@ -31,15 +29,13 @@ PREFIXES = {  # theirs and ours
 def convert_checkpoint(
     path: str | PathLike, folder: str | PathLike, genres: Iterable[str]
 ) -> Path:
-    """Writes a model folder from a checkpoint of the authors' released code.
-
-    Only tensors are loaded from the file, and no code in it is run.
+    """Writes a model folder from a checkpoint of the authors; no code in it is run.
 
     Arguments
     ---------
     path
-        The checkpoint, ``MS-SincResNet.tar``, or its state dict alone. The weights do
-        not show the kernels' lengths, so the paper's are assumed.
+        ``MS-SincResNet.tar`` or its state dict. Kernel lengths, which it does not hold,
+        are assumed to be the paper's.
     folder
         The model folder to write.
     genres
@@ -49,15 +45,6 @@ def convert_checkpoint(
     -------
     The model folder.
 
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged, or not such a checkpoint.
-    UserError
-        If the number of genres is not that of the network's outputs.
-    ModelFolderError
-        If the folder holds anything but a model, which would be lost.
-
     Example
     -------
     >>> convert_checkpoint("nowhere.tar", "model", ["jazz", "rock"])
@@ -65,34 +52,24 @@ def convert_checkpoint(
     ...
     ms_sincresnet.errors.WeightsError: nowhere.tar: no such file of weights
     """
-    model = _rebuild(path, _read_state(path))
+    checkpoint = load_weights(path)
+    state: Any = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path}: its state_dict is a {type(state).__name__}")
+    # DataParallel adds a prefix.
+    state = {str(name).removeprefix("module."): value for name, value in state.items()}
+    model = _rebuild(path, state)
     genres, n_genres = list(genres), model.config["n_genres"]
     if not len(genres) == len(set(genres)) == n_genres:
         raise UserError(
             f"{path}: the network has {n_genres} outputs; expected as many different "
-            f"names of genres, in their order; got {len(genres)}: {', '.join(genres)}"
+            f"genres; got {len(genres)}: {', '.join(genres)}"
         )
+    clip_samples = model.config["affine_samples"]
     save_model_folder(
-        folder,
-        model,
-        genres,
-        clip_samples=model.config["affine_samples"],
-        full_scale=FULL_SCALE,
+        folder, model, genres, clip_samples=clip_samples, full_scale=FULL_SCALE
     )
     return Path(folder)
-
-
-def _read_state(path: str | PathLike) -> dict[str, Any]:
-    """State dict of a checkpoint, without the prefix of DataParallel."""
-    checkpoint = load_weights(path)
-    state: Any = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, dict):
-        raise WeightsError(
-            f"{path}: expected a dict of tensors by name; got {type(state).__name__}"
-        )
-    if all(str(name).startswith("module.") for name in state):
-        state = {str(name).removeprefix("module."): x for name, x in state.items()}
-    return state
 
 
 def _rebuild(path: str | PathLike, state: dict[str, Any]) -> MSSincResNet:
@@ -114,9 +91,8 @@ def _rebuild(path: str | PathLike, state: dict[str, Any]) -> MSSincResNet:
     }
     expected = {theirs: ours[name] for theirs, name in names.items()}
     check_fit(state, expected, f"{path}: not the authors' MS-SincResNet")
-    model.load_state_dict(
-        ours | {name: state[theirs] for theirs, name in names.items()}
-    )
+    learned = {name: state[theirs] for theirs, name in names.items()}
+    model.load_state_dict(ours | learned)
     return model
 
 
