@@ -18,10 +18,8 @@ class Largest(nn.Module):
     def __init__(self, embedding_size):
         super().__init__()
         self.embedding_size = embedding_size
-        self.batch_sizes = []
 
     def forward(self, clips):
-        self.batch_sizes.append(len(clips))
         return clips.topk(self.embedding_size).values[:, None]
 
 
@@ -61,16 +59,8 @@ def test_the_sum_rule_is_the_mean_of_the_posteriors():
     found = sum_rule(models.log()).exp()
     expected = torch.tensor([1.2 / 3, 0.9 / 3, 0.9 / 3])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
-
-
-def test_the_sum_rule_keeps_what_is_too_small_for_a_posterior():
     found = sum_rule(torch.tensor([[-200.0, 0.0], [-300.0, 0.0]]))  # e^-200 is 0
     assert found.tolist() == pytest.approx([-200 - math.log(2), 0.0])
-
-
-def test_one_model_that_is_certain_outvotes_two_that_are_not():
-    models = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
-    assert sum_rule(models.log()).argmax() == 0
 
 
 def test_each_classifier_gets_its_own_embedding_and_order_of_genres():
@@ -84,21 +74,10 @@ def test_each_classifier_gets_its_own_embedding_and_order_of_genres():
 
 
 def test_songs_are_cut_once_into_batches_of_the_first_models_size():
-    models = [stub(batch_size=3), stub(batch_size=1), stub(batch_size=50)]
-    modules, _ = fused(*models)
-    taken = []
-
-    def blocks():
-        for start in range(0, 16, 4):
-            taken.append(start)
-            yield torch.arange(start, start + 4.0)
-
-    pieces = modules["embedding_model"].embed_songs([("song", blocks())])
-    assert next(pieces)[1].tolist() == [[3, 2] * 3, [5, 4] * 3, [7, 6] * 3]
-    assert taken == [0, 4]  # no more blocks are read than needed
-    assert [len(embeddings) for _, embeddings in pieces] == [3, 1]
-    for model in models:
-        assert model.mods.embedding_model.embedding.batch_sizes == [3, 3, 1]
+    modules, _ = fused(stub(batch_size=3), stub(batch_size=1), stub(batch_size=50))
+    pieces = modules["embedding_model"].embed_songs([("song", [torch.arange(10.0)])])
+    expected = [[[3, 2] * 3, [5, 4] * 3, [7, 6] * 3], [[9, 8] * 3]]
+    assert [rows.tolist() for _, rows in pieces] == expected
 
 
 def test_fused_models_vote_by_the_mean_of_all_posteriors():
@@ -121,20 +100,11 @@ def test_fused_models_vote_by_the_mean_of_all_posteriors():
         ({"sample_rate": 8000}, "sample_rate; found 8000 here and 16000 there"),
         ({"clip_samples": 8}, "clip_samples; found 8 here and 4 there"),
         ({"hop_samples": 4}, "hop_samples; found 4 here and 2 there"),
-        (
-            {"genres": ("rock", "blues")},
-            "genres; found blues, rock here and jazz, rock there",
-        ),
-        (
-            {"genres": ("rock", "jazz", "blues")},
-            "genres; found blues, jazz, rock here and jazz, rock there",
-        ),
+        ({"genres": "ab"}, "genres; found a, b here and jazz, rock there"),
     ],
 )
 def test_models_that_differ_are_named(differing, reason):
     models = {"results/a": stub(), "results/b": stub(), "results/c": stub(**differing)}
-    with pytest.raises(ModelFolderError) as error:
+    message = "results/c: cannot be fused with results/a: models must agree in "
+    with pytest.raises(ModelFolderError, match=f"^{message}{reason}$"):
         fuse([*models], models.get)
-    assert str(error.value) == (
-        "results/c: cannot be fused with results/a: models must agree in " + reason
-    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction, predict
+from ms_sincresnet.inference.predictions import ClipPrediction, predict
 
 GENRES = ["jazz", "rock", "pop"]
 TIMES = {"clip_s": 3.0, "hop_s": 0.5, "duration": 5.25}
@@ -12,20 +12,19 @@ CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.3, 0.7, 0.0]]).log()
 AUDIBLE = [True, False, True, False, True]
 
 
-def test_the_majority_of_the_clips_decides():
-    song = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES)
-    assert song.genre == "rock"
-    assert song.shares == pytest.approx({"jazz": 1 / 3, "rock": 2 / 3, "pop": 0})
-    assert song.posteriors == pytest.approx(
-        {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}, abs=1e-6
-    )
-    assert song.duration == 5.25
-
-
-def test_the_mean_of_the_posteriors_decides():
-    song = predict(CLIPS, AUDIBLE, GENRES, voting="mean", **TIMES)
-    assert song.genre == "jazz"
-    assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
+@pytest.mark.parametrize(
+    ("voting", "genre", "shares"),
+    [
+        ("majority", "rock", {"jazz": 1 / 3, "rock": 2 / 3, "pop": 0}),
+        ("mean", "jazz", {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}),
+    ],
+)
+def test_the_clips_decide(voting, genre, shares):
+    song = predict(CLIPS, AUDIBLE, GENRES, voting=voting, **TIMES)
+    assert (song.genre, song.duration) == (genre, 5.25)
+    assert song.shares == pytest.approx(shares, abs=1e-6)
+    posteriors = {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}
+    assert song.posteriors == pytest.approx(posteriors, abs=1e-6)
 
 
 def test_silent_clips_keep_their_place_in_time():
@@ -46,13 +45,9 @@ def test_a_song_shorter_than_a_clip_ends_where_it_ends():
 
 
 def test_a_timeline_is_a_table_of_the_clips_posteriors():
-    clips = [
-        ClipPrediction(0.0, 3.0, "rock", 0.75, {"jazz": 0.25, "rock": 0.75}),
-        ClipPrediction(0.5, 3.5, None, 0.0, {}),
-        ClipPrediction(1.0, 4.0, "jazz", 1.0, {"jazz": 1.0, "rock": 0.0}),
-    ]
-    table = SongPrediction("jazz", {"jazz": 0.5, "rock": 0.5}, {}, clips, 4).timeline()
-    assert table.columns.tolist() == ["jazz", "rock"]
-    assert table.index.tolist() == [1.5, 2.0, 2.5]
-    expected = [[0.25, 0.75], [np.nan, np.nan], [1.0, 0.0]]
-    np.testing.assert_array_equal(table, expected)
+    table = predict(CLIPS, AUDIBLE, GENRES, voting="mean", **TIMES).timeline()
+    assert table.columns.tolist() == GENRES
+    assert table.index.tolist() == [1.5, 2.0, 2.5, 3.0, 3.5]
+    silence = [np.nan] * 3
+    expected = [[0.9, 0.1, 0], silence, [0.4, 0.6, 0], silence, [0.3, 0.7, 0]]
+    np.testing.assert_allclose(table, expected, atol=1e-6)

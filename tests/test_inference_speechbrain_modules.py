@@ -7,13 +7,8 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from torch import nn
 
-from ms_sincresnet.errors import AudioFileError, WeightsError
-from ms_sincresnet.inference.speechbrain_modules import (
-    Identity,
-    InputCheck,
-    SongEmbedding,
-    VotingClassifier,
-)
+from ms_sincresnet.errors import WeightsError
+from ms_sincresnet.inference.speechbrain_modules import SongEmbedding, VotingClassifier
 from ms_sincresnet.nnet import frontend as frontend_file
 from ms_sincresnet.nnet.backends import simd
 
@@ -39,10 +34,6 @@ def song_embedding(clip_samples=4, hop_samples=2):
     return SongEmbedding(model, clip_samples, hop_samples, batch_size=3)
 
 
-def voting_classifier(voting="majority"):
-    return VotingClassifier(SimpleNamespace(classifier=Logarithm()), voting)
-
-
 def test_padding_is_never_heard():
     songs = [torch.tensor([0.0, k]).repeat(5)[:n] for k, n in [(1, 10), (2, 5), (3, 2)]]
     padded = nn.utils.rnn.pad_sequence(songs, True, padding_value=99.0)
@@ -56,16 +47,11 @@ def test_padding_is_never_heard():
 def test_relative_lengths_give_the_length_to_the_sample():
     n_samples = 300_007  # of silence, whose clips are counted all the same
     wavs = torch.zeros(1).expand(1, n_samples)
-    for length in range(200_000, 200_030):
+    for length in range(200_000, 200_015):
         lens = torch.tensor([length / n_samples])
         for clip_samples, n_clips in [(length, 1), (length - 1, 2)]:
             embed = song_embedding(clip_samples, hop_samples=1)
             assert embed(wavs, lens).shape[1] == n_clips
-
-
-def test_an_empty_song_in_a_batch_is_refused():
-    with pytest.raises(AudioFileError, match="song 1 of the batch is empty"):
-        song_embedding()(torch.ones(3, 8), torch.tensor([1.0, 0.0, 0.5]))
 
 
 def test_a_model_that_fails_does_not_pass_for_silence():
@@ -76,52 +62,19 @@ def test_a_model_that_fails_does_not_pass_for_silence():
 
 
 @pytest.mark.parametrize(
-    ("wavs", "reason"),
-    [
-        (torch.zeros(2, 0), "empty: 0 samples"),
-        (torch.tensor([[0.0, torch.nan]]), "NaN or infinite"),
-        (torch.tensor([[0.0, -torch.inf]]), "NaN or infinite"),
-        (torch.zeros(1, 8, 2), r"must be mono.*got shape \[1, 8, 2\]"),
-        (torch.zeros(8), r"got shape \[8\]"),
-    ],
+    ("voting", "expected"), [("majority", [1 / 3, 2 / 3, 0]), ("mean", CLIPS.mean(0))]
 )
-def test_anything_but_audio_is_refused(wavs, reason):
-    with pytest.raises(AudioFileError, match=reason):
-        InputCheck()(wavs)
-
-
-def test_audio_passes_unchanged():
-    wavs = torch.randn(2, 5)
-    assert InputCheck()(wavs) is wavs
-    assert Identity()(wavs, torch.ones(2)) is wavs
-
-
-@pytest.mark.parametrize(
-    ("voting", "expected", "tolerance"),
-    [("majority", [1 / 3, 2 / 3, 0], 0.01), ("mean", CLIPS.mean(0).tolist(), 1e-6)],
-)
-def test_the_clips_decide(voting, expected, tolerance):
-    log_posteriors = voting_classifier(voting)(CLIPS[None])
-    assert log_posteriors.shape == (1, 1, 3)
-    posteriors = log_posteriors[0, 0].exp().tolist()
-    assert posteriors == pytest.approx(expected, abs=tolerance)
-
-
-def test_clips_that_a_song_does_not_have_do_not_vote():
-    padded = torch.cat([CLIPS[:1], torch.full((2, 3), torch.nan)])
-    vote = voting_classifier()
-    short, whole = vote(torch.stack([padded, CLIPS]))
-    assert short.equal(vote(CLIPS[None, :1])[0])
-    assert whole.equal(vote(CLIPS[None])[0])
-
-
-@pytest.mark.parametrize("voting", ["majority", "mean"])
-def test_all_genres_are_equally_likely_for_a_silent_song(voting):
-    silence = torch.full((4, 3), torch.nan)
-    songs = torch.stack([silence, CLIPS[[0, 0, 0, 1]]])
-    log_posteriors = voting_classifier(voting)(songs)
-    torch.testing.assert_close(log_posteriors[0, 0].exp(), torch.full((3,), 1 / 3))
-    assert log_posteriors[1, 0].argmax() == 0
+def test_only_clips_with_sound_vote(voting, expected):
+    classify = VotingClassifier(SimpleNamespace(classifier=Logarithm()), voting)
+    nothing = torch.full((3, 3), torch.nan)
+    first_and_nothing = torch.cat([CLIPS[:1], nothing[1:]])
+    songs = torch.stack([CLIPS, first_and_nothing, nothing])
+    log_posteriors = classify(songs)
+    assert log_posteriors.shape == (3, 1, 3)
+    whole, short, silent = log_posteriors[:, 0].exp()
+    torch.testing.assert_close(whole, torch.as_tensor(expected), rtol=0, atol=0.01)
+    assert short.equal(classify(CLIPS[None, :1])[0, 0].exp())
+    torch.testing.assert_close(silent, torch.full((3,), 1 / 3))
 
 
 @pytest.mark.skipif(simd.LIBRARY is None, reason="installed without a C compiler")

@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ms_sincresnet.data.clips import silent
 from ms_sincresnet.models.songs import embed_songs, score_songs
 from ms_sincresnet.nnet import frontend as frontend_file
 from ms_sincresnet.nnet.backends import simd
 from ms_sincresnet.nnet.backends.songs import cut_song
 
 SMALL = {"clip_samples": 4, "hop_samples": 2, "batch_size": 3}
-CLIPS = {"clip_samples": 48000, "hop_samples": 8000, "batch_size": 3}
 
 
 class MeanAndLargest(nn.Module):
@@ -102,13 +100,6 @@ def test_silent_clips_have_no_embedding(model, quiet):
     assert embeddings.isnan().all(1).tolist() == [not each for each in heard]
 
 
-def test_a_clip_is_silent_below_one_step_of_16_bits():
-    alternating = torch.tensor([1.0, -1.0]).repeat(24000)
-    for factor, expected in [(0.99, True), (1.01, False)]:
-        clips = torch.stack([0.5 + factor * alternating / 2**15, alternating])
-        assert silent(clips).tolist() == [expected, False]
-
-
 def test_samples_reach_the_model_on_its_own_scale(model):
     song = torch.tensor([0.0, 1, 2, 3, 4, 5]) / 2**15
     found = embed(model, song, full_scale=2.0**15)
@@ -138,9 +129,7 @@ def test_a_model_fails_on_single_clips(model, bad):
     songs = [("good", [torch.rand(8)]), ("bad", [torch.tensor([1.0, 0, 0, 0, 8, 0])])]
     (_, good), (_, mixed) = embed_songs(model, songs, **SMALL | {"batch_size": 9})
     assert good.isfinite().all()
-    assert (
-        mixed.isinf().all(1).tolist() == mixed.isinf().any(1).tolist() == [False, True]
-    )
+    assert mixed[0].isfinite().all() and mixed[1].isinf().all()
     (_, good), (_, mixed) = score_songs(model, songs, **SMALL | {"batch_size": 9})
     assert good.isfinite().all()
     assert mixed[0].isfinite().all() and mixed[1].isnan().all()
@@ -150,65 +139,39 @@ def test_scores_come_once_per_song(model):
     song, quiet = torch.rand(14), torch.zeros(20)
     songs = [("a", song.split(5)), ("a", [quiet]), ("b", [torch.cat([quiet, song])])]
     found = [*score_songs(model, songs, **SMALL)]
-    assert [(key, len(scores)) for key, scores in found] == [
-        ("a", 6),
-        ("a", 1),
-        ("b", 7),
-    ]
+    lengths = [(key, len(scores)) for key, scores in found]
+    assert lengths == [("a", 6), ("a", 1), ("b", 7)]
     torch.testing.assert_close(found[0][1], embed(model, song).log_softmax(1))
     torch.testing.assert_close(found[1][1].exp(), torch.full((1, 2), 0.5))
     assert found[2][1][-6:].equal(found[0][1])
 
 
-def test_scores_are_the_models_own(tone_model):
-    song = torch.randn(64000, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        ((_, scores),) = score_songs(tone_model, [("song", [song])], **CLIPS)
-        expected = tone_model(song.unfold(0, 48000, 8000))
-    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
-
-
-@pytest.fixture
-def filtered(monkeypatch):
-    """Lengths of what is filtered once for several clips."""
-    lengths = []
+@pytest.mark.skipif(simd.LIBRARY is None, reason="installed without a C compiler")
+@pytest.mark.parametrize(
+    ("hop", "batch_size", "lengths"),
+    [
+        (8000, 1, 4 * [48000]),
+        (8000, 3, [64000, 48000]),
+        (8000, 32, [72000]),
+        (7000, 32, []),  # does not divide a clip
+    ],
+)
+def test_overlapping_clips_are_filtered_once(
+    tone_model, monkeypatch, hop, batch_size, lengths
+):
+    filtered = []
 
     def spy(wav, *arguments):
-        lengths.append(len(wav))
+        filtered.append(len(wav))
         return cut_song(wav, *arguments)
 
     monkeypatch.setattr(frontend_file, "cut_song", spy)
-    return lengths
-
-
-def expect_near(found, expected):
-    """Compares to rounding."""
+    song = torch.randn(72000, generator=torch.Generator().manual_seed(1)) + 2
+    clips = {"clip_samples": 48000, "hop_samples": hop, "batch_size": batch_size}
+    found = embed(tone_model, song, **clips)
+    assert filtered == lengths
+    frontend = copy.deepcopy(tone_model.frontend)
+    frontend.backend = "fft"
+    expected = tone_model.embedding(frontend(song.unfold(0, 48000, hop)))[:, 0]
     assert found.shape == expected.shape
     assert (found - expected).norm() < 1e-5 * expected.norm()
-
-
-@pytest.mark.skipif(simd.LIBRARY is None, reason="installed without a C compiler")
-def test_overlapping_clips_are_filtered_once(tone_model, filtered):
-    song = torch.randn(80000, generator=torch.Generator().manual_seed(1)) + 2
-    frontend, embedding = copy.deepcopy(tone_model.frontend), tone_model.embedding
-    frontend.backend = "fft"
-    clips = song.unfold(0, 48000, 8000)
-    expected = torch.cat([embedding(frontend(clip[None])) for clip in clips])[:, 0]
-    for batch_size, lengths in [
-        (1, 5 * [48000]),
-        (2, [56000, 56000, 48000]),
-        (5, [80000]),
-        (32, [80000]),
-    ]:
-        filtered.clear()
-        found = embed(tone_model, song, **CLIPS | {"batch_size": batch_size})
-        assert filtered == lengths
-        expect_near(found, expected)
-
-
-def test_hops_that_do_not_divide_a_clip(tone_model, filtered):
-    song = torch.randn(70000, generator=torch.Generator().manual_seed(1))
-    found = embed(tone_model, song, **CLIPS | {"hop_samples": 7000})
-    assert filtered == []
-    clips = song.unfold(0, 48000, 7000)
-    expect_near(found, tone_model.embedding(tone_model.frontend(clips))[:, 0])

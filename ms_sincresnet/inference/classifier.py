@@ -23,7 +23,7 @@ from ms_sincresnet.errors import (
     UserError,
     WeightsError,
 )
-from ms_sincresnet.inference.fusion import fuse
+from ms_sincresnet.inference.fusion import fuse, genres_of
 from ms_sincresnet.inference.predictions import SongPrediction, predict
 from ms_sincresnet.inference.speechbrain_modules import FAILED, song_parts
 from ms_sincresnet.models.hub import fetch, local_path
@@ -32,14 +32,14 @@ from ms_sincresnet.pretrained.model_folder import check_model_folder, read_model
 
 logger = logging.getLogger(__name__)
 
+Result = tuple[Tensor, Tensor, Tensor, list[str]]
+
 
 class GenreClassifier(EncoderClassifier):
     """Predicts the genre of whole songs of any length, sample rate and channel count.
 
-    It has the arguments, methods and results of SpeechBrain's ``EncoderClassifier``.
-    In addition it accepts ``pathlib.Path``, reads local audio without links or copies,
-    rejects a model folder that is missing or incomplete, shows how a song's clips
-    voted, and fuses several models by the sum rule.
+    A SpeechBrain ``EncoderClassifier`` that also accepts ``pathlib.Path``, leaves no
+    links or copies of local audio, shows how a song's clips voted, and fuses models.
 
     Example
     -------
@@ -53,13 +53,7 @@ class GenreClassifier(EncoderClassifier):
     (torch.Size([2, 2]), 2)
     """
 
-    HPARAMS_NEEDED = [
-        "sample_rate",
-        "clip_samples",
-        "hop_samples",
-        "voting",
-        "label_encoder",
-    ]
+    HPARAMS_NEEDED = ["label_encoder"]  # hyperparams.yaml refers to all others
 
     @classmethod
     def from_hparams(
@@ -67,11 +61,9 @@ class GenreClassifier(EncoderClassifier):
     ) -> "GenreClassifier":
         """Loads a model with SpeechBrain's loader, or several as one.
 
-        Fused models may be of any architecture, but must agree in sample rate, clips
-        and genres. The posteriors of a clip are the mean of the models', those of a
-        song the mean of its clips'.
-
-        Only load sources that you trust: ``hyperparams.yaml`` can run any code.
+        Only load sources that you trust: ``hyperparams.yaml`` can run any code. Fused
+        models must agree in sample rate, clips and genres; a clip's posteriors are the
+        mean of theirs, and a song's those of its clips.
 
         Arguments
         ---------
@@ -88,10 +80,9 @@ class GenreClassifier(EncoderClassifier):
         Raises
         ------
         ModelFolderError
-            If a model is missing or incomplete, if it cannot be loaded, or if models
-            cannot be fused.
+            If a model cannot be loaded, or if models cannot be fused.
         WeightsError
-            If weights do not fit the model.
+            If weights are damaged or do not fit the model.
         """
         # SpeechBrain's FetchSource is a tuple, but a single source.
         if isinstance(source, FetchSource) or not isinstance(source, list | tuple):
@@ -114,17 +105,15 @@ class GenreClassifier(EncoderClassifier):
         run_opts: dict[str, Any] | None = None,
         **options: Any,
     ) -> "GenreClassifier":
-        """Loads a model, or several as one, without running any of its code.
+        """Loads the same classifier as ``from_hparams`` without running any code.
 
         Only ``config.json`` and ``model.safetensors`` are read, so sources need not be
-        trusted. The classifier is the same as from ``from_hparams``.
+        trusted.
 
         Arguments
         ---------
-        source
-            Model folder, or ``user/repository`` on the Hub; a list of these is fused.
-        run_opts
-            SpeechBrain's run options: ``{"device": "cuda"}`` …
+        source, run_opts
+            As for ``from_hparams``.
         **options
             Options of downloads from the Hub: ``revision``, ``token``, ``cache_dir``
             and ``local_files_only``, as for ``huggingface_hub.hf_hub_download``.
@@ -135,20 +124,8 @@ class GenreClassifier(EncoderClassifier):
 
         Raises
         ------
-        ModelFolderError
-            If a model is missing or incomplete, if its ``config.json`` is invalid, or
-            if models cannot be fused.
-        WeightsError
-            If weights are damaged or do not fit the model.
-
-        Example
-        -------
-        >>> from ms_sincresnet import MSSincResNet
-        >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
-        >>> folder = getfixture("tmp_path") / "model"
-        >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
-        >>> GenreClassifier.from_pretrained(folder).hparams.voting
-        'majority'
+        ModelFolderError, WeightsError
+            As for ``from_hparams``.
         """
 
         def load(each: str | Path) -> "GenreClassifier":
@@ -181,37 +158,24 @@ class GenreClassifier(EncoderClassifier):
             ) from error
 
     def load_audio(self, path: str | Path, savedir: str | None = None) -> Tensor:
-        """Waveform [time] of a file, mono, at the model's sample rate.
-
-        SpeechBrain fetches addresses (http, Hub) into ``savedir``.
-        """
+        """Mono waveform [time] of a file or address, at the model's sample rate."""
         return torch.cat(list(self._read_blocks(path, savedir)))
 
-    def _read_blocks(
-        self, path: str | Path, savedir: str | None = None
-    ) -> Iterator[Tensor]:
+    def _read_blocks(self, path: Any, savedir: str | None = None) -> Iterator[Tensor]:
         """The waveform of ``load_audio`` in blocks of some seconds."""
         file = local_path(path, hub_parts=3)
         if file is None:
             yield super().load_audio(path, savedir)
-        else:
-            for block in read_blocks(file, self.hparams.sample_rate):
-                yield torch.from_numpy(block).to(self.device)
+            return
+        for block in read_blocks(file, self.hparams.sample_rate):
+            yield torch.from_numpy(block).to(self.device)
 
-    def classify_batch(
-        self, wavs: Tensor, wav_lens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """As ``EncoderClassifier.classify_batch``, at the precision of the run options.
-
-        Log-posteriors [batch, n_genres] of mono songs [batch, time] at the model's
-        rate; then log-posterior, index and name of the genre predicted for each.
-        """
+    def classify_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Result:
+        """Log-posteriors of songs [batch, time]; the best one, its index and genre."""
         with torch.no_grad(), self.inference_ctx:
             return super().classify_batch(wavs, wav_lens)
 
-    def classify_file(
-        self, path: str | Path, savedir: str | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    def classify_file(self, path: str | Path, savedir: str | None = None) -> Result:
         """As ``classify_batch``, for a file of any length, rate and channel count."""
         wav = self.load_audio(path, savedir)
         clips = split_clips(wav, self.hparams.clip_samples, self.hparams.hop_samples)
@@ -234,7 +198,7 @@ class GenreClassifier(EncoderClassifier):
         Raises
         ------
         AudioFileError
-            If the file cannot be used as audio, or is silent throughout.
+            If the file cannot be read as audio, or is silent throughout.
         WeightsError
             If the model's output is not finite.
         """
@@ -246,11 +210,7 @@ class GenreClassifier(EncoderClassifier):
     def predict_songs(
         self, songs: Songs
     ) -> Iterator[tuple[Any, SongPrediction | UserError]]:
-        """Predictions for songs by their keys, or the error of each song.
-
-        Songs, in the form of ``models.songs``, stay in order and share batches. Errors
-        name a song by its key.
-        """
+        """Predictions, or errors, of songs (see ``models.songs``), by their keys."""
         waiting: deque[_Song] = deque()
 
         def read() -> Iterator[tuple[_Song, Iterator[Tensor]]]:
@@ -295,12 +255,10 @@ class GenreClassifier(EncoderClassifier):
                 "Replace it, or leave it out."
             )
         hparams = self.hparams
-        log_posteriors = torch.cat(song.log_posteriors)
-        numbers = torch.arange(log_posteriors.shape[1])
         return predict(
-            log_posteriors,
+            torch.cat(song.log_posteriors),
             song.audible,
-            hparams.label_encoder.decode_torch(numbers),
+            genres_of(hparams),
             voting=hparams.voting,
             clip_s=hparams.clip_samples / hparams.sample_rate,
             hop_s=hparams.hop_samples / hparams.sample_rate,
@@ -321,8 +279,7 @@ class _Song:
 
 def _is_bug(error: Exception) -> bool:
     """True if this package failed on what it was given, rather than refused it."""
-    modules = [
-        frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)
-    ]
-    ours = any(name.startswith("ms_sincresnet") for name in modules[1:])
+    frames = [*walk_tb(error.__traceback__)][1:]
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+    ours = any(name.startswith("ms_sincresnet") for name in modules)
     return ours and not isinstance(error, ValueError | OSError | HfHubHTTPError)

@@ -3,12 +3,11 @@
 import html
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from logging.handlers import BufferingHandler
 from pathlib import Path
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +17,11 @@ from torch import Tensor
 from ms_sincresnet.data.clips import repeat_to_length
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.inference.classifier import GenreClassifier
+from ms_sincresnet.inference.fusion import genres_of
 from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction
 from ms_sincresnet.nnet.frontend import MSSincNet
 from ms_sincresnet.plots.representations import plot_maps
 from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
-
-if TYPE_CHECKING:
-    import gradio
 
 KEPT_S = 3600  # how long an upload is kept, since the page plays it
 DPI = 150  # of figures that are 11 inches wide and shown over the page's width
@@ -33,23 +30,20 @@ ABOUT = """
 # What genre is it?
 
 {model} distinguishes {n_genres} genres: {genres}. It listens to clips of {clip_s:g} s,
-every {hop_s:g} s. It knows no other names: speech and noise get one of these too.
+every {hop_s:g} s. Speech and noise get one of these names too.
 """
-SHARES = {
-    "majority": "shares of the clips’ votes",
-    "mean": "mean posteriors of the clips",
-}
+SHARES = {"majority": "shares of the clips’ votes", "mean": "mean posteriors"}
 LEARNED = """
 ### What the network sees
 
-Its learned filters turn {start_s:g} to {end_s:g} s of the song, the clip with the
-highest posterior of {genre}, into these images.
+Its filters turn {start_s:g} to {end_s:g} s of the song, the clip with the highest
+posterior of {genre}, into these images.
 """
 NOTES = """
 P.-C. Chang, Y.-S. Chen, C.-H. Lee, “MS-SincResNet: Joint learning of 1D and 2D kernels
 using multi-scale SincNet and ResNet for music genre classification”, ICMR 2021.
 
-Songs do not leave the machine that serves this page, and are deleted after an hour.
+Songs stay on the machine that serves this page, and are deleted after an hour.
 """
 # On a phone figures are wider than the screen, so that they can be read.
 STYLE = """
@@ -70,55 +64,38 @@ class SongView(NamedTuple):
 
 
 def analyze_song(
-    classifier: GenreClassifier, path: str | Path, on_progress: Callable
+    classifier: GenreClassifier, path: str | Path, progress: Callable = iter
 ) -> SongView:
-    """Prediction and figures of a song; a model without learned maps has none of them.
-
-    ``on_progress`` is called with the finished fraction and the current activity.
-    """
+    """Prediction and figures of a song, whose seconds ``progress`` passes on."""
     rate = classifier.hparams.sample_rate
-    on_progress(0.0, "reading")
     envelope, wav = read_envelope(path, rate), classifier.load_audio(path)
-
-    def blocks() -> Iterator[Tensor]:
-        n_heard = 0
-        for block in wav.split(rate):
-            yield block
-            n_heard += len(block)
-            on_progress(n_heard / len(wav), "listening")
-
-    ((_, prediction),) = classifier.predict_songs([(path, blocks())])
+    blocks = progress(wav.split(rate))
+    ((_, prediction),) = classifier.predict_songs([(path, blocks)])
     if isinstance(prediction, UserError):
         raise prediction
     posteriors = prediction.timeline()
     surest = prediction.clips[np.nanargmax(posteriors[prediction.genre])]
     timeline = plot_timeline(posteriors, prediction.duration, envelope=envelope)
-    timeline.set_dpi(DPI)
     maps = _plot_maps(classifier, wav[round(surest.start_s * rate) :], surest.start_s)
     return SongView(prediction, timeline, surest, maps)
 
 
 @torch.no_grad()
-def _plot_maps(
-    classifier: GenreClassifier, wav: Tensor, start_s: float
-) -> Figure | None:
+def _plot_maps(classifier: Any, wav: Tensor, start_s: float) -> Figure | None:
     """The learned maps, if any, of the clip with which a waveform begins."""
-    embedding: Any = classifier.mods.embedding_model
+    embedding = classifier.mods.embedding_model
     if not isinstance(embedding.frontend, MSSincNet):
         return None
     clip = repeat_to_length(wav, embedding.clip_samples)[: embedding.clip_samples]
     maps = embedding.frontend(embedding.full_scale * clip[None])[0].cpu().numpy()
-    banks: Any = embedding.frontend.banks
-    cutoffs = [bank.cutoffs() for bank in banks]
-    centres_hz = [((low + high) / 2).cpu().numpy() for low, high in cutoffs]
+    banks = embedding.frontend.banks
+    centres_hz = [sum(bank.cutoffs()).cpu().numpy() / 2 for bank in banks]
     sizes = [bank.kernel_size for bank in banks]
     clip_s = embedding.clip_samples / classifier.hparams.sample_rate
-    figure = plot_maps(maps, centres_hz, sizes, start_s, clip_s)
-    figure.set_dpi(DPI)
-    return figure
+    return plot_maps(maps, centres_hz, sizes, start_s, clip_s)
 
 
-def build_demo(source: str | Path | GenreClassifier) -> "gradio.Blocks":
+def build_demo(source: str | Path | GenreClassifier) -> Any:
     """The page of a model. Serving it sends no request to other machines.
 
     Arguments
@@ -128,21 +105,12 @@ def build_demo(source: str | Path | GenreClassifier) -> "gradio.Blocks":
 
     Returns
     -------
-    The page, which its method ``launch()`` serves.
+    A ``gradio.Blocks``, which its method ``launch()`` serves.
 
     Raises
     ------
-    ModelFolderError
-        If the model cannot be loaded.
     UserError
-        If gradio is not installed.
-
-    Example
-    -------
-    >>> build_demo("no/such/folder")
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
+        If the model cannot be loaded, or gradio is not installed.
     """
     classifier: Any = source
     if not isinstance(source, GenreClassifier):
@@ -154,34 +122,53 @@ def build_demo(source: str | Path | GenreClassifier) -> "gradio.Blocks":
             "the page needs gradio, which is not installed; "
             "run `pip install '.[demo]'` in a clone of the repository"
         ) from error
+    hparams, genres = classifier.hparams, genres_of(classifier.hparams)
+    model = type(hparams.model).__name__
+    about = ABOUT.format(
+        model=f"{model} ({_plain(source)})" if isinstance(source, str) else model,
+        n_genres=len(genres),
+        genres=", ".join(map(_plain, genres)),
+        clip_s=hparams.clip_samples / hparams.sample_rate,
+        hop_s=hparams.hop_samples / hparams.sample_rate,
+    )
+    library = logging.getLogger("ms_sincresnet")
     blank = [None, gr.update(visible=False), None, "", None]
 
     def show(path, progress=gr.Progress()):  # noqa: B008, gradio's way
         yield blank
         if path is None:
             return
+        warnings = BufferingHandler(1000)
+        warnings.setLevel(logging.WARNING)
+        library.addHandler(warnings)
         try:
-            with _warnings() as warnings:
-                view = analyze_song(classifier, path, progress)
+            progress(0, "reading")
+            listening = partial(progress.tqdm, desc="listening", unit="s")
+            view = analyze_song(classifier, path, listening)
         except UserError as error:
             message = _message(error, path)
             raise gr.Error(message, duration=None, print_exception=False) from None
-        for warning in dict.fromkeys(warnings):
+        finally:
+            library.removeHandler(warnings)
+        # The same ones come each time that the file is read.
+        for warning in {record.getMessage(): None for record in warnings.buffer}:
             gr.Warning(_message(warning, path), duration=None)
         genre, shares = view.prediction.genre, view.prediction.shares
         shares = {genre: shares[genre], **shares}  # first in a tie
-        details = gr.update(visible=True)
-        yield [shares, details, view.timeline, _learned(view), view.maps]
+        learned = ""
+        if view.maps:
+            start_s, end_s, *_ = view.surest
+            learned = LEARNED.format(start_s=start_s, end_s=end_s, genre=_plain(genre))
+        for figure in filter(None, (view.timeline, view.maps)):
+            figure.set_dpi(DPI)
+        yield [shares, gr.update(visible=True), view.timeline, learned, view.maps]
 
-    with gr.Blocks(
-        title="Music genre classification",
-        analytics_enabled=False,
-        delete_cache=(KEPT_S // 4, KEPT_S),
-    ) as demo:
-        gr.Markdown(_about(classifier, source))
+    title, kept = "Music genre classification", (KEPT_S // 4, KEPT_S)
+    with gr.Blocks(analytics_enabled=False, title=title, delete_cache=kept) as demo:
+        gr.Markdown(about)
         with gr.Row(equal_height=True):
             song = gr.Audio(type="filepath", label="song", editable=False, buttons=[])
-            genre = gr.Label(label=SHARES[classifier.hparams.voting], num_top_classes=5)
+            genre = gr.Label(label=SHARES[hparams.voting], num_top_classes=5)
         with gr.Column(visible=False) as details:
             gr.Markdown("### The song’s genre over time")
             timeline = gr.Plot(container=False, elem_classes="figure")
@@ -210,12 +197,7 @@ def build_demo(source: str | Path | GenreClassifier) -> "gradio.Blocks":
     return demo
 
 
-def launch(
-    source: str | Path | GenreClassifier,
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-) -> None:
+def launch(source: Any, *, host: str = "127.0.0.1", port: int | None = None) -> None:
     """Serves the page of a model until it is interrupted.
 
     Arguments
@@ -246,31 +228,6 @@ def launch(
         raise UserError(f"the page cannot be served: {error}") from error
 
 
-def _about(classifier: GenreClassifier, source: Any) -> str:
-    """The page's introduction of a model."""
-    hparams = classifier.hparams
-    model = type(hparams.model).__name__
-    if isinstance(source, str):
-        model += f" ({_plain(source)})"
-    genres = list(hparams.label_encoder.lab2ind)
-    return ABOUT.format(
-        model=model,
-        n_genres=len(genres),
-        genres=", ".join(map(_plain, genres)),
-        clip_s=hparams.clip_samples / hparams.sample_rate,
-        hop_s=hparams.hop_samples / hparams.sample_rate,
-    )
-
-
-def _learned(view: SongView) -> str:
-    """The page's explanation of the maps."""
-    if view.maps is None:
-        return ""
-    start_s, end_s, *_ = view.surest
-    genre = _plain(view.prediction.genre)
-    return LEARNED.format(start_s=start_s, end_s=end_s, genre=genre)
-
-
 def _plain(text: str) -> str:
     """Markdown that shows a text literally."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
@@ -279,19 +236,3 @@ def _plain(text: str) -> str:
 def _message(text: object, path: str | Path) -> str:
     """A message about a file as html, with the name under which it was uploaded."""
     return html.escape(str(text).replace(str(path), Path(path).name))
-
-
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collects the warnings that the library logs in this thread."""
-    messages: list[str] = []
-    thread = get_ident()
-    handler = logging.Handler(logging.WARNING)
-    handler.addFilter(lambda record: record.thread == thread)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore
-    library = logging.getLogger("ms_sincresnet")
-    library.addHandler(handler)
-    try:
-        yield messages
-    finally:
-        library.removeHandler(handler)

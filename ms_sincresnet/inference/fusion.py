@@ -1,8 +1,7 @@
 """Late fusion: several models classify a song together, by the sum rule.
 
-J. Kittler, M. Hatef, R. P. W. Duin, J. Matas, "On combining classifiers", IEEE
-Transactions on Pattern Analysis and Machine Intelligence 20(3), 1998: the genre with
-the largest sum of the models' posteriors wins.
+J. Kittler, M. Hatef, R. P. W. Duin, J. Matas, "On combining classifiers", PAMI 20(3),
+1998: the genre with the largest sum of the models' posteriors wins.
 """
 
 import math
@@ -19,11 +18,7 @@ from ms_sincresnet.inference.speechbrain_modules import SongEmbedding, VotingCla
 
 
 def sum_rule(log_posteriors: Tensor) -> Tensor:
-    """Logarithm of the mean of posteriors [models, ...], computed from logarithms.
-
-    >>> sum_rule(torch.tensor([[0.9, 0.1], [0.4, 0.6]]).log()).exp()
-    tensor([0.6500, 0.3500])
-    """
+    """Logarithm of the mean of posteriors [models, ...], computed from logarithms."""
     return log_posteriors.logsumexp(0) - math.log(len(log_posteriors))
 
 
@@ -41,8 +36,7 @@ class FusedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.classifiers = nn.ModuleList(classifiers)
-        self.sizes = list(sizes)
-        self.orders = orders
+        self.sizes, self.orders = list(sizes), orders
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Log-posteriors [batch, clips, n_genres] of embeddings by all models."""
@@ -55,11 +49,7 @@ class FusedClassifier(nn.Module):
 def fuse(
     sources: Sequence[Any], load: Callable[[Any], EncoderClassifier]
 ) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """``modules`` and ``hparams`` of a ``GenreClassifier`` that fuses those loaded.
-
-    The models may number the same genres differently. The voting is "mean", and batches
-    have the first model's size.
-    """
+    """``modules`` and ``hparams`` of a ``GenreClassifier`` that fuses those loaded."""
     if not sources:
         raise ModelFolderError("expected at least one model to fuse; got none")
     models = [load(source) for source in sources]
@@ -76,13 +66,11 @@ def fuse(
     first, *others = embeddings = [model.mods.embedding_model for model in models]
     keys = ("clip_samples", "hop_samples", "batch_size", "full_scale")
     options = {key: getattr(first, key) for key in keys}
+    genres = [genres_of(model.hparams) for model in models]
     classifier = FusedClassifier(
         [model.mods.classifier.classifier for model in models],
         [embedding.embedding.embedding_size for embedding in embeddings],
-        [
-            [_genres(model).index(name) for name in _genres(models[0])]
-            for model in models
-        ],
+        [[names.index(name) for name in genres[0]] for names in genres],
     )
     modules = {
         **models[0].mods,
@@ -96,10 +84,9 @@ def _traits(model: EncoderClassifier) -> dict[str, Any]:
     """Properties in which fused models must agree."""
     names = ("sample_rate", "clip_samples", "hop_samples")
     traits = {name: getattr(model.hparams, name) for name in names}
-    return traits | {"genres": ", ".join(sorted(_genres(model)))}
+    return traits | {"genres": ", ".join(sorted(genres_of(model.hparams)))}
 
 
-def _genres(model: EncoderClassifier) -> list[str]:
+def genres_of(hparams: Any) -> list[str]:
     """Genres of a model, in the order of its outputs."""
-    names = model.hparams.label_encoder.ind2lab
-    return [names[number] for number in range(len(names))]
+    return [name for _, name in sorted(hparams.label_encoder.ind2lab.items())]

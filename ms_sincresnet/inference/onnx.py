@@ -1,7 +1,7 @@
 """Export to other runtimes: ``torch.export`` programs and ONNX files.
 
-The exported network uses no operators of this package: filters are constants, and batch
-norms are folded into convolutions.
+They use no operators of this package: filters are constants, and batch norms are folded
+into convolutions.
 """
 
 import copy
@@ -27,19 +27,8 @@ INPUT, OUTPUT = "wavs", "log_posteriors"
 TOLERANCE = 1e-4
 
 
-def export_program(
-    model: GenreModel, clip_samples: int
-) -> torch.export.ExportedProgram:
-    """A model as a program that runs without this package, in float32 on the CPU.
-
-    It maps ``wavs`` [batch, clip_samples] to log-posteriors [batch, n_genres], for any
-    number of clips.
-
-    >>> from ms_sincresnet import MelResNet
-    >>> program = export_program(MelResNet(n_mels=64), clip_samples=16000)
-    >>> program.module()(torch.randn(3, 16000)).shape
-    torch.Size([3, 10])
-    """
+def export_program(model: nn.Module, clip_samples: int) -> Any:
+    """A model as a program that runs without this package, in float32 on the CPU."""
     network: Any = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     if isinstance(network.frontend, MSSincNet):
         network.frontend = _Frontend(network.frontend, clip_samples)
@@ -51,11 +40,9 @@ def export_program(
     # torch.export.save warns of channels-last tensors and of views.
     for value in (*network.parameters(), *network.buffers()):
         value.data = value.data.clone(memory_format=torch.contiguous_format)
-    return torch.export.export(
-        network,
-        (torch.zeros(2, clip_samples),),
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-    )
+    batch = {INPUT: {0: torch.export.Dim("batch")}}
+    clips = torch.zeros(2, clip_samples)
+    return torch.export.export(network, (clips,), dynamic_shapes=batch)
 
 
 class _Frontend(nn.Module):
@@ -87,9 +74,6 @@ class _Average(nn.Module):
     torch.onnx computes them in float32, some wrongly: 48000 · 1024 > 2^24.
     """
 
-    samples: Tensor
-    weights: Tensor
-
     def __init__(self, n_samples: int, n_frames: int) -> None:
         super().__init__()
         frames = torch.arange(n_frames)
@@ -101,8 +85,9 @@ class _Average(nn.Module):
         self.register_buffer("weights", (steps < counts[:, None]) / counts[:, None])
 
     def forward(self, activations: Tensor) -> Tensor:
-        """Mean of the samples of each frame."""
-        return (activations[..., self.samples] * self.weights).sum(-1)
+        """Means [..., n_frames]."""
+        samples, weights = self.buffers()
+        return (activations[..., samples] * weights).sum(-1)
 
 
 class _Frames(nn.Module):
@@ -127,10 +112,9 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     """Writes a model as an ONNX file, once onnxruntime agrees with PyTorch on it.
 
     The file maps ``wavs`` [batch, clip_samples] to ``log_posteriors`` [batch,
-    n_genres], in float32. Its metadata holds what else is needed to classify songs:
-    ``genres`` (as json), ``sample_rate``, ``clip_samples``, ``hop_samples``,
-    ``voting``, and ``full_scale``, the factor for samples in [-1, 1]. At its full size,
-    ``MSSincResNet`` then takes about 400 MB per clip of a batch.
+    n_genres], in float32. Its metadata are ``genres`` (as json), ``sample_rate``,
+    ``clip_samples``, ``hop_samples``, ``voting``, and ``full_scale``, the factor for
+    samples in [-1, 1]. An ``MSSincResNet`` takes about 400 MB per clip of a batch.
 
     Arguments
     ---------
@@ -146,12 +130,8 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     Raises
     ------
     UserError
-        If a package of the extra ``export`` is missing, if ``path`` is a folder, or if
+        If the extra ``export`` is not installed, the model or ``path`` is unusable, or
         onnxruntime's log-posteriors differ from PyTorch's by more than 1e-4.
-    ModelFolderError
-        If the model is missing or has no genres.
-    WeightsError
-        If its weights are damaged or do not fit.
 
     Example
     -------
@@ -177,24 +157,17 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     elif not source.settings:
         raise ModelFolderError(
             f"{type(source).__name__}: its genres and clips are not known; expected a "
-            "model that was loaded from a model folder"
+            "model loaded from a model folder"
         )
-    facts = {
-        "system": type(model).__name__,
-        "sample_rate": model.config["sample_rate"],
-        **{key: value for key, value in model.settings.items() if key != "training"},
-    }
-    exported: Any = torch.onnx.export(
-        export_program(model, facts["clip_samples"]),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: "batch"}},
-        dynamo=True,
-        verbose=False,
-    )
+    names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
+    names |= {"dynamic_shapes": {INPUT: {0: "batch"}}}
+    program = export_program(model, model.settings["clip_samples"])
+    exported: Any = torch.onnx.export(program, **names, dynamo=True, verbose=False)
     proto = exported.model_proto
     for part in (proto.graph, *proto.graph.node):  # they name folders of this machine
         part.ClearField("metadata_props")
+    facts = {"system": type(model).__name__, "sample_rate": model.config["sample_rate"]}
+    facts |= {key: fact for key, fact in model.settings.items() if key != "training"}
     texts = {
         name: fact if isinstance(fact, str) else json.dumps(fact, ensure_ascii=False)
         for name, fact in facts.items()
@@ -210,8 +183,7 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
 @torch.no_grad()
 def _check(session: Any, model: GenreModel) -> None:
     """Raises if onnxruntime's log-posteriors are not PyTorch's."""
-    generator = torch.Generator().manual_seed(0)
-    settings = model.settings
+    settings, generator = model.settings, torch.Generator().manual_seed(0)
     model = copy.deepcopy(model).cpu().float().eval()
     for n_clips in (1, 3):
         wavs = torch.randn(n_clips, settings["clip_samples"], generator=generator)

@@ -20,21 +20,29 @@ class ClipPrediction(NamedTuple):
 
 
 class SongPrediction(NamedTuple):
-    """Prediction for a song.
+    """Prediction for a song, and for each of its clips.
 
     Arguments
     ---------
     genre
         Predicted genre.
     shares
-        Share of the clips' votes per genre, without silent clips; equal to
-        ``posteriors`` if the voting is "mean".
+        Share of the audible clips' votes by genre; ``posteriors`` if the voting is
+        "mean".
     posteriors
-        Mean posterior of the clips per genre.
+        Mean posterior of the audible clips by genre.
     clips
         Predictions for the clips, in order of time.
     duration
         Length of the song in s.
+
+    Example
+    -------
+    >>> clips = [ClipPrediction(0.0, 3.0, "jazz", 0.9, {"jazz": 0.9, "rock": 0.1})]
+    >>> shares, posteriors = {"jazz": 1.0, "rock": 0.0}, clips[0].posteriors
+    >>> SongPrediction("jazz", shares, posteriors, clips, duration=3.0).timeline()
+         jazz  rock
+    1.5   0.9   0.1
     """
 
     genre: str
@@ -44,22 +52,7 @@ class SongPrediction(NamedTuple):
     duration: float
 
     def timeline(self) -> pd.DataFrame:
-        """Posteriors over time.
-
-        Returns
-        -------
-        A table with one row per clip, indexed by its centre in s, and one column per
-        genre. Rows of silent clips are NaN.
-
-        Example
-        -------
-        >>> clips = [ClipPrediction(0.0, 3.0, "jazz", 0.9, {"jazz": 0.9, "rock": 0.1})]
-        >>> shares, posteriors = {"jazz": 1.0, "rock": 0.0}, clips[0].posteriors
-        >>> song = SongPrediction("jazz", shares, posteriors, clips, duration=3.0)
-        >>> song.timeline()
-             jazz  rock
-        1.5   0.9   0.1
-        """
+        """Posteriors by genre and by the centre of a clip in s; NaN in silence."""
         centres_s = [(clip.start_s + clip.end_s) / 2 for clip in self.clips]
         rows = [clip.posteriors for clip in self.clips]
         return pd.DataFrame(rows, centres_s, list(self.shares))
@@ -78,21 +71,17 @@ def predict(
     """Prediction from log-posteriors [clips, n_genres] of a song's audible clips."""
     index, shares = vote(log_posteriors, voting)
     posteriors = log_posteriors.exp()
-    rows = iter(posteriors.tolist())
+    by_genre, mean, *rows = (
+        dict(zip(genres, values.tolist(), strict=True))
+        for values in (shares, posteriors.mean(0), *posteriors)
+    )
+    scored = iter(rows)
     clips = []
     for number, is_audible in enumerate(audible):
+        row = next(scored) if is_audible else {}
+        best = max(row, key=row.__getitem__, default=None)
+        posterior = max(row.values(), default=0.0)
         start_s = number * hop_s
-        span_s = start_s, min(start_s + clip_s, duration)
-        if is_audible:
-            by_genre = dict(zip(genres, next(rows), strict=True))
-            best = max(by_genre, key=by_genre.__getitem__)
-            clips.append(ClipPrediction(*span_s, best, by_genre[best], by_genre))
-        else:
-            clips.append(ClipPrediction(*span_s, None, 0.0, {}))
-    return SongPrediction(
-        genre=genres[index],
-        shares=dict(zip(genres, shares.tolist(), strict=True)),
-        posteriors=dict(zip(genres, posteriors.mean(0).tolist(), strict=True)),
-        clips=clips,
-        duration=duration,
-    )
+        end_s = min(start_s + clip_s, duration)
+        clips.append(ClipPrediction(start_s, end_s, best, posterior, row))
+    return SongPrediction(genres[index], by_genre, mean, clips, duration)

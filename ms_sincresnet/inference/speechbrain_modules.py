@@ -1,8 +1,7 @@
 """The modules that SpeechBrain's ``EncoderClassifier`` calls, for whole songs.
 
-``EncoderClassifier`` passes a waveform through ``compute_features``, ``mean_var_norm``,
-``embedding_model`` and ``classifier``. Cutting, batching and voting take place in these
-modules, so the stock class predicts the genre of a whole song.
+Cutting, batching and voting take place in them, so the stock class predicts the genre
+of a whole song.
 """
 
 from collections.abc import Sequence
@@ -60,19 +59,14 @@ class Identity(nn.Module):
 class SongEmbedding(nn.Module):
     """``embedding_model``: embeds the clips of whole songs.
 
-    Clips pass through the model in batches of fixed size, which songs share, so memory
-    does not grow with the length of a song.
-
     Arguments
     ---------
     model
-        A system such as ``MSSincResNet``; its front-end and trunk are used.
-    clip_samples
-        Length of a clip.
-    hop_samples
-        Distance between the starts of neighbouring clips.
+        A model such as ``MSSincResNet``; its front-end and trunk are used.
+    clip_samples, hop_samples
+        Clip length, and samples between the starts of neighbouring clips.
     batch_size
-        Clips per batch.
+        Clips that pass through the model at once.
     full_scale
         Amplitude at the model's input of a sample of 1: 32768 for a model that was
         trained on 16-bit integers.
@@ -108,8 +102,8 @@ class SongEmbedding(nn.Module):
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Embeddings [batch, clips, size] of songs [batch, time].
 
-        ``wav_lens`` are lengths [batch] relative to the longest. Rows are NaN for
-        silent clips, and after the last clip of a song that is shorter than others.
+        ``wav_lens`` [batch] are relative to the longest. Rows are NaN for silent clips
+        and after a shorter song's last clip.
         """
         if wav_lens is None:
             wav_lens = wavs.new_ones(len(wavs))
@@ -149,7 +143,7 @@ class VotingClassifier(nn.Module):
     Arguments
     ---------
     model
-        A system such as ``MSSincResNet``; its classifier is used.
+        A model such as ``MSSincResNet``; its classifier is used.
     voting
         "majority" or "mean", as in ``vote``.
 
@@ -167,22 +161,17 @@ class VotingClassifier(nn.Module):
         self.voting = voting
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Log-posteriors [batch, 1, n_genres] from the output of ``SongEmbedding``.
-
-        All genres are equally likely for a silent song.
-        """
-        votes = [
-            song_log_posteriors(score_clips(self.classifier, song), self.voting)
-            for song in embeddings
-        ]
+        """Log-posteriors [batch, 1, n_genres]; equal for a silent song's genres."""
+        scores = [score_clips(self.classifier, song) for song in embeddings]
+        votes = [song_log_posteriors(song, self.voting) for song in scores]
         return torch.stack(votes)[:, None]
 
 
 def song_parts(model: GenreModel) -> tuple[dict[str, nn.Module], dict[str, Any]]:
     """``modules`` and ``hparams`` of a ``GenreClassifier``, as in hyperparams.yaml."""
     settings = model.settings
-    clips = {key: settings[key] for key in ("clip_samples", "hop_samples")}
-    clips |= {"batch_size": BATCH_SIZE, "full_scale": settings["full_scale"]}
+    names = ("clip_samples", "hop_samples", "full_scale")
+    clips = {"batch_size": BATCH_SIZE, **{name: settings[name] for name in names}}
     modules = {
         "compute_features": InputCheck(),
         "mean_var_norm": Identity(),

@@ -39,10 +39,13 @@ def embed_songs(
     cut = clip_samples, hop_samples
     for batch in _batches(songs, *cut, batch_size):
         keys, stretches = zip(*batch, strict=True)
-        rows = [_embed(model, full_scale, stretches, *cut)]
-        rows += [_embed(each, each.full_scale, stretches, *cut) for each in fused_with]
+        parts = [_embed(model, full_scale, stretches, *cut)]
+        parts += [_embed(each, each.full_scale, stretches, *cut) for each in fused_with]
+        rows = torch.cat(parts, 1)
+        rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.inf)
         quiet = [silent(split_clips(stretch, *cut)) for stretch in stretches]
-        yield from zip(keys, _marked(torch.cat(rows, 1), quiet), strict=True)
+        rows = rows.masked_fill(torch.cat(quiet)[:, None], torch.nan)
+        yield from zip(keys, rows.split([*map(len, quiet)]), strict=True)
 
 
 def score_songs(model: GenreModel, songs: Songs, **clips: Any) -> Scored:
@@ -74,27 +77,16 @@ def failed(embeddings: Tensor) -> Tensor:
 
 
 def _embed(
-    model: Any,
-    full_scale: float,
-    stretches: Sequence[Tensor],
-    clip_samples: int,
-    hop_samples: int,
+    model: Any, full_scale: float, stretches: Sequence[Tensor], *cut: int
 ) -> Tensor:
     """Embeddings [clips, size] of all clips of some stretches of songs."""
 
     def maps(stretch: Tensor) -> Tensor:
         if hasattr(model.frontend, "clip_maps"):  # filters what clips share once
-            return model.frontend.clip_maps(stretch, clip_samples, hop_samples)
-        return model.frontend(split_clips(stretch, clip_samples, hop_samples))
+            return model.frontend.clip_maps(stretch, *cut)
+        return model.frontend(split_clips(stretch, *cut))
 
     return model.embedding(torch.cat([maps(full_scale * s) for s in stretches]))[:, 0]
-
-
-def _marked(rows: Tensor, quiet: list[Tensor]) -> Sequence[Tensor]:
-    """Embeddings of each stretch, with rows of silent and of failed clips marked."""
-    rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.inf)
-    rows = rows.masked_fill(torch.cat(quiet)[:, None], torch.nan)
-    return rows.split([*map(len, quiet)])
 
 
 def _batches(
