@@ -207,6 +207,13 @@ def test_names_that_users_write_have_full_docstrings(name):
     assert faults == []
 
 
+def hparams_text(path):
+    """An hparam file, then the files that it includes, without comments."""
+    text = re.sub(r"(^|\s)#.*", "", path.read_text(), flags=re.MULTILINE)
+    included = re.findall(r"!include:(\S+)", text)
+    return "\n".join([text, *(hparams_text(path.parent / name) for name in included)])
+
+
 @each_hparam_file
 def test_every_hparam_is_used(path):
     """SpeechBrain's rule (tests/utils/check_yaml.py); our Brain is in the library."""
@@ -214,9 +221,9 @@ def test_every_hparam_is_used(path):
     readers = [ROOT / row["Script_file"], ROOT / row["Data_prep_file"]]
     readers += (ROOT / "ms_sincresnet/training").glob("*.py")
     code = "\n".join(reader.read_text() for reader in readers)
-    text = re.sub(r"(^|\s)#.*", "", path.read_text(), flags=re.MULTILINE)
-    keys = re.findall(r"^(\w+):(?! *!apply)", text, flags=re.MULTILINE)
-    assert keys
+    text = hparams_text(path)
+    keys = re.findall(r"^(\w+):(?! *!(?:apply|include))", text, flags=re.MULTILINE)
+    assert len(keys) > 20
     unused = [
         key
         for key in keys
@@ -251,9 +258,8 @@ def test_recipe_rows_are_complete(dataset, row):
     readme = (ROOT / row["Readme_file"]).read_text()
     for link in f"{row['Result_url']} {row['HF_repo']}".split():
         assert link in readme
-    known = RUN_OPTIONS | set(
-        re.findall(r"^(\w+):", (ROOT / row["Hparam_file"]).read_text(), re.MULTILINE)
-    )
+    text = hparams_text(ROOT / row["Hparam_file"])
+    known = RUN_OPTIONS | set(re.findall(r"^(\w+):", text, re.MULTILINE))
     flags = re.findall(r"--(\w+)", row["test_debug_flags"])
     assert "debug" in flags
     assert set(flags) <= known
