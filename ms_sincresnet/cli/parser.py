@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from typing import Any
 
 from ms_sincresnet import __version__
 from ms_sincresnet.cli import commands, plot
@@ -43,12 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(
-        run: Callable, text: str, example: str, more: str = ""
-    ) -> argparse.ArgumentParser:
-        command, _, _ = example.partition(" ")
+    def add(run: Callable, text: str, example: str, more: str = "") -> Any:
         subparser = subparsers.add_parser(
-            command,
+            example.split()[0],
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             epilog=f"example:\n  ms-sincresnet {example}\n\n{more}",
