@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
-MODES = {True: "lfs", False: "regular"}
+GET = ("GET", "HEAD")
 KINDS = r"(?P<kind>model|space)s"
 
 
@@ -33,16 +33,8 @@ class HubServer:
         self.requests = []
         self.objects = {}
         self.token = "hf_of_the_test"
-        hub = self
-
-        class Handler(_Handler):
-            """Handles requests to this Hub."""
-
-            def __init__(self, *args):
-                self.hub = hub
-                super().__init__(*args)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
@@ -59,6 +51,7 @@ class HubServer:
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(cache),
             "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_TOKEN": self.token,
         }
 
@@ -141,14 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
     def preupload(self, kind, repo, revision):
         if revision not in self.hub.repos.get((kind, repo), {}):
             return self.refuse(404, "RepoNotFound")
-        files = [
-            {
-                "path": file["path"],
-                "uploadMode": MODES[file["path"].endswith(".safetensors")],
-                "shouldIgnore": False,
-            }
-            for file in json.loads(self.body)["files"]
-        ]
+        files = json.loads(self.body)["files"]
+        for file in files:
+            is_large = file["path"].endswith(".safetensors")
+            file["uploadMode"] = "lfs" if is_large else "regular"
+            file["shouldIgnore"] = False
         return self.answer(200, {"files": files})
 
     def lfs_batch(self, repo):
@@ -175,14 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.objects[value["oid"]]
         commit = hashlib.sha1(self.body).hexdigest()
         self.hub.repos[kind, repo].update({revision: files, commit: files})
-        self.answer(
-            200,
-            {
-                "success": True,
-                "commitOid": commit,
-                "commitUrl": f"{self.hub.url}/{repo}/commit/{commit}",
-            },
-        )
+        url = f"{self.hub.url}/{repo}/commit/{commit}"
+        self.answer(200, {"success": True, "commitOid": commit, "commitUrl": url})
 
     def resolve(self, repo, revision, name):
         revisions = self.hub.repos.get(("model", repo))
@@ -198,12 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in files:
             return self.refuse(404, "EntryNotFound")
         commits = [key for key, value in revisions.items() if value is files]
-        return self.answer(
-            200,
-            files[name],
-            ETag=f'"{hashlib.sha256(files[name]).hexdigest()}"',
-            X_Repo_Commit=commits[-1],
-        )
+        etag = f'"{hashlib.sha256(files[name]).hexdigest()}"'
+        return self.answer(200, files[name], ETag=etag, X_Repo_Commit=commits[-1])
 
 
 ROUTES = [
@@ -214,9 +194,5 @@ ROUTES = [
     ("POST", f"/api/{KINDS}/{REPO}/commit/(?P<revision>.+)", _Handler.commit),
     ("POST", rf"(?:/spaces)?/{REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs/(?P<oid>\w+)", _Handler.lfs_upload),
-    (
-        ("GET", "HEAD"),
-        rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)",
-        _Handler.resolve,
-    ),
+    (GET, rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)", _Handler.resolve),
 ]
