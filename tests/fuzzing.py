@@ -94,8 +94,7 @@ def change_json(content, where, value):
 def _places(found):
     """Containers and keys of all values."""
     if isinstance(found, dict | list):
-        keys = found if isinstance(found, dict) else range(len(found))
-        for key in keys:
+        for key in found if isinstance(found, dict) else range(len(found)):
             yield found, key
             yield from _places(found[key])
 
@@ -120,11 +119,7 @@ def trial(read, path):
 
 
 class Reader:
-    """A process that reads files, since some may crash it.
-
-    Inputs that cause a fault stay in ``folder``. ``read`` takes a path and may raise a
-    ``UserError`` or return a fault.
-    """
+    """A process that reads files with a function that may return a fault, or crash."""
 
     def __init__(self, folder, read):
         self.folder, self.read = folder, read
@@ -139,14 +134,6 @@ class Reader:
             self.process.join()
             self.process = None
 
-    def start(self):
-        """Starts the process, forked with all that is imported here."""
-        fork = multiprocessing.get_context("fork")
-        self.connection, other_end = fork.Pipe()
-        self.process = fork.Process(target=self.serve, args=(other_end,), daemon=True)
-        self.process.start()
-        other_end.close()
-
     def serve(self, connection):
         """Reads files until the process is killed."""
         self.connection.close()
@@ -159,7 +146,11 @@ class Reader:
     def check(self, content, name):
         """Fails, and keeps the input, if reading it goes wrong."""
         if self.process is None:
-            self.start()
+            fork = multiprocessing.get_context("fork")
+            self.connection, other = fork.Pipe()
+            self.process = fork.Process(target=self.serve, args=(other,), daemon=True)
+            self.process.start()
+            other.close()
         path = self.folder / name
         path.write_bytes(content)
         self.connection.send(path)

@@ -12,34 +12,23 @@ from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
 from ms_sincresnet.data.cache import TracksInMemory, cache_audio, read_clip, read_song
 from ms_sincresnet.errors import AudioFileError
 
-from .sounds import noise, pcm_noise, sine
+from .sounds import noise, pcm_noise
 
 
-def cached_copy(folder, samples, suffix=".wav", **options):
-    """The 16-bit samples of the cached copy of a file at 16 kHz."""
-    soundfile.write(folder / f"a{suffix}", samples, SAMPLE_RATE, **options)
-    track = cache_audio(folder / f"a{suffix}", folder / "cache")
-    path = folder / "cache" / track.cached
+@pytest.mark.parametrize("loud", [False, True])
+def test_a_copy_is_exact_and_scaled_only_if_it_must(tmp_path, loud):
+    pcm = np.arange(-32768, 32768, dtype=np.int16)
+    path = tmp_path / "a.wav"
+    if loud:
+        soundfile.write(path, pcm / 8192, SAMPLE_RATE, subtype="FLOAT")
+    else:
+        soundfile.write(path, pcm, SAMPLE_RATE)
+    track = cache_audio(path, tmp_path / "cache")
+    path = tmp_path / "cache" / track.cached
     info = soundfile.info(path)
     assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
     assert info.frames == track.n_samples
-    return soundfile.read(path, dtype="int16")[0]
-
-
-def test_a_16_bit_file_at_16_khz_is_cached_bit_by_bit(tmp_path):
-    pcm = np.arange(-32768, 32768, dtype=np.int16)
-    np.testing.assert_array_equal(cached_copy(tmp_path, pcm), pcm)
-
-
-def test_what_exceeds_full_scale_is_scaled_and_not_clipped(tmp_path):
-    loud = 4 * sine(100)
-    copy = cached_copy(tmp_path, loud, subtype="FLOAT")
-    np.testing.assert_allclose(copy / 32768, loud / 2, rtol=0, atol=1.01 / 32768)
-
-
-def test_the_level_is_kept_where_it_fits(tmp_path):
-    copy = cached_copy(tmp_path, sine(100), ".flac")
-    assert np.abs(copy).max() / 32768 == pytest.approx(0.5, abs=1e-3)
+    np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], pcm)
 
 
 def test_copies_are_named_by_their_audio_whatever_the_format(tmp_path):
@@ -126,11 +115,6 @@ def test_a_clip_of_an_uncached_file_is_refused(tmp_path, rate, shape, subtype, r
         read(tmp_path / "a.wav", start=0, n_samples=10)
 
 
-def test_a_clip_of_a_lost_file_names_it(tmp_path):
-    with pytest.raises(AudioFileError, match="lost.wav: no such file"):
-        read_clip(tmp_path / "lost.wav", start=0, n_samples=10)
-
-
 def test_16_bit_values_become_the_floats_that_libsndfile_reads(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.arange(-32768, 32768, dtype=np.int16), SAMPLE_RATE)
@@ -139,21 +123,14 @@ def test_16_bit_values_become_the_floats_that_libsndfile_reads(tmp_path):
         np.testing.assert_array_equal(samples, expected)
 
 
-@pytest.mark.parametrize("n_samples", [1, 500, 20000, 48000])
-@pytest.mark.parametrize("start", [0, 777, 1299])
+@pytest.mark.parametrize("n_samples", [1, 500, 48000])
+@pytest.mark.parametrize("start", [0, 1299])
 def test_a_clip_from_memory_is_the_clip_from_disk(tmp_path, start, n_samples):
     paths = [tmp_path / name for name in ("a.wav", "b.wav", "c.wav")]
     for n, path in enumerate(paths):
         soundfile.write(path, noise(1300 + 10000 * n, seed=n), SAMPLE_RATE)
-    tracks = TracksInMemory(paths)
+    tracks = pickle.loads(pickle.dumps(TracksInMemory(paths)))  # to another process
     for path in paths:
         expected = read_clip(path, start, n_samples)
         assert torch.equal(tracks.read_clip(path, start, n_samples), expected)
-
-
-def test_in_memory_a_sample_takes_two_bytes_also_in_other_processes(ramp_path):
-    tracks = TracksInMemory([ramp_path])
-    expected = tracks.read_clip(ramp_path, 0, 20000)
-    pickled = pickle.dumps(tracks)
-    assert len(pickled) < 2 * 20000 + 2000
-    assert torch.equal(pickle.loads(pickled).read_clip(ramp_path, 0, 20000), expected)
+    assert len(pickle.dumps(tracks)) < 2 * (3 * 1300 + 30000) + 2000

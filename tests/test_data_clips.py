@@ -7,8 +7,7 @@ from ms_sincresnet.data.clips import repeat_to_length, silent, split_clips
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "n_clips"),
-    [(480000, 55), (48000, 1), (55999, 1), (56000, 2), (63999, 2), (1, 1)],
+    ("n_samples", "n_clips"), [(480000, 55), (55999, 1), (56000, 2), (1, 1)]
 )
 def test_as_many_clips_as_fit(n_samples, n_clips):
     assert split_clips(torch.zeros(n_samples)).shape == (n_clips, 48000)

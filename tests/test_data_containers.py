@@ -216,38 +216,35 @@ def test_a_damaged_file_gives_the_rest_and_a_warning(tmp_path, name, caplog, cap
 
 def write_unusable(path, kind):
     """Writes a file that PyAV must refuse."""
-    texts = {
-        "text": "This is no audio.\n" * 1000,
-        "playlist": "#EXTM3U\n#EXTINF:1,\nsong.m4a\n#EXT-X-ENDLIST\n",
-        "list": "ffconcat version 1.0\nfile song.m4a\n",
-    }
-    if kind in texts:
-        path.write_text(texts[kind])
-    elif kind == "zeros":
-        path.write_bytes(bytes(200_000))
-    elif kind == "film without sound":
-        with av.open(str(path), "w", format="mp4") as container:
-            add_video(container)()
-    elif kind == "unknown codec":
-        content = write_container(path, "matroska", "flac", tone()).read_bytes()
-        path.write_bytes(content.replace(b"A_FLAC", b"A_FLAX"))
-    elif kind == "no packets":
-        with av.open(str(path), "w", format="matroska") as container:
-            container.add_stream("pcm_s16le", rate=48000, layout="mono")
-            add_video(container)()
-    else:
-        with av.open(str(path), "w", format="ipod") as container:
-            add_audio(container, "aac", tone(), 48000)()
-        content = path.read_bytes()
-        if kind == "head":
-            content = content[:5000]
-        elif kind == "no sound in packets":
-            start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
-            content = content[:start] + b"\xff" * (end - start) + content[end:]
-        else:  # the tag of encrypted packets, from shops
+    if kind in ("drms", "enca", "head", "no sound in packets"):
+        content = write_m4a(path).read_bytes()
+    match kind:
+        case "text":
+            path.write_text("This is no audio.\n" * 1000)
+        case "playlist":
+            path.write_text("#EXTM3U\n#EXTINF:1,\nsong.m4a\n#EXT-X-ENDLIST\n")
+        case "list":
+            path.write_text("ffconcat version 1.0\nfile song.m4a\n")
+        case "zeros":
+            path.write_bytes(bytes(200_000))
+        case "film without sound":
+            with av.open(str(path), "w", format="mp4") as container:
+                add_video(container)()
+        case "no packets":
+            with av.open(str(path), "w", format="matroska") as container:
+                container.add_stream("pcm_s16le", rate=48000, layout="mono")
+                add_video(container)()
+        case "unknown codec":
+            content = write_container(path, "matroska", "flac", tone()).read_bytes()
+            path.write_bytes(content.replace(b"A_FLAC", b"A_FLAX"))
+        case "head":
+            path.write_bytes(content[:200])
+        case "no sound in packets":
+            start = content.index(b"mdat") + 4
+            path.write_bytes(content[:start] + b"\xff" * len(content[start:]))
+        case _:  # the tag of encrypted packets, from shops
             start = content.index(b"mp4a", content.index(b"stsd"))
-            content = content[:start] + kind.encode() + content[start + 4 :]
-        path.write_bytes(content)
+            path.write_bytes(content[:start] + kind.encode() + content[start + 4 :])
 
 
 @pytest.mark.parametrize(

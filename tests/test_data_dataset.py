@@ -100,13 +100,6 @@ def test_silent_clips_are_drawn_again(tmp_path, cache):
     assert not dataset[0]["clip"].any()
 
 
-def test_the_audio_is_only_read_if_the_clip_is_wanted(dataset, tmp_path):
-    for path in tmp_path.glob("*.wav"):
-        path.unlink()
-    dataset.set_output_keys(["id", "genre"])
-    assert dataset[1] == {"id": "t1", "genre": "g1"}
-
-
 def test_a_pass_is_every_track_once_in_a_fresh_order():
     sampler, other = (PassSampler(n_tracks=50, n_passes=4, seed=n) for n in (3, 4))
     orders = set()

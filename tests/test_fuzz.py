@@ -8,7 +8,6 @@ file and always the same. To look for more::
 
 import contextlib
 import importlib.util
-import json
 import shutil
 import struct
 
@@ -41,26 +40,14 @@ from .fuzzing import (
 from .sounds import write_container
 
 # Options of soundfile.
-SOUND_FILES = {
-    "pcm.wav": {},
+PLAIN = ["wav", "flac", "mp3", "ogg", "aiff", "au", "caf", "w64", "rf64", "voc"]
+PLAIN += ["nist", "svx", "sds", "paf"]
+SOUND_FILES: dict = {f"a.{suffix}": {} for suffix in PLAIN} | {
     "float.wav": {"subtype": "FLOAT"},
     "adpcm.wav": {"subtype": "IMA_ADPCM"},
-    "a.flac": {},
-    "a.mp3": {},
-    "a.ogg": {},
     "a.opus": {"format": "OGG", "subtype": "OPUS"},
-    "a.aiff": {},
-    "a.au": {},
-    "a.caf": {},
     "alac.caf": {"subtype": "ALAC_16"},
-    "a.w64": {},
-    "a.rf64": {},
-    "a.voc": {},
-    "a.nist": {},
-    "a.svx": {},
-    "a.sds": {},
     "a.mat": {"format": "MAT5"},
-    "a.paf": {},
     "a.xi": {"subtype": "DPCM_16"},
 }
 # Container and encoder.
@@ -117,24 +104,12 @@ def test_damaged_audio_is_read_or_refused(sounds, reader, name):
     if name not in sounds:
         pytest.skip("needs PyAV")
 
-    @fuzz(25)
+    @fuzz(12)
     @given(changes())
     def check(changes):
         reader.check(change(sounds[name], changes), name)
 
     reader.check(sounds[name], name)
-    check()
-
-
-def test_the_head_of_one_file_on_the_body_of_another(sounds, reader):
-    names = st.sampled_from(sorted(sounds))
-
-    @fuzz(100)
-    @given(names, names, names, st.integers(1, 400), st.integers(0, 400))
-    def check(head, body, name, head_length, start):
-        content = sounds[head][:head_length] + sounds[body][start:]
-        reader.check(content, name)
-
     check()
 
 
@@ -144,31 +119,26 @@ def wav(rate=16000, channels=1, bits=16, tag=1, data_size=None, align=None):
     align = channels * bits // 8 if align is None else align
     layout = tag, channels, rate, rate * align & 2**32 - 1, align & 0xFFFF, bits
     data_size = len(data) if data_size is None else data_size
-    return b"".join(
-        [
-            b"RIFF",
-            struct.pack("<I", 36 + len(data)),
-            b"WAVEfmt ",
-            struct.pack("<IHHIIHH", 16, *layout),
-            b"data",
-            struct.pack("<I", data_size),
-            data,
-        ]
-    )
+    head = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt "
+    head += struct.pack("<IHHIIHH", 16, *layout)
+    return head + b"data" + struct.pack("<I", data_size) + data
 
 
 @pytest.mark.parametrize(
-    "header",
-    [{"rate": rate} for rate in ODD_NUMBERS]
-    + [{"channels": n} for n in (0, 2, 1000, 1024, 1025, 65535)]
-    + [{"data_size": n} for n in ODD_NUMBERS]
-    + [{"bits": n} for n in (0, 1, 7, 8, 24, 33, 64, 65535)]
-    + [{"tag": n} for n in (0, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE, 0xFFFF)]
-    + [{"align": n} for n in (0, 1, 3, 65535)]
-    + [{"rate": 2**31 - 1, "channels": 1024, "data_size": 2**32 - 1}],
+    ("field", "numbers"),
+    [
+        ("rate", ODD_NUMBERS),
+        ("channels", (0, 2, 1000, 1024, 1025, 65535)),
+        ("data_size", ODD_NUMBERS),
+        ("bits", (0, 1, 7, 8, 24, 33, 64, 65535)),
+        ("tag", (0, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE, 0xFFFF)),
+        ("align", (0, 1, 3, 65535)),
+    ],
 )
-def test_odd_headers_cost_neither_time_nor_memory(reader, header):
-    reader.check(wav(**header), "a.wav")
+def test_odd_headers_cost_neither_time_nor_memory(reader, field, numbers):
+    for number in numbers:
+        reader.check(wav(**{field: number}), "a.wav")
+    reader.check(wav(rate=2**31 - 1, channels=1024, data_size=2**32 - 1), "a.wav")
 
 
 def prepare(folder):
@@ -198,15 +168,7 @@ def read_manifest(path):
 def read_index(path):
     """Prepares with this index of the cache."""
     path.rename(path.parent / "cache" / "index.json")
-    (path.parent / "manifests" / "report.json").unlink(missing_ok=True)
     prepare(path.parent)
-
-
-def read_report(path):
-    """Prepares with this report."""
-    path.rename(path.parent / "manifests" / "report.json")
-    prepare(path.parent)
-    json.loads((path.parent / "manifests" / "report.json").read_bytes())
 
 
 def read_table(path):
@@ -274,15 +236,14 @@ def tables(tmp_path_factory, model_folder):
 @pytest.mark.parametrize(
     ("name", "n_examples", "read"),
     [
-        ("train.csv", 60, read_manifest),
+        ("train.csv", 40, read_manifest),
         ("index.json", 15, read_index),
-        ("report.json", 15, read_report),
         ("predictions.csv", 40, read_table),
         ("matrix.csv", 40, read_table),
-        ("results.csv", 60, read_results),
-        ("results.jsonl", 60, read_results),
-        ("results.parquet", 60, read_results),
-        ("config.json", 100, read_model_config),
+        ("results.csv", 40, read_results),
+        ("results.jsonl", 40, read_results),
+        ("results.parquet", 40, read_results),
+        ("config.json", 60, read_model_config),
     ],
 )
 def test_a_damaged_table_or_json_is_read_or_refused(
@@ -291,40 +252,20 @@ def test_a_damaged_table_or_json_is_read_or_refused(
     if name not in tables:
         pytest.skip("needs pyarrow")
     prepare(tmp_path)
-    with Reader(tmp_path, read) as reader:
-
-        @fuzz(n_examples)
-        @given(changes())
-        def check(changes):
-            reader.check(change(tables[name], changes), f"damaged {name}")
-
-        for content in (tables[name], b"", b"\r", b"\0", b"[", b"{}", b"[" * 10**5):
-            reader.check(content, f"damaged {name}")
-        check()
-
-
-@pytest.mark.parametrize(
-    ("name", "n_examples", "read"),
-    [
-        ("config.json", 100, read_model_config),
-        ("results.jsonl", 60, read_results),
-        ("index.json", 15, read_index),
-        ("report.json", 15, read_report),
-    ],
-)
-def test_json_of_other_values_is_read_or_refused(
-    tables, tmp_path, name, n_examples, read
-):
-    prepare(tmp_path)
+    is_json = name.endswith(("json", "jsonl"))
     where = st.floats(0, 1, exclude_max=True)
     with Reader(tmp_path, read) as reader:
 
         @fuzz(n_examples)
-        @given(where, st.sampled_from(ODD_VALUES))
-        def check(where, value):
-            content = change_json(tables[name], where, value)
-            reader.check(content, f"damaged {name}")
+        @given(changes(), where, st.sampled_from(ODD_VALUES))
+        def check(changes, where, value):
+            reader.check(change(tables[name], changes), f"damaged {name}")
+            if is_json:
+                content = change_json(tables[name], where, value)
+                reader.check(content, f"damaged {name}")
 
+        for content in (tables[name], b"", b"\r", b"\0", b"[", b"{}", b"[" * 10**5):
+            reader.check(content, f"damaged {name}")
         check()
 
 

@@ -141,8 +141,8 @@ def read_report(folder):
 
 
 def ids(manifests):
-    """IDs of all manifests."""
-    return [track_id for part in PARTS for track_id in manifests[part].ID]
+    """IDs of all manifests, sorted."""
+    return sorted(pd.concat(manifests).ID)
 
 
 @pytest.mark.parametrize(("prefix", "header"), [("./", True), ("tracks/", False)])
@@ -175,9 +175,8 @@ def test_the_evaluation_part_has_729_tracks_and_the_one_that_lost_a_letter(
     test = read_manifests(tmp_path)["test"]
     counts = test.genre.value_counts().sort_index().tolist()
     assert counts == [319, 115, 26, 45, 101, 123]
-    found = test[test.ID.str.contains("kruhov")]
-    assert found.ID.tolist() == [f"evaluation/{ITS_FILE[:-4].replace('/05-', '/5-')}"]
-    assert found.genre.tolist() == ["electronic"]
+    (found,) = test.ID[test.ID.str.contains("kruhov")]
+    assert found == f"evaluation/{ITS_FILE[:-4].replace('/05-', '/5-')}"
     assert read_report(tmp_path)["left_out"] == []
     assert caplog.messages == []
 
@@ -275,13 +274,11 @@ def test_a_changed_option_draws_anew_without_decoding(
     changed = prepare(data, tmp_path, **option)
     assert set(changed["valid"].ID) != set(before["valid"].ID)
     assert changed["test"].equals(before["test"])
-    assert sorted(ids(changed)) == sorted(ids(before))
+    assert ids(changed) == ids(before)
 
 
-@pytest.mark.parametrize(
-    ("base", "audio"),
-    [(".", "audio"), (".", "."), ("ismir04_genre", "audio"), ("ismir04_genre", ".")],
-)
+@pytest.mark.parametrize("base", [".", "ismir04_genre"])
+@pytest.mark.parametrize("audio", [".", "audio"])
 def test_every_layout_is_accepted(tmp_path, base, audio):
     counts = {"training": FEW, "development": FEW}
     write_data(tmp_path / "data" / base, counts, audio)
@@ -294,16 +291,16 @@ def test_every_layout_is_accepted(tmp_path, base, audio):
 
 
 def test_without_a_list_the_folders_name_classes_and_artists(data, tmp_path):
-    listed = prepare(data, tmp_path / "listed")
-    report = read_report(tmp_path / "listed")
+    listed = prepare(data, tmp_path)
+    artists = read_report(tmp_path)["artists"]
     for part in ["training", "evaluation"]:
         (data / "metadata" / part / "tracklist.csv").unlink()
     write_audio([data / "audio" / "training" / "stray.mp3"], seed=9)
-    parts = prepare(data, tmp_path / "by folders")
+    parts = prepare(data, tmp_path)
     assert all(parts[part].equals(listed[part]) for part in PARTS)
-    by_folders = read_report(tmp_path / "by folders")
-    assert by_folders["artists"] == report["artists"]
-    (left_out,) = by_folders["left_out"]
+    report = read_report(tmp_path)
+    assert report["artists"] == artists
+    (left_out,) = report["left_out"]
     assert left_out["ID"] == "training/stray"
     assert left_out["reason"] == "not in a folder of a genre"
 

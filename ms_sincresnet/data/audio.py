@@ -202,9 +202,7 @@ def _normalize(
             yield resampled
     resampled = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     if n_resampled + len(resampled) == 0:
-        raise AudioFileError(
-            f"{name}: expected audio, found an empty track. Replace it."
-        )
+        raise AudioFileError(f"{name}: expected audio, found an empty track.")
     if len(resampled):
         yield resampled
 

@@ -80,7 +80,7 @@ def genre_datasets(
     torch.Size([8])
     """
     tracks = {
-        part: _read_manifest(Path(manifest_folder) / f"{part}.csv", cache_folder)
+        part: _read_manifest(Path(manifest_folder, f"{part}.csv"), cache_folder)
         for part in ("train", "valid", "test")
     }
     genres = sorted({track["genre"] for track in tracks["train"].values()})
@@ -92,27 +92,19 @@ def genre_datasets(
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable(genres)
     label_encoder.expect_len(n_genres)
-    # No closures: worker processes that are spawned could not unpickle them.
-    song = {"func": read_song, "takes": "wav", "provides": "song"}
-    genre_encoded = {
-        "func": label_encoder.encode_label_torch,
-        "takes": "genre",
-        "provides": "genre_encoded",
-    }
     datasets: dict[str, DynamicItemDataset] = {
-        "train": RandomClipDataset(
-            tracks["train"],
-            [genre_encoded],
-            ["id", "clip", "genre_encoded"],
-            clip_samples=clip_samples,
-            seed=seed,
-            cache=cache,
-        )
+        part: DynamicItemDataset(tracks[part]) for part in ("valid", "test")
     }
-    for part in ("valid", "test"):
-        datasets[part] = DynamicItemDataset(
-            tracks[part], [song, genre_encoded], ["id", "song", "genre_encoded"]
-        )
+    datasets["train"] = RandomClipDataset(
+        tracks["train"], clip_samples=clip_samples, seed=seed, cache=cache
+    )
+    for part, dataset in datasets.items():
+        # No closures: worker processes that are spawned could not unpickle them.
+        dataset.add_dynamic_item(read_song, "wav", "song")
+        encode = label_encoder.encode_label_torch
+        dataset.add_dynamic_item(encode, "genre", "genre_encoded")
+        audio = "clip" if part == "train" else "song"
+        dataset.set_output_keys(["id", audio, "genre_encoded"])
     return datasets, label_encoder
 
 
@@ -125,7 +117,6 @@ class RandomClipDataset(DynamicItemDataset):
     def __init__(
         self,
         data: dict[str, dict],
-        dynamic_items: Sequence[dict] = (),
         output_keys: Sequence[str] = ("id", "clip"),
         *,
         clip_samples: int = 48000,
@@ -145,7 +136,6 @@ class RandomClipDataset(DynamicItemDataset):
         self.pipeline.add_static_keys(["clip_index"])
         takes = ["wav", "duration", "clip_index"]
         self.add_dynamic_item(self._read_random_clip, takes, "clip")
-        self.pipeline.add_dynamic_items(dynamic_items)
         self.set_output_keys(output_keys)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

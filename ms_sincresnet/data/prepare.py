@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,8 @@ def prepare_manifests(
     blues.1,2.5,$data_root/eed40babef245aa2.wav,blues
     """
     manifest_folder, cache_folder = Path(manifest_folder), Path(cache_folder)
-    tracks = tracks.assign(source=_sources(tracks.path, _check_excerpt(excerpt)))
+    cut = _check_excerpt(excerpt)
+    tracks = tracks.assign(source=[_source(path, cut) for path in tracks.path])
     found = _find_cached(tracks, cache_folder)
     new = tracks[~tracks.source.isin(found)]
     reasons: dict[str, str] = {}
@@ -207,20 +208,16 @@ def prepare_manifests(
         "silent": cached.ID[cached.silent].tolist(),
         **(describe(cached.assign(part=parts)) if describe else {}),
     }
-    report_path = manifest_folder / "report.json"
-    _write_if_new(report_path, _as_json(report))
-    _log_report(report, report_path)
+    _write_if_new(manifest_folder / "report.json", _as_json(report))
+    _log_report(report)
     return report
 
 
-def _sources(paths: Iterable[Path], cut: tuple[float, ...]) -> list[str]:
-    """The state of each file: path, size, time of change, excerpt."""
-    sources = []
-    for path in paths:
-        stat = os.stat(path)
-        state = as_utf8(os.path.abspath(path)), stat.st_size, stat.st_mtime_ns, *cut
-        sources.append(" ".join(map(str, state)))
-    return sources
+def _source(path: Path, cut: tuple[float, ...]) -> str:
+    """The state of a file: path, size, time of change, excerpt."""
+    stat = os.stat(path)
+    state = as_utf8(os.path.abspath(path)), stat.st_size, stat.st_mtime_ns, *cut
+    return " ".join(map(str, state))
 
 
 def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
@@ -242,14 +239,13 @@ def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
 def _find_cached(tracks: pd.DataFrame, cache_folder: Path) -> dict[str, CachedTrack]:
     """Tracks whose copies are in the cache, by their sources."""
     index = _read_index(cache_folder)
-    kinds = [str, int, str, bool]
     found = {}
     for source in tracks.source:
         try:
             track = CachedTrack(**index[source])
         except (KeyError, TypeError):  # new, or the index is damaged
             continue
-        is_whole = [type(value) for value in track] == kinds
+        is_whole = [*map(type, track)] == [str, int, str, bool]
         if is_whole and (cache_folder / track.cached).exists():
             found[source] = track
     return found
@@ -325,26 +321,24 @@ def _as_json(content: dict) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _log_report(report: dict, report_path: Path) -> None:
+def _log_report(report: dict) -> None:
     """Warns of what is unusual, then gives all counts in one line."""
     for track in report["left_out"]:
         logger.warning("left out %s: %s", track["ID"], track["reason"])
     if report["silent"]:
         logger.warning("silent from end to end: %s", ", ".join(report["silent"]))
     sizes = {part: sum(counts.values()) for part, counts in report["counts"].items()}
+    n_genres = len(set().union(*report["counts"].values()))
+    parts = ", ".join(f"{size} {part}" for part, size in sizes.items())
     logger.info(
-        "%d tracks of %d genres: %s; %d left out; %d groups of identical tracks (%s)",
-        sum(sizes.values()),
-        len(set().union(*report["counts"].values())),
-        ", ".join(f"{size} {part}" for part, size in sizes.items()),
-        len(report["left_out"]),
-        len(report["identical"]),
-        report_path,
+        f"{sum(sizes.values())} tracks of {n_genres} genres: {parts}; "
+        f"{len(report['left_out'])} left out; "
+        f"{len(report['identical'])} groups of identical tracks"
     )
 
 
 def _read_index(cache_folder: Path) -> dict[str, Any]:
-    """The index of the cache; an empty one if there is none, or a damaged one."""
+    """The index of the cache; empty if it is missing or damaged."""
     try:
         content = read_json(cache_folder / _INDEX_NAME)
     except (FileNotFoundError, RecursionError, ValueError):
