@@ -48,24 +48,16 @@ def song_card(
     name: str, arguments: dict[str, Any], settings: dict[str, Any]
 ) -> ModelCard:
     """The card of a model of songs; its header also serves for a Space of the Hub."""
-    training, rate = settings.get("training"), arguments["sample_rate"]
+    training = settings.get("training")
     header = ModelCardData(title=f"Music genres by {name}")
     if training and training["dataset"] in ON_THE_HUB:
         header.datasets = [ON_THE_HUB[training["dataset"]]]
     if training and training["figures"]:
         header.model_name = name
         header.eval_results = _results(**training, voting=settings["voting"])
-    return ModelCard.from_template(
-        header,
-        template_str=(TEMPLATES / "model_card.md.template").read_text("utf-8"),
-        name=name,
-        n_genres=arguments["n_genres"],
-        genres=", ".join(settings["genres"]),
-        clip_s=f"{settings['clip_samples'] / rate:g}",
-        hop_s=f"{settings['hop_samples'] / rate:g}",
-        voting=settings["voting"],
-        training=training,
-    )
+    template = (TEMPLATES / "model_card.md.template").read_text("utf-8")
+    values = arguments | settings | {"name": name, "training": training}
+    return ModelCard.from_template(header, template_str=template, **values)
 
 
 def _results(dataset: str, protocol: str, figures: dict, voting: str) -> list:
