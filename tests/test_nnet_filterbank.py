@@ -1,5 +1,7 @@
 """Filters against NumPy in float64, SciPy's windows and SpeechBrain's SincConv."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -16,8 +18,8 @@ from ms_sincresnet.nnet.filterbank import (
 )
 
 SAMPLE_RATE = 16000
-
 each_kernel_size = pytest.mark.parametrize("kernel_size", [251, 501, 1001])
+edges = partial(initial_edges, min_low_hz=50, min_band_hz=50)  # the defaults
 
 
 def learned_bank(kernel_size):
@@ -28,11 +30,6 @@ def learned_bank(kernel_size):
         bank.low_hz_.uniform_(-7800, 7800, generator=generator)
         bank.band_hz_.uniform_(-3000, 3000, generator=generator)
     return bank
-
-
-def edges(init, n_filters, sample_rate):
-    """Initial edges with the defaults of 50 Hz."""
-    return initial_edges(init, n_filters, sample_rate, min_low_hz=50, min_band_hz=50)
 
 
 def numpy_cutoffs(bank):
@@ -46,19 +43,12 @@ def numpy_filters(bank):
     """Eqs. (3) to (5) with SincNet's half window and scale, in float64."""
     half = bank.kernel_size // 2
     n = np.arange(-half, half + 1)
-
-    def low_pass(cutoff_hz):
-        f = cutoff_hz[:, None] / SAMPLE_RATE
-        with np.errstate(invalid="ignore"):
-            sinc = np.sin(2 * np.pi * f * n) / (2 * np.pi * f * n)
-        return 2 * f * np.where(n == 0, 1, sinc)
-
     u = np.linspace(0, bank.kernel_size / 2 - 1, half)
     left = 0.54 - 0.46 * np.cos(2 * np.pi * u / bank.kernel_size)
     window = np.concatenate([left, [1], left[::-1]])
-    low_hz, high_hz = numpy_cutoffs(bank)
-    band = (high_hz - low_hz)[:, None] / SAMPLE_RATE
-    return (low_pass(high_hz) - low_pass(low_hz)) * window / (2 * band)
+    f1, f2 = (hz[:, None] / SAMPLE_RATE for hz in numpy_cutoffs(bank))
+    band = 2 * f2 * np.sinc(2 * f2 * n) - 2 * f1 * np.sinc(2 * f1 * n)
+    return band * window / (2 * (f2 - f1))
 
 
 @each_kernel_size
@@ -75,38 +65,20 @@ def test_filters_are_those_of_the_equations(make_bank, dtype, kernel_size):
 
 
 @each_kernel_size
-@pytest.mark.parametrize(("n_filters", "rounding"), [(80, 1e-5), (160, 2e-5)])
-def test_filters_are_speechbrains_to_its_rounding(n_filters, rounding, kernel_size):
-    """SincConv's float32 phases err by up to 5.5e-6 of 80 filters, 1.1e-5 of 160."""
-    bank = SincFilterbank(n_filters, kernel_size)
-    conv = SincConv(out_channels=n_filters, kernel_size=kernel_size, in_channels=1)
+def test_filters_are_speechbrains_to_its_rounding(kernel_size):
+    bank = SincFilterbank(160, kernel_size)
+    conv = SincConv(out_channels=160, kernel_size=kernel_size, in_channels=1)
     conv.load_state_dict(bank.state_dict())  # the names of the parameters are the same
     conv.device = "cpu"
     theirs = conv._get_sinc_filters()[:, 0]
-    torch.testing.assert_close(bank.filters(), theirs, rtol=0, atol=rounding)
+    torch.testing.assert_close(bank.filters(), theirs, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("kernel_size", "off_symmetric", "off_eq_5"),
-    [(251, 2.7e-5, 0.0089), (501, 6.8e-6, 0.0045), (1001, 1.7e-6, 0.0023)],
-)
-def test_the_window_differs_from_the_textbooks_as_stated(
-    kernel_size, off_symmetric, off_eq_5
-):
-    window = half_hamming_window(kernel_size).numpy()
-    for symmetric, stated in [(True, off_symmetric), (False, off_eq_5)]:
-        textbook = scipy.signal.windows.hamming(kernel_size, sym=symmetric)
-        assert 0.95 * stated < np.abs(window - textbook).max() <= stated
-
-
-@each_kernel_size
-def test_a_filter_passes_its_band_and_stops_the_rest(kernel_size):
-    low_hz, high_hz = torch.tensor([1000.0]), torch.tensor([3000.0])
-    taps = sinc_filters(low_hz, high_hz, kernel_size, SAMPLE_RATE)[0].numpy()
-    hz = np.array([200, 700, 1300, 2000, 2700, 3300, 5000, 7900])
-    _, response = scipy.signal.freqz(taps, worN=hz, fs=SAMPLE_RATE)
-    gain = np.abs(response) * 2 * (3000 - 1000) / SAMPLE_RATE  # SincNet's division
-    np.testing.assert_allclose(gain, [0, 0, 1, 1, 1, 0, 0, 0], atol=0.01)
+@pytest.mark.parametrize(("symmetric", "stated"), [(True, 2.7e-5), (False, 0.0089)])
+def test_the_window_differs_from_the_textbooks_as_stated(symmetric, stated):
+    window = half_hamming_window(251).numpy()
+    textbook = scipy.signal.windows.hamming(251, sym=symmetric)
+    assert 0.95 * stated < np.abs(window - textbook).max() <= stated
 
 
 @pytest.mark.parametrize("kernel_size", [3, 25])
@@ -123,7 +95,7 @@ def test_gradients_of_the_cutoffs(kernel_size):
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 44100])
-@pytest.mark.parametrize("n_filters", [8, 80, 160])
+@pytest.mark.parametrize("n_filters", [8, 160])
 def test_mel_edges_are_sincnets_to_the_bit(n_filters, sample_rate):
     ends_hz = torch.tensor([30, sample_rate / 2 - 100], dtype=torch.float64)
     ends = (2595 * torch.log10(1 + ends_hz / 700)).tolist()
@@ -146,24 +118,15 @@ def test_scales_at_1_khz_and_back():
 
 
 def test_bark_is_zwickers_to_a_twentieth():
-    """The critical bands of Zwicker's table, in the range that Traunmüller states."""
     hz = [200, 300, 400, 510, 630, 770, 920, 1080, 1270, 1480, 1720, 2000, 2320, 2700]
     hz += [3150, 3700, 4400, 5300, 6400]
     bark = SCALES["bark"][0](torch.tensor(hz, dtype=torch.float64))
     np.testing.assert_allclose(bark, np.arange(2, 21), rtol=0, atol=0.05)
 
 
-def test_bands_in_erb_have_the_same_number_of_erbs():
-    """ERB = 24.7 (4.37 f + 1), f in kHz; 21.4 is rounded from 21.33."""
-    edges_hz = edges("erb", 160, 16000).numpy()
-    centre_hz = (edges_hz[1:] + edges_hz[:-1]) / 2
-    erbs = np.diff(edges_hz) / (24.7 * (4.37 * centre_hz / 1000 + 1))
-    np.testing.assert_allclose(erbs, erbs[0], rtol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("sample_rate", "n_octaves"),
-    [(8000, 4), (16000, 5), (22050, 6), (44100, 7), (48000, 7)],  # 16 kHz: Jiang et al.
+    [(8000, 4), (16000, 5), (22050, 6), (48000, 7)],  # 16 kHz: Jiang et al.
 )
 def test_octave_bands_are_cut_into_equal_parts(sample_rate, n_octaves):
     octaves_hz = [200.0 * 2**octave for octave in range(n_octaves)]
@@ -173,15 +136,6 @@ def test_octave_bands_are_cut_into_equal_parts(sample_rate, n_octaves):
     np.testing.assert_allclose(thirds_hz[::3], octaves_hz)
     widths_hz = thirds_hz.diff().reshape(-1, 3)
     np.testing.assert_allclose(widths_hz, np.diff(octaves_hz)[:, None].repeat(3, 1) / 3)
-
-
-@pytest.mark.parametrize("n_filters", [8, 80, 160])
-def test_octave_bands_share_the_filters_equally(n_filters):
-    edges_hz = edges("octave", n_filters, 16000).numpy()
-    centres_hz = (edges_hz[1:] + edges_hz[:-1]) / 2
-    counts, _ = np.histogram(centres_hz, [0, 200, 400, 800, 1600, 3200, 8000])
-    assert counts.sum() == n_filters
-    assert counts.max() - counts.min() <= 1
 
 
 def test_nase_bands_are_mpeg_7s():
@@ -258,9 +212,9 @@ def test_only_the_cutoffs_are_saved_and_printing_shows_the_sizes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel_size": 250}, "kernel_size must be odd .* got 250"),
-        ({"kernel_size": 251.0}, r"kernel_size must be odd .* got 251\.0"),
-        ({"kernel_size": 1}, "kernel_size must be odd and at least 3.* got 1"),
+        ({"kernel_size": 250}, "kernel_size must be odd and ≥ 3; got 250"),
+        ({"kernel_size": 251.0}, r"kernel_size .* got 251\.0"),
+        ({"kernel_size": 1}, "kernel_size .* got 1"),
         ({"n_filters": 0}, "n_filters .* got 0"),
         ({"n_filters": 2.5}, r"n_filters .* got 2\.5"),
         ({"init": "mels"}, "of mel, linear, bark, erb, octave, nase; got 'mels'"),

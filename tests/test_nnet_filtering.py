@@ -1,6 +1,7 @@
 """The maps' definition and its fast path, against SciPy and PyTorch in float64."""
 
 import copy
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,16 +79,11 @@ def definition(wavs, filters, norm, n_frames, padding):
 @pytest.mark.parametrize(
     ("n_samples", "kernel_size", "padding", "n_frames"),
     [
-        (48000, 251, 125, 1024),
-        (48000, 501, 250, 1024),
         (48000, 1001, 500, 1024),
         (48000, 251, 0, 1024),
-        (48000, 1001, 0, 1024),
-        (47999, 1001, 500, 1024),  # a prime: one block
+        (47999, 251, 125, 1024),  # a prime: one block
         (32000, 501, 250, 1024),
-        (32000, 501, 0, 1024),
-        (48000, 251, 125, 100),
-        (48000, 1001, 500, 7),
+        (32000, 501, 0, 100),
         (48000, 1001, 0, 7),
         (16000, 501, 250, 1),
         (1600, 251, 125, 1024),
@@ -96,9 +92,7 @@ def definition(wavs, filters, norm, n_frames, padding):
         (3, 251, 125, 5),  # and than half of one
     ],
 )
-def test_evaluation_is_the_definition(
-    backend, n_samples, kernel_size, padding, n_frames
-):
+def test_evaluation_is_as_defined(backend, n_samples, kernel_size, padding, n_frames):
     n_filters, batch = (3, 1) if n_samples > 16000 else (N_FILTERS, 2)
     wavs, norm = music(n_samples, batch), trained_norm(n_filters).eval()
     filters = odd_filters(kernel_size, n_filters)
@@ -120,13 +114,13 @@ def test_the_definition_holds_in_float64(backend):
 
 
 def one_step(bank, norm, wavs, n_frames, padding, backend):
-    """Maps and, of a random sum of them, the gradients of all parameters."""
+    """The norm, maps and, of a random sum of them, all parameters' gradients."""
     bank, norm = (copy.deepcopy(module).to(wavs.dtype) for module in (bank, norm))
     maps = filtered_maps(wavs, bank.filters(), norm, n_frames, padding, backend)
     generator = torch.Generator().manual_seed(0)
     (maps * torch.randn(maps.shape, generator=generator)).sum().backward()
     parameters = [bank.low_hz_, bank.band_hz_, norm.weight, norm.bias]
-    return maps.detach(), norm, [parameter.grad for parameter in parameters]
+    return norm, maps.detach(), *(parameter.grad for parameter in parameters)
 
 
 def relative_error(found, expected):
@@ -139,7 +133,6 @@ def relative_error(found, expected):
 @pytest.mark.parametrize(
     ("n_samples", "batch", "kernel_size", "padding", "n_frames", "seed"),
     [
-        (48000, 1, 251, 125, 1024, 5),
         (16000, 2, 501, 0, 100, 11),
         (8000, 2, 1001, 500, 1024, 7),
         (700, 3, 1001, 500, 7, 2),
@@ -149,42 +142,30 @@ def relative_error(found, expected):
 def test_a_step_is_as_near_to_float64_as_the_reference(
     n_samples, batch, kernel_size, padding, n_frames, seed, training, backend
 ):
-    n_filters = N_FILTERS if n_samples < 48000 else 3
-    bank = SincFilterbank(n_filters, kernel_size)
-    norm = trained_norm(n_filters, seed=2).train(training)
-    wavs = music(n_samples, batch, seed)
-    arguments = wavs.double(), n_frames, padding
-
-    least = []
+    bank = SincFilterbank(N_FILTERS, kernel_size)
+    norm = trained_norm(seed=2).train(training)
+    wavs, least = music(n_samples, batch, seed), []
     norm.register_forward_hook(lambda *args: least.append(args[2].abs().min().item()))
-    expected_maps, expected_norm, expected_grads = one_step(
-        bank, norm, *arguments, "reference"
-    )
+    step = partial(one_step, bank, norm, n_frames=n_frames, padding=padding)
+    exact_norm, *exact = step(wavs.double(), backend="reference")
     # The seed is such that no activation is so near to 0 that rounding switches it.
     assert least[0] > 3e-6
-
-    arguments = wavs, n_frames, padding
-    reference_step = one_step(bank, norm, *arguments, "reference")
-    fast_step = one_step(bank, norm, *arguments, backend)
-    for found, reference, expected in zip(
-        [fast_step[0], *fast_step[2]],
-        [reference_step[0], *reference_step[2]],
-        [expected_maps, *expected_grads],
-        strict=True,
-    ):
-        allowed = 2 * relative_error(reference, expected) + 5e-7
-        assert relative_error(found, expected) < allowed
+    _, *reference = step(wavs, backend="reference")
+    found_norm, *found = step(wavs, backend=backend)
+    for fast, slow, expected in zip(found, reference, exact, strict=True):
+        allowed = 2 * relative_error(slow, expected) + 5e-7
+        assert relative_error(fast, expected) < allowed
     for name in ("running_mean", "running_var"):
-        found, expected = getattr(fast_step[1], name), getattr(expected_norm, name)
-        assert relative_error(found, expected) < 1e-6
-    assert fast_step[1].num_batches_tracked == int(training)
+        fast, expected = found_norm.get_buffer(name), exact_norm.get_buffer(name)
+        assert relative_error(fast, expected) < 1e-6
+    assert found_norm.num_batches_tracked == int(training)
 
 
 @pytest.mark.parametrize(
     ("n_samples", "padding"),
     [
         *((5000, 125), (5000, 0), (5000, 60), (5000, 250)),
-        *((251, 125), (251, 0), (250, 60), (131, 60)),
+        *((251, 0), (250, 60), (131, 60)),
         *((126, 125), (125, 125), (124, 125), (3, 125)),  # half a filter, and less
     ],
 )
@@ -215,9 +196,7 @@ def arguments():
 
 def test_auto_is_the_fastest_on_a_cpu(arguments, monkeypatch):
     wavs = music(4000)
-    for backend in ("simd", "fft"):
-        if simd.LIBRARY is None and backend == "simd":
-            continue
+    for backend in ("simd", "fft") if simd.LIBRARY else ("fft",):
         fast = fast_maps(wavs, *arguments, backend)
         assert filtered_maps(wavs, *arguments).equal(fast)
         assert filtered_maps(wavs, *arguments, backend).equal(fast)
@@ -239,20 +218,24 @@ def test_auto_uses_no_kernels_that_were_never_run_and_no_float64_on_mps(
     assert fastest_backend(wavs, odd_filters(251), trained_norm()) == backend
 
 
-@needs_compiler
-def test_auto_is_not_simd_for_float64(arguments):
-    filters, norm, *rest = arguments
-    wavs, filters, norm = music(4000).double(), filters.double(), norm.double()
-    assert fastest_backend(wavs, filters, norm) == "fft"
+@pytest.mark.parametrize(
+    ("wavs", "backend"),
+    [
+        (music(4000).double(), "fft"),
+        (music(4000).half(), "reference"),
+        (music(250), "reference"),  # shorter than a filter
+        (torch.zeros(0, 4000), "reference"),
+        (music(4000).requires_grad_(), "reference"),
+    ],
+    ids=["double", "half", "short", "missing", "to learn"],
+)
+def test_auto_suits_the_clips(wavs, backend):
+    filters, norm = odd_filters(251).to(wavs.dtype), trained_norm().to(wavs.dtype)
+    assert fastest_backend(wavs, filters, norm) == backend
+    assert filtered_maps(wavs, filters, norm.eval(), 64, 125).shape[1:] == (11, 64)
 
 
-def test_auto_is_the_reference_for_clips_that_are_short_or_missing(arguments):
-    wavs = music(250)
-    assert filtered_maps(wavs, *arguments).equal(reference_maps(wavs, *arguments))
-    assert filtered_maps(torch.zeros(0, 4000), *arguments).shape == (0, N_FILTERS, 64)
-
-
-def test_auto_is_the_reference_where_the_waveform_needs_a_gradient(arguments):
+def test_the_waveform_gets_the_references_gradient(arguments):
     wavs = music(4000)
     found, expected = (wavs.clone().requires_grad_() for _ in range(2))
     filtered_maps(found, *arguments).sum().backward()
@@ -261,13 +244,9 @@ def test_auto_is_the_reference_where_the_waveform_needs_a_gradient(arguments):
     assert found.grad.equal(expected.grad)
 
 
-def test_auto_is_the_reference_for_a_sync_batch_norm(arguments):
-    filters, norm, *rest = arguments
-    shared = nn.SyncBatchNorm(N_FILTERS)
-    shared.load_state_dict(norm.state_dict())
-    arguments = (filters, shared.eval().requires_grad_(False), *rest)
-    wavs = music(4000)
-    assert filtered_maps(wavs, *arguments).equal(reference_maps(wavs, *arguments))
+def test_a_sync_batch_norm_takes_the_reference(arguments):
+    filters, norm = odd_filters(251), nn.SyncBatchNorm(N_FILTERS)
+    assert fastest_backend(music(4000), filters, norm) == "reference"
     for backend in ("fft", "simd"):
         with pytest.raises(ValueError, match="needs a BatchNorm1d; got a SyncBatchN"):
-            filtered_maps(wavs, *arguments, backend=backend)
+            filtered_maps(music(4000), filters, norm, 64, 125, backend)

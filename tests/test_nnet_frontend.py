@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 import pytest
-import scipy.signal
 import torch
 from torch.func import functional_call
+from torchaudio.transforms import MelSpectrogram
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet import frontend as frontend_file
@@ -21,11 +21,9 @@ needs_compiler = pytest.mark.skipif(
 backends = pytest.mark.parametrize("backend", ["reference", "fft", "auto"])
 modes = pytest.mark.parametrize("training", [True, False])
 KERNEL_SIZES = (51, 101, 201)
-SAMPLE_RATE = 16000
 
 
 def noise(n_samples, batch=1):
-    """White noise of mean 0 and variance 1, or nearly."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, n_samples, generator=generator)
 
@@ -49,7 +47,6 @@ def small_frontend(**options):
 
 
 def affine_frontend(n_samples=4000, **options):
-    """A front-end whose layer norm has learned weights."""
     frontend = small_frontend(affine_samples=n_samples, **options)
     torch.nn.init.normal_(frontend.clip_norm.weight, mean=1.0, std=0.3)
     torch.nn.init.normal_(frontend.clip_norm.bias, std=0.1)
@@ -79,12 +76,11 @@ def test_layer_norm_takes_silence_constants_integers_and_half_precision():
         assert normalize_clips(wavs).equal(normalize_clips(wavs.float()))
 
 
-@pytest.mark.parametrize("hz", [440.0, 1000.0, 5000.0])
+@pytest.mark.parametrize("hz", [440.0, 5000.0])
 def test_at_full_size_a_tone_is_strongest_where_a_band_holds_it(hz):
-    time_s = torch.arange(48000) / SAMPLE_RATE
-    frontend = MSSincNet().eval()
+    frontend, phase = MSSincNet().eval(), 2 * torch.pi * hz / 16000
     with torch.no_grad():
-        maps = frontend(torch.sin(2 * torch.pi * hz * time_s)[None])
+        maps = frontend(torch.sin(phase * torch.arange(48000))[None])
     assert maps.shape == (1, 3, 160, 1024)
     for bank, strength in zip(frontend.banks, maps[0].mean(-1), strict=True):
         low_hz, high_hz = bank.cutoffs()
@@ -93,8 +89,9 @@ def test_at_full_size_a_tone_is_strongest_where_a_band_holds_it(hz):
 
 
 @backends
-@pytest.mark.parametrize("make", [small_frontend, affine_frontend])
-@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
+    ("padding", "make"), [("same", small_frontend), ("valid", affine_frontend)]
+)
 def test_each_scale_has_its_own_filters_and_norm(padding, make, backend):
     frontend = make(padding=padding, backend=backend).eval()
     with torch.no_grad():
@@ -117,29 +114,16 @@ def test_other_scales_and_cutoffs_can_be_chosen():
         assert (found[0][0], found[1][-1]) == pytest.approx((30 + 20, 4000))
 
 
-@pytest.mark.parametrize("backend", ["reference", "fft"])
 @modes
-def test_autocast_changes_nothing(training, backend):
-    frontend = small_frontend(backend=backend).train(training)
+def test_maps_have_the_parameters_type_also_under_autocast(training):
+    frontend = small_frontend().train(training)
+    double = copy.deepcopy(frontend).double()
     expected = copy.deepcopy(frontend)(music())
     with torch.autocast("cpu", torch.bfloat16):
-        maps = frontend(music())
-    assert maps.dtype == torch.float32
-    assert maps.equal(expected)
-
-
-@modes
-def test_double_precision_gives_the_same_to_rounding(training):
-    frontend = small_frontend(backend="reference").train(training)
-    double = copy.deepcopy(frontend).double()
-    wavs = music().double().requires_grad_()
-    maps = double(wavs)
-    assert maps.dtype == torch.float64
-    single = frontend(music())
-    torch.testing.assert_close(single.double(), maps, rtol=0, atol=1e-4)
-    torch.testing.assert_close(frontend(wavs), single, rtol=0, atol=1e-4)
+        assert frontend(music()).equal(expected)
+    maps = double(music().double())
+    torch.testing.assert_close(maps, expected.double(), rtol=0, atol=1e-4)
     maps.sum().backward()
-    assert wavs.grad.abs().max() > 0
     assert double.banks[2].low_hz_.grad.dtype == torch.float64
 
 
@@ -153,42 +137,39 @@ def test_a_half_precision_model_works(dtype):
     torch.testing.assert_close(maps.float(), expected, rtol=0, atol=atol)
 
 
+CLIPS = {
+    "some silent": music() * torch.tensor([[0.0], [1.0]]),
+    "silent": torch.zeros(1, 4000),
+    "shorter than a kernel": music(64),
+}
+
+
 @backends
 @modes
-def test_silence_gives_finite_maps_and_gradients(training, backend):
+@pytest.mark.parametrize("kind", CLIPS)
+def test_maps_and_gradients_are_finite(kind, training, backend):
     frontend = small_frontend(backend=backend).train(training)
-    wavs = music() * torch.tensor([[0.0], [1.0]])
-    for silence in (wavs, wavs[:1]):
-        frontend.zero_grad()
-        maps = frontend(silence)
-        maps.square().sum().backward()
-        gradients = [parameter.grad for parameter in frontend.parameters()]
-        for values in (maps, *frontend.buffers(), *gradients):
-            assert values.isfinite().all()
+    maps = frontend(CLIPS[kind])
+    maps.square().sum().backward()
+    gradients = [parameter.grad for parameter in frontend.parameters()]
+    for values in (maps, *frontend.buffers(), *gradients):
+        assert values.isfinite().all()
 
 
-@backends
-@modes
-def test_a_clip_shorter_than_a_kernel_works_with_padding(training, backend):
-    maps = small_frontend(backend=backend).train(training)(music(n_samples=64))
-    assert maps.shape == (2, 3, 8, 64)
-    assert maps.isfinite().all()
-
-
-def test_without_padding_such_a_clip_is_refused():
+def test_clips_of_a_wrong_length_are_refused():
     frontend = small_frontend(padding="valid")
-    assert frontend(music(n_samples=201)).shape == (2, 3, 8, 64)
-    with pytest.raises(ValueError, match="at least 201 samples.* got 200"):
-        frontend(music(n_samples=200))
+    assert frontend(music(201)).shape == (2, 3, 8, 64)
+    with pytest.raises(ValueError, match="at least the 201 samples .* got 200"):
+        frontend(music(200))
+    with pytest.raises(ValueError, match="clips of 4000 samples; got 3000"):
+        affine_frontend()(music(3000))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"padding": "zeros"}, "padding must be one of same, valid; got 'zeros'"),
+        ({"padding": "zeros"}, "padding must be same or valid; got 'zeros'"),
         ({"backend": "cuda"}, "backend must be one of auto, refer.*; got 'cuda'"),
-        ({"init": "mels"}, "init must be .* got 'mels'"),
-        ({"kernel_sizes": (251, 500)}, "kernel_size must be odd .* got 500"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -199,8 +180,6 @@ def test_bad_arguments_are_named(arguments, message):
 def test_weights_load_into_a_front_end_of_their_lengths():
     saved = small_frontend()
     frontend = MSSincNet(n_filters=8, kernel_sizes=KERNEL_SIZES, n_frames=64)
-    with torch.no_grad():
-        saved.banks[1].low_hz_ += 100
     state = saved.state_dict()
     frontend.load_state_dict(state)
     assert frontend.eval()(music()).equal(saved.eval()(music()))
@@ -222,11 +201,10 @@ def test_weights_of_other_kernel_lengths_are_refused(kernel_sizes, strict):
         assert value.equal(before[name])
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 32768.0])
+@pytest.mark.parametrize("scale", [1e-3, 32768.0])
 def test_a_layer_norm_with_weights_is_pytorchs(scale):
     frontend = affine_frontend()
-    theirs = torch.nn.LayerNorm([1, 4000]).double()
-    theirs.load_state_dict(frontend.clip_norm.state_dict())
+    theirs = copy.deepcopy(frontend.clip_norm).double()
     expected = theirs(scale * music()[:, None].double())[:, 0]
     normalized = frontend.normalize(scale * music())
     assert normalized.dtype == torch.float32
@@ -258,12 +236,8 @@ def test_a_backend_without_these_gradients_is_refused(training):
     assert frontend.banks[0].low_hz_.grad is not None
 
 
-def test_a_clip_of_another_length_than_the_layer_norms_is_refused():
-    with pytest.raises(ValueError, match="clips of 4000 samples; got 3000"):
-        affine_frontend()(music(n_samples=3000))
-
-
 CLIP, HOP = 4800, 800  # samples
+SONG = music(2 * CLIP, batch=1)[0]
 
 
 @pytest.fixture
@@ -283,41 +257,26 @@ def ways(monkeypatch):
 @needs_compiler
 @pytest.mark.parametrize("backend", ["auto", "simd"])
 def test_a_song_is_filtered_once_where_no_gradient_is_needed(backend, ways):
-    frontend, (song,) = small_frontend(backend=backend).eval(), music(2 * CLIP, batch=1)
-    with torch.no_grad():
-        expected = frontend.clip_maps(song, CLIP, HOP)
-    with torch.inference_mode():
-        assert frontend.clip_maps(song, CLIP, HOP).equal(expected)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert frontend.clip_maps(song, CLIP, HOP).equal(expected)
+    frontend = small_frontend(backend=backend).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = frontend.clip_maps(SONG, CLIP, HOP)
     # As SpeechBrain's EncoderClassifier runs: frozen, but with gradients enabled.
-    maps = frontend.requires_grad_(False).clip_maps(song, CLIP, HOP)
+    maps = frontend.requires_grad_(False).clip_maps(SONG, CLIP, HOP)
     assert maps.equal(expected)
     assert not maps.requires_grad
-    assert ways == 4 * ["once"]
-    clips = frontend(song.unfold(0, CLIP, HOP))
+    assert ways == 2 * ["once"]
+    clips = frontend(SONG.unfold(0, CLIP, HOP))
     torch.testing.assert_close(maps, clips, rtol=0, atol=1e-5 * clips.max().item())
 
 
 def frozen(**options):
-    """A front-end in evaluation that needs no gradient."""
     return small_frontend(**options).eval().requires_grad_(False)
 
 
-def with_one_parameter_to_learn():
-    """A front-end of which one batch norm may need a gradient."""
-    frontend = frozen()
-    frontend.norms[1].bias.requires_grad_()
-    return frontend
-
-
-SONG = music(2 * CLIP, batch=1)[0]
 OTHER_CASES = {
     "training": lambda: (frozen().train(), SONG),
-    "reference": lambda: (frozen(backend="reference"), SONG),
     "fft": lambda: (frozen(backend="fft"), SONG),
     "parameters to learn": lambda: (small_frontend().eval(), SONG),
-    "one parameter to learn": lambda: (with_one_parameter_to_learn(), SONG),
     "a song to learn": lambda: (frozen(), SONG.clone().requires_grad_()),
     "double precision": lambda: (frozen().double(), SONG.double()),
     "samples of double precision": lambda: (frozen(), SONG.double()),
@@ -325,77 +284,44 @@ OTHER_CASES = {
         affine_frontend(CLIP).eval().requires_grad_(False),
         SONG,
     ),
+    "no compiled loops": lambda: (frozen(), SONG),
 }
 
 
 @pytest.mark.parametrize("case", OTHER_CASES)
-def test_otherwise_a_songs_clips_are_filtered_separately(case, ways):
+def test_otherwise_a_songs_clips_are_filtered_separately(case, ways, monkeypatch):
+    if case == "no compiled loops":
+        monkeypatch.setattr(simd, "LIBRARY", None)
     frontend, song = OTHER_CASES[case]()
     same = copy.deepcopy(frontend)
     maps = frontend.clip_maps(song, CLIP, HOP)
     assert ways == 3 * ["clip by clip"]
     assert maps.equal(same(song.unfold(0, CLIP, HOP)))
+    assert maps.requires_grad == case.endswith("to learn")
     for name, value in frontend.named_buffers():
         assert value.equal(same.get_buffer(name))
-    learned = [p for p in (*frontend.parameters(), song) if p.requires_grad]
-    assert maps.requires_grad == bool(learned)
-    if learned:
-        grads = torch.autograd.grad(maps.sum(), learned, allow_unused=True)
-        assert any(grad is not None for grad in grads)
 
 
-def test_so_they_are_without_compiled_loops(ways, monkeypatch):
-    monkeypatch.setattr(simd, "LIBRARY", None)
-    maps = frozen().clip_maps(SONG, CLIP, HOP)
-    assert ways == 3 * ["clip by clip"]
-    assert maps.equal(frozen()(SONG.unfold(0, CLIP, HOP)))
+OTHER_SIZES = {"n_mels": 40, "hop_samples": 80, "sample_rate": 8000}
 
 
-def mel_edges_hz(n_mels, sample_rate):
-    """Lower edge, centre and upper edge of band m: items m, m + 1 and m + 2."""
-    top = 2595 * np.log10(1 + sample_rate / 2 / 700)
-    return 700 * (10 ** (np.linspace(0, top, n_mels + 2) / 2595) - 1)
-
-
-def numpy_spectrogram(
-    wav, n_mels=160, window_samples=512, hop_samples=128, sample_rate=16000
-):
-    """The log-mel-spectrogram [n_mels, frames] of a clip, in float64."""
-    wav = wav.numpy().astype(np.float64)
-    wav = (wav - wav.mean()) / np.sqrt(wav.var() + 1e-8)
-    window = scipy.signal.get_window("hann", window_samples)
-    bins_hz, _, spectra = scipy.signal.stft(
-        np.pad(wav, window_samples // 2, mode="reflect"),
-        fs=sample_rate,
-        window=window,
-        nperseg=window_samples,
-        noverlap=window_samples - hop_samples,
-        nfft=4 * window_samples,
-        boundary=None,
-        padded=False,
-    )
-    power = np.abs(spectra * window.sum()) ** 2
-    edges_hz = mel_edges_hz(n_mels, sample_rate)
-    mel = []
-    for low, centre, high in zip(edges_hz, edges_hz[1:], edges_hz[2:], strict=False):
-        triangle = np.interp(bins_hz, [low, centre, high], [0, 1, 0], 0, 0)
-        mel.append(2 / (high - low) * triangle @ power)
-    return np.log(np.stack(mel) + 1e-6)
-
-
-OTHER_SIZES = {"n_mels": 40, "window_samples": 200, "hop_samples": 80}
-
-
-@pytest.mark.parametrize("options", [{}, OTHER_SIZES | {"sample_rate": 8000}])
-def test_the_spectrogram_is_that_of_scipy_and_numpy(options):
-    wav = torch.cat([noise(8000), 0.001 * noise(8000)], dim=1) + 0.5
-    found = LogMelSpectrogram(**options)(wav)
-    expected = numpy_spectrogram(wav[0], **options)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found[0, 0].numpy(), expected, rtol=0, atol=1.5e-4)
-    # torchaudio computes the triangles in float32, whatever they are cast to.
-    double = LogMelSpectrogram(**options).double()(wav.double())
-    np.testing.assert_allclose(double[0, 0].numpy(), expected, rtol=0, atol=5e-5)
+@pytest.mark.parametrize("options", [{}, OTHER_SIZES | {"window_samples": 200}])
+def test_the_spectrogram_is_torchaudios(options):
+    wavs = torch.cat([noise(8000), 0.001 * noise(8000)], dim=1).double() + 0.5
+    window = options.get("window_samples", 512)
+    theirs = MelSpectrogram(
+        options.get("sample_rate", 16000),
+        n_fft=4 * window,
+        win_length=window,
+        hop_length=options.get("hop_samples", 128),
+        n_mels=options.get("n_mels", 160),
+        norm="slaney",
+    ).double()
+    expected = (theirs(normalize_clips(wavs)) + 1e-6).log()
+    for dtype, rounding in [(torch.float32, 2e-4), (torch.float64, 1e-9)]:
+        found = LogMelSpectrogram(**options).to(dtype)(wavs.to(dtype))[:, 0]
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=rounding)
 
 
 def test_a_spectrogram_has_the_shape_of_an_image_and_nothing_to_learn_or_save():
@@ -403,17 +329,7 @@ def test_a_spectrogram_has_the_shape_of_an_image_and_nothing_to_learn_or_save():
     maps = spectrogram(noise(48000, batch=2))
     assert maps.shape == (2, 2, 160, 1 + 48000 // 128)
     assert maps[:, 0].equal(maps[:, 1])
-    assert not maps[0].equal(maps[1])
     assert not list(spectrogram.parameters()) and not spectrogram.state_dict()
-    assert copy.deepcopy(spectrogram)(noise(48000, batch=2)).equal(maps)
-
-
-@pytest.mark.parametrize("band", [20, 60, 100, 159])
-def test_a_tone_is_loudest_in_its_mel_band(band):
-    hz = mel_edges_hz(160, 16000)[band + 1]
-    tone = torch.sin(2 * torch.pi * hz * torch.arange(8000) / 16000)
-    maps = LogMelSpectrogram()(tone[None])[0, 0, :, 2:-2]  # reflected at the edges
-    assert maps.argmax(0).tolist() == [band] * maps.shape[1]
 
 
 def test_white_noise_is_equally_loud_in_every_mel_band():
@@ -435,10 +351,4 @@ def test_a_spectrogram_ignores_gain_offset_and_autocast():
     assert spectrogram(half).equal(spectrogram(half.float()))
     silence = spectrogram(torch.zeros(1, 8000))
     assert silence.min().item() == silence.max().item() == pytest.approx(np.log(1e-6))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_spectrogram_has_its_buffers_type(dtype):
-    spectrogram = LogMelSpectrogram().to(dtype)
-    for wavs in (noise(8000), noise(8000).double()):
-        assert spectrogram(wavs).dtype == dtype
+    assert spectrogram(wavs.double()).dtype == torch.float32, "that of the buffers"

@@ -25,13 +25,11 @@ from ms_sincresnet.nnet.resnet import (
 
 
 def maps(n_filters=32, n_frames=64, batch=2):
-    """Maps of three scales."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, 3, n_filters, n_frames, generator=generator)
 
 
 def batch_norms(module):
-    """The batch norms within a module."""
     return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
@@ -81,7 +79,7 @@ def test_spp_of_the_trunks_volume_at_full_size():
 
 
 @pytest.mark.parametrize(
-    ("levels", "size"), [((1,), 3), ((1, 2), 15), ([1, 2, 3], 42), ((2,), 12)]
+    ("levels", "size"), [((1, 2), 15), ([1, 2, 3], 42), ((2,), 12)]
 )
 def test_levels_of_the_pyramid_can_be_chosen(levels, size):
     volume = torch.randn(2, 3, 6, 12)
@@ -100,39 +98,22 @@ def test_levels_of_the_pyramid_can_be_chosen(levels, size):
     assert pooling(torch.randn(2, 3, 1, 1)).shape == found.shape
 
 
-CHANGES = {
-    "whole": lambda state: state,
-    "in half precision": lambda state: {n: v.half() for n, v in state.items()},
-    "without last layer and counters": lambda state: {
-        name: value
-        for name, value in state.items()
-        if name[:3] != "fc." and not name.endswith("num_batches_tracked")
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "save", "suffix"),
-    [
-        ("whole", torch.save, ".pth"),
-        ("in half precision", save_file, ".safetensors"),
-        ("without last layer and counters", torch.save, ".pth"),
-    ],
-)
-def test_a_file_of_torchvisions_weights_gives_its_features(
-    resnet, tmp_path, change, save, suffix
-):
-    path, state = tmp_path / f"weights{suffix}", CHANGES[change](resnet.state_dict())
-    save(state, path)
+@pytest.mark.parametrize("case", ["whole.pth", "half.safetensors", "old.pth"])
+def test_a_file_of_torchvisions_weights_gives_its_features(resnet, tmp_path, case):
+    path, state = tmp_path / case, resnet.state_dict()
+    if case == "half.safetensors":
+        save_file({name: value.half() for name, value in state.items()}, path)
+    else:
+        lacking = ("fc.", "num_batches_tracked") if case == "old.pth" else ()
+        kept = [name for name in state if not any(part in name for part in lacking)]
+        torch.save({name: state[name] for name in kept}, path)
     embedding = ResNetEmbedding(weights=path, pooling="avg").eval()
-    found = embedding.trunk.state_dict()
-    assert all(found[n].equal(state[n].to(found[n].dtype)) for n in found if n in state)
     features = copy.deepcopy(resnet)
     features.fc = nn.Identity()
     with torch.no_grad():
         found, expected = embedding(maps(), wav_lens=torch.ones(2)), features(maps())
     assert found.shape == (2, 1, 512) == (2, 1, embedding.embedding_size)
-    rounding = 0.02 if change == "in half precision" else 1e-5
+    rounding = 0.02 if case == "half.safetensors" else 1e-5
     torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=rounding)
 
 
@@ -150,22 +131,22 @@ def trunk():
     [
         (
             lambda state: {f"module.{name}": value for name, value in state.items()},
-            "missing: bn1.bias, .* more; unknown: module.bn1.bias, .* more",
+            r"100 missing, such as \['bn1.bias', .*; 122 unknown, .*'module.bn1.bias'",
         ),
         (
             lambda state: {name: state[name] for name in state if "layer4" not in name},
-            "missing: layer4.0.bn1.bias, .* more; unknown: none",
+            r"missing, .*'layer4.0.bn1.bias', .*; 0 unknown",
         ),
         (
             lambda state: state | {"conv1.weight": state["conv1.weight"][:, :1]},
-            r"conv1.weight has shape \[64, 1, 7, 7\], expected \[64, 3,",
+            r"conv1.weight has shape \[64, 1, 7, 7\], that of resnet18 \[64, 3,",
         ),
         (
             lambda state: torchvision.models.resnet34(weights=None).state_dict(),
-            r"unknown: layer1\.2\.",
+            r"unknown, such as \['layer1\.2\.",
         ),
-        (lambda state: {"state_dict": state, "epoch": 3}, "unknown: epoch, state_dict"),
-        (lambda state: {0: state["bn1.bias"]}, "unknown: 0"),
+        (lambda state: {"state_dict": state, "epoch": 3}, "'epoch', 'state_dict'"),
+        (lambda state: {0: state["bn1.bias"]}, "1 unknown"),
         (lambda state: state["conv1.weight"], "expected a dict .*; got .*Tensor"),
         (lambda state: nn.Linear(1, 1), "not a file of weights"),
     ],
@@ -183,9 +164,7 @@ def test_weights_that_do_not_fit_are_refused(resnet, trunk, tmp_path, spoil, mes
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.pth", b"", "not a file of weights"),
         ("text.pth", b"not weights\n", "not a file of weights"),
-        ("short.pth", b"PK\x03\x04 cut short", "not a file of weights"),
         ("text.safetensors", b"not weights\n", "not a file of weights"),
         ("missing.pth", None, 'no such file .*"imagenet"'),
         ("", None, 'no such file .*"imagenet"'),  # the folder
@@ -221,71 +200,54 @@ def test_imagenet_weights_are_torchvisions(resnet, download):
     assert all(found[name].equal(expected[name]) for name in found)
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [URLError("unknown host"), TimeoutError("timed out"), RuntimeError("bad hash")],
-)
+@pytest.mark.parametrize("failure", [URLError("no host"), RuntimeError("bad hash")])
 def test_without_a_network_the_error_says_what_to_do(trunk, download, failure):
     def fail(url):
         raise failure
 
     download(fail)
-    with pytest.raises(WeightsError) as error:
+    message = f"of resnet18 .* https:.*{failure}.*--resnet_weights=FILE.*_weights=null"
+    with pytest.raises(WeightsError, match=message):
         load_trunk(trunk, "resnet18", "imagenet")
-    url = torchvision.models.ResNet18_Weights.DEFAULT.url
-    options = ["--resnet_weights=FILE", "--resnet_weights=null"]
-    for part in ("ImageNet weights of resnet18", url, str(failure), *options):
-        assert part in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"pooling": "max"}, "pooling must be one of spp, avg; got 'max'"),
-        ({"arch": "vgg16"}, "arch must be one of .*resnet18.*; got 'vgg16'"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ResNetEmbedding(**arguments)
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="pooling must be one of spp, avg; got 'max'"):
+        ResNetEmbedding(pooling="max")
+    with pytest.raises(ValueError, match="arch must be .*resnet18.*; got 'vgg16'"):
+        ResNetEmbedding("vgg16")
 
 
 def expect_folded(embedding, feats, tolerance=1e-5):
     """Checks that embeddings are the trunk's to rounding, computed differently."""
     with torch.no_grad():
         found, expected = embedding(feats), by_the_trunk_itself(embedding, feats)
-    assert found.dtype == expected.dtype
     assert not found.equal(expected)
-    error = (found - expected).abs().max() / expected.abs().max()
-    assert error < tolerance
+    rounding = tolerance * expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=rounding)
 
 
 def test_the_folded_trunk_is_the_trunk(embedding):
-    feats = maps(batch=5)
-    expect_folded(embedding, feats)
+    expect_folded(embedding, maps(batch=5))
     with torch.no_grad():
-        before = embedding(feats)
         embedding.trunk.layer3[1].conv2.weight *= 3
-    expect_folded(embedding, feats)
-    with torch.inference_mode():
-        assert not embedding(feats).equal(before)
-    expect_folded(embedding.double(), feats.double(), tolerance=1e-13)
+    expect_folded(embedding, maps(batch=5))
+    expect_folded(embedding.double(), maps(batch=5).double(), tolerance=1e-13)
 
 
 def test_other_resnets_can_be_chosen():
     embedding = trained(ResNetEmbedding("resnet50"))
     assert embedding.embedding_size == 5 * 2048
-    expect_folded(embedding, maps())
+    expect_folded(embedding, maps(batch=1))
 
 
 def test_folding_leaves_no_batch_norm_and_the_trunk_as_it_was(embedding):
-    before = copy.deepcopy(embedding.trunk.state_dict())
     modules = [*embedding.trunk.modules()]
     with torch.no_grad():
+        expected = by_the_trunk_itself(embedding, maps())
         assert not batch_norms(fold_batch_norms(embedding.trunk))
+        assert by_the_trunk_itself(embedding, maps()).equal(expected)
     assert [*embedding.trunk.modules()] == modules
-    for name, value in embedding.trunk.state_dict().items():
-        assert value.equal(before[name])
 
 
 def test_under_autocast_the_folded_trunk_is_near_the_trunk(embedding):
@@ -298,13 +260,11 @@ def test_under_autocast_the_folded_trunk_is_near_the_trunk(embedding):
     assert 0 < error < 2 * allowed
 
 
-def test_clips_have_the_same_embeddings_alone_and_frozen_with_gradients(embedding):
+def test_frozen_embeddings_are_the_same_with_gradients_enabled(embedding):
+    """As SpeechBrain's EncoderClassifier runs."""
     with torch.no_grad():
-        expected = embedding(maps(batch=6))
-        alone = torch.cat([embedding(clip[None]) for clip in maps(batch=6)])
-    torch.testing.assert_close(alone, expected, rtol=1e-5, atol=1e-5)
-    # As SpeechBrain's EncoderClassifier runs: frozen, but with gradients enabled.
-    assert embedding.requires_grad_(False)(maps(batch=6)).equal(expected)
+        expected = embedding(maps())
+    assert embedding.requires_grad_(False)(maps()).equal(expected)
 
 
 def test_a_gradient_in_evaluation_is_the_trunks(embedding):
@@ -317,9 +277,8 @@ def test_a_gradient_in_evaluation_is_the_trunks(embedding):
 
 
 def test_hooks_see_what_blocks_make(embedding):
-    seen = []
-    hook = embedding.trunk.layer1[0].register_forward_hook
-    hook(lambda *args: seen.append(args[2]))
+    seen, block = [], embedding.trunk.layer1[0]
+    block.register_forward_hook(lambda *args: seen.append(args[2]))
     with torch.no_grad():
         by_the_trunk_itself(embedding, maps())
         embedding(maps())
@@ -338,7 +297,7 @@ def test_batch_norms_in_training_take_the_batch_statistics(embedding):
 
 
 def prepared(case):
-    """An embedding in training, as it is or with something frozen or unusual."""
+    """An embedding in training with something frozen or unusual."""
     torch.manual_seed(0)
     embedding = trained(ResNetEmbedding()).train()
     if case == "a frozen stem":
@@ -355,7 +314,6 @@ def prepared(case):
 @pytest.mark.parametrize(
     ("case", "autocast"),
     [
-        ("as it is", False),
         ("frozen batch norms", False),
         ("cumulative statistics", False),
         ("a frozen stem", True),
@@ -367,7 +325,8 @@ def test_checkpointed_training_is_the_plain_one_to_the_bit(case, autocast):
     for seed in range(2):  # gradients add up
         results = []
         for embed in (partial(by_the_trunk_itself, plain), saving):
-            feats = (maps() + seed).contiguous(memory_format=torch.channels_last)
+            feats = maps(32, 32) + seed
+            feats = feats.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 found = embed(feats.requires_grad_())
             found.square().mean().backward()
@@ -387,9 +346,9 @@ def test_checkpointed_training_is_the_plain_one_to_the_bit(case, autocast):
 class Memory(TorchDispatchMode):
     """Tracks the memory of all tensors that are made while it is on."""
 
-    def __init__(self):
-        super().__init__()
+    def __enter__(self):
         self.sizes = {}
+        return super().__enter__()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         outputs = function(*args, **(kwargs or {}))
@@ -399,8 +358,7 @@ class Memory(TorchDispatchMode):
                 self.sizes[StorageWeakRef(storage)] = storage.nbytes()
         return outputs
 
-    def still_in_use(self):
-        """Bytes."""
+    def bytes_in_use(self):
         return sum(n for storage, n in self.sizes.items() if not storage.expired())
 
 
@@ -410,19 +368,15 @@ def test_training_keeps_a_third_less_than_the_trunk_itself(embedding):
     for embed in (embedding, partial(by_the_trunk_itself, embedding)):
         with Memory() as memory:
             output = embed(feats)
-        kept.append(memory.still_in_use())
+        kept.append(memory.bytes_in_use())
         del output
-        assert memory.still_in_use() < 1000  # counters of the batch norms
+        assert memory.bytes_in_use() < 1000  # counters of the batch norms
     assert kept[0] < 0.65 * kept[1]
 
 
 @pytest.mark.parametrize(
     ("hidden_size", "shapes"),
-    [
-        (512, [(512, 2560), (10, 512)]),
-        (64, [(64, 2560), (10, 64)]),
-        (None, [(10, 2560)]),
-    ],
+    [(64, [(64, 2560), (10, 64)]), (None, [(10, 2560)])],
 )
 def test_log_posteriors_are_numpys(hidden_size, shapes):
     classifier = GenreMLP(hidden_size=hidden_size)
@@ -439,22 +393,13 @@ def test_log_posteriors_are_numpys(hidden_size, shapes):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("model_dtype", "autocast", "expected"),
-    [
-        (torch.float32, False, torch.float32),
-        (torch.float32, True, torch.float32),
-        (torch.bfloat16, False, torch.float32),
-        (torch.float64, False, torch.float64),
-    ],
-)
-def test_log_posteriors_have_at_least_single_precision(model_dtype, autocast, expected):
-    classifier = GenreMLP(input_size=8, n_genres=6).to(model_dtype)
-    embeddings = torch.randn(2, 4, 8).to(model_dtype)
-    for scale in (1, 1000):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            posteriors = classifier(scale * embeddings).exp()
-        assert posteriors.shape == (2, 4, 6)
-        assert posteriors.dtype == expected
-        # bfloat16 would miss by 4e-3.
-        assert (posteriors.sum(-1) - 1).abs().max() < 1e-5
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_log_posteriors_have_at_least_single_precision(dtype, autocast):
+    classifier = GenreMLP(input_size=8, n_genres=6).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        posteriors = classifier(1000 * torch.randn(2, 4, 8).to(dtype)).exp()
+    assert posteriors.shape == (2, 4, 6)
+    assert posteriors.dtype == torch.promote_types(dtype, torch.float32)
+    # bfloat16 would miss by 4e-3.
+    assert (posteriors.sum(-1) - 1).abs().max() < 1e-5

@@ -21,17 +21,9 @@ def noise(n_samples, batch=None):
 
 
 def small_network(**options):
-    """Few filters on short frames."""
     torch.manual_seed(0)
-    small = {
-        "n_genres": 4,
-        "n_filters": 5,
-        "kernel_size": TAPS,
-        "frame_samples": FRAME,
-        "frame_hop": HOP,
-        "train_frames": 3,
-    }
-    return FrameNetwork(**small | options)
+    small = {"n_genres": 4, "n_filters": 5, "kernel_size": TAPS, "train_frames": 3}
+    return FrameNetwork(**small | {"frame_samples": FRAME, "frame_hop": HOP} | options)
 
 
 @pytest.fixture(scope="module")
@@ -58,33 +50,26 @@ def double(network):
 def log_posteriors_by_hand(state, maps, training=False):
     """Log-posteriors of frames from their maps, layer by layer."""
 
-    def layer_norm(x, name):
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        mean = x.mean((1, 2), keepdim=True)
-        variance = x.var((1, 2), keepdim=True, correction=0)
-        return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+    def affine(name):
+        return state[f"{name}.weight"], state[f"{name}.bias"]
 
-    def batch_norm(x, name):
-        mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
-        if training:
-            mean, variance = x.mean(0), x.var(0, correction=0)
-        x = (x - mean) / (variance + 1e-5).sqrt()
-        return x * state[f"{name}.weight"] + state[f"{name}.bias"]
+    def normalized(x, name):
+        if f"{name}.running_mean" in state:
+            running = [state[f"{name}.running_{part}"] for part in ("mean", "var")]
+            return F.leaky_relu(F.batch_norm(x, *running, *affine(name), training), 0.2)
+        return F.leaky_relu(F.layer_norm(x, x.shape[1:], *affine(name)), 0.2)
 
-    def leaky(x):
-        return torch.where(x > 0, x, 0.2 * x)
-
-    x = leaky(layer_norm(maps, "frame_norm"))
+    x = normalized(maps, "frame_norm")
     for conv, norm in (("layers.1", "layers.3"), ("layers.5", "layers.7")):
-        x = F.conv1d(x, state[f"{conv}.weight"], state[f"{conv}.bias"])
+        x = F.conv1d(x, *affine(conv))
         x = x[:, :, : x.shape[2] // 3 * 3].unflatten(2, (-1, 3)).amax(3)
-        x = leaky(layer_norm(x, norm))
-    x = x.reshape(len(x), -1)
-    for linear, norm in ((10, 11), (13, 14), (16, 17)):
+        x = normalized(x, norm)
+    x = x.flatten(1)
+    for linear in (10, 13, 16):
         x = x @ state[f"layers.{linear}.weight"].T
-        x = leaky(batch_norm(x, f"layers.{norm}"))
-    x = x @ state["layers.19.weight"].T + state["layers.19.bias"]
-    return x - x.exp().sum(1, keepdim=True).log()
+        x = normalized(x, f"layers.{linear + 1}")
+    x = F.linear(x, *affine("layers.19"))
+    return x.log_softmax(1)
 
 
 def test_maps_are_maxima_of_three_filtered_samples(double):
@@ -126,7 +111,7 @@ def test_a_clip_is_filtered_once_for_all_its_frames(network, double, kind):
 def test_clips_may_end_anywhere_in_a_hop(kernel_size):
     """The kernel's length decides whether pooling leaves 0, 1 or 2 samples over."""
     network = small_network(kernel_size=kernel_size).eval()
-    for n_samples in range(FRAME, FRAME + 2 * HOP + 1):
+    for n_samples in range(FRAME, FRAME + HOP + 1):
         wav = noise(n_samples)
         with torch.no_grad():
             found = torch.cat(list(network.clip_maps(wav)))
@@ -143,9 +128,7 @@ def test_evaluation_is_the_mean_posterior_of_all_frames(double):
         assert len(frames) == 16
         by_hand = log_posteriors_by_hand(double.state_dict(), double.frame_maps(frames))
         expected.append(by_hand.exp().mean(0, keepdim=True).log())
-    found = double(wavs)
-    assert found.shape == (2, 1, 4)
-    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-10)
+    torch.testing.assert_close(double(wavs), torch.stack(expected), rtol=0, atol=1e-10)
 
 
 def test_training_is_the_mean_over_random_frames(double, monkeypatch):
@@ -190,14 +173,11 @@ def test_three_seconds_are_281_frames():
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_clips_may_have_any_type_and_any_length_from_a_frame_on(training, dtype):
-    network = small_network().train(training).to(dtype)
-    for n_samples in (FRAME, 4000):
-        for clips in (noise(n_samples, batch=2), noise(n_samples, batch=2).double()):
-            found = network(clips)
-            assert found.shape == (2, 1, 4)
-            assert found.dtype == dtype
+def test_clips_may_have_any_type_and_any_length_from_a_frame_on(training):
+    network = small_network().train(training)
+    for clips in (noise(FRAME, batch=2), noise(4000, batch=2).double()):
+        assert network(clips).shape == (2, 1, 4)
+        assert network(clips).dtype == torch.float32
     with pytest.raises(ValueError, match=r"at least the 800 samples .* got 799"):
         network(noise(FRAME - 1, batch=2))
 
@@ -207,14 +187,6 @@ def test_frames_too_short_for_the_layers_are_refused():
     assert small_network(frame_samples=least).layers[7].normalized_shape == (60, 1)
     with pytest.raises(ValueError, match=f"frames of {least - 1} .* of 51 taps"):
         small_network(frame_samples=least - 1)
-
-
-def test_training_has_gradients_of_every_cutoff():
-    network = small_network()
-    network(noise(2000, batch=2))[:, 0, 1].sum().backward()
-    assert network.bank.low_hz_.grad.ne(0).all()
-    # The band of the last filter ends at half the sample rate, whatever it is.
-    assert network.bank.band_hz_.grad[:-1].ne(0).all()
 
 
 def test_evaluation_has_the_gradients_of_the_definition(double):

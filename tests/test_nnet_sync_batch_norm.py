@@ -21,8 +21,7 @@ SHAPES = {"1d": (4, 8), "1d over time": (4, 8, 30), "2d": (4, 8, 5, 6)}
 def norms(shape, dtype=torch.float64):
     """PyTorch's batch norm, and one that shares statistics, of equal parameters."""
     torch.manual_seed(0)
-    norm = nn.BatchNorm2d(8) if len(shape) == 4 else nn.BatchNorm1d(8)
-    norm.to(dtype)
+    norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(8, dtype=dtype)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     model = nn.Sequential(copy.deepcopy(norm))
@@ -33,12 +32,8 @@ def norms(shape, dtype=torch.float64):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_one_process_trains_as_by_pytorchs_batch_norm(shape):
     norm, shared = norms(shape)
-    found, expected = (
-        torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1))
-        .add(3)
-        .requires_grad_()
-        for _ in range(2)
-    )
+    feats = 3 + torch.randn(shape, dtype=torch.float64)
+    found, expected = (feats.clone().requires_grad_() for _ in range(2))
     for module, feats in [(norm, expected), (shared, found)]:
         for _ in range(2):
             module(feats).sin().sum().backward()

@@ -8,13 +8,10 @@ from torch import Tensor, nn
 
 
 def half_hamming_window(kernel_size: int, device: torch.device | None = None) -> Tensor:
-    """SincNet's Hamming window [kernel_size] in float64, built from its left half.
+    """SincNet's Hamming window [kernel_size] in float64: a half, mirrored about 1.
 
-    The paper's eq. (5) as the original SincNet evaluates it: ⌊L/2⌋ points u, evenly
-    spaced from 0 to L/2 − 1, give 0.54 − 0.46 cos(2π u / L); the half is mirrored about
-    a centre of 1. The largest difference from the textbook's symmetric window, with
-    n / (L − 1), is 2.7e-5 (L = 251), 6.8e-6 (L = 501) and 1.7e-6 (L = 1001); from the
-    literal eq. (5), with n / L, which is not symmetric, 0.0089, 0.0045 and 0.0023.
+    At L = 251, it is within 2.7e-5 of the textbook's symmetric window, and within
+    0.0089 of the paper's eq. (5), which is not symmetric.
     """
     half, last = kernel_size // 2, kernel_size / 2 - 1
     u = torch.linspace(0, last, steps=half, dtype=torch.float64, device=device)
@@ -27,12 +24,9 @@ def sinc_filters(
 ) -> Tensor:
     """Windowed-sinc band-pass impulse responses [n_filters, kernel_size] in float64.
 
-    The paper's eqs. (3) to (5): g[n] = (2 f₂ sinc(2 f₂ n) − 2 f₁ sinc(2 f₁ n)) · w[n],
-    with sinc(x) = sin(πx) / (πx), f in cycles per sample and n counted from the centre,
-    divided by twice the bandwidth as in SincNet, so that every centre tap is 1.
-
-    In float64 because the outer taps of a filter of length 1001 have phases of
-    1500 rad, which float32 resolves to no better than 1e-4.
+    The paper's eqs. (3) to (5), divided by twice the bandwidth as in SincNet, so that
+    every centre tap is 1. The outer taps of 1001 have phases of 1500 rad, which float32
+    resolves to no better than 1e-4.
     """
     f1, f2 = (hz.double()[:, None] / sample_rate for hz in (low_hz, high_hz))
     n = torch.arange(-(kernel_size // 2), 0, dtype=f1.dtype, device=f1.device)
@@ -43,9 +37,9 @@ def sinc_filters(
     return taps * half_hamming_window(kernel_size, taps.device)
 
 
-# Each scale as a function of the frequency in Hz, and its inverse. Traunmüller's Bark
-# has a closed-form inverse and is within 0.05 of Zwicker's table from 200 to 6400 Hz;
-# his corrections below 2 and above 20.1 Bark would add kinks.
+# Each scale as a function of the frequency in Hz, and its inverse. Bark is that of
+# Traunmüller (JASA 88, 1990) without his corrections at the ends, which would add
+# kinks; ERB that of Glasberg and Moore (Hearing Research 47, 1990).
 SCALES = {
     "mel": (
         lambda hz: 2595 * torch.log10(1 + hz / 700),
@@ -65,7 +59,11 @@ INITS = (*SCALES, "octave", "nase")
 
 
 def _octave_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
-    """Octave bands from 200 Hz up, and one below, cut into equal parts in Hz."""
+    """Octave bands from 200 Hz up, and one below, cut into equal parts in Hz.
+
+    D.-N. Jiang et al., "Music type classification by spectral contrast feature",
+    ICME 2002. The last octave is stretched or cut to end at ``high_hz``.
+    """
     n_octaves = round(math.log2(high_hz / 200))
     octaves_hz = [low_hz, *(200.0 * 2**octave for octave in range(n_octaves)), high_hz]
     octaves = np.linspace(0, len(octaves_hz) - 1, n_bands + 1)
@@ -73,7 +71,11 @@ def _octave_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
 
 
 def _nase_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
-    """Equal parts of an octave between MPEG-7's outer edges, one band beyond each."""
+    """Equal parts of an octave between MPEG-7's outer edges, one band beyond each.
+
+    H.-G. Kim, N. Moreau, T. Sikora, "Audio classification based on MPEG-7 spectral
+    basis representations", IEEE TCSVT 14, 2004.
+    """
     inner_hz = [hz for hz in (62.5, 16000.0) if hz < high_hz]
     outer = min(1, n_bands / 3)  # one or two bands leave no room for outer ones
     bands = [0, outer, n_bands - outer][: len(inner_hz) + 1] + [n_bands]
@@ -84,33 +86,10 @@ def _nase_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
 def initial_edges(
     init: str, n_filters: int, sample_rate: int, min_low_hz: float, min_band_hz: float
 ) -> Tensor:
-    """Edges [n_filters + 1] of the initial bands, in Hz and float64.
+    """Edges [n_filters + 1] of neighbouring bands, in Hz and float64.
 
-    Neighbouring bands run from 30 Hz to f_s/2 − ``min_low_hz`` − ``min_band_hz``; the
-    filterbank adds both: a filter starts ``min_low_hz`` above its band and is
-    ``min_band_hz`` wider. Four scales are cut into equal parts:
-
-    - "mel", SincNet's: 2595 log₁₀(1 + f/700).
-    - "linear": Hz.
-    - "bark": 26.81 f / (1960 + f) − 0.53. H. Traunmüller, "Analytical expressions for
-      the tonotopic sensory scale", JASA 88, 1990.
-    - "erb": 21.4 log₁₀(1 + 0.00437 f). B. Glasberg, B. Moore, "Derivation of auditory
-      filter shapes from notched-noise data", Hearing Research 47, 1990.
-
-    Two follow the bands of music features, refined to K bands:
-
-    - "octave": D.-N. Jiang et al., "Music type classification by spectral contrast
-      feature", ICME 2002: six bands at 16 kHz, with edges at 200, 400, 800, 1600 and
-      3200 Hz. Each is cut into K/6 bands of equal width in Hz, since the feature
-      weights all bins of a band equally; unless K/6 is whole, some lie across an edge.
-      At any sample rate the last octave is stretched or cut, by at most half an octave,
-      to end where the filters do.
-    - "nase": H.-G. Kim, N. Moreau, T. Sikora, "Audio classification based on MPEG-7
-      spectral basis representations", IEEE TCSVT 14, 2004: MPEG-7's bands of r octaves
-      from 62.5 Hz to 16 kHz, edges at 1 kHz · 2^(r m), and one band on either side.
-      Here r follows from K and need not be a power of two, nor 1 kHz an edge. If the
-      filters end below 16 kHz, so do the bands of r octaves, with none above. One or
-      two filters share the whole range.
+    From 30 Hz to f_s/2 − ``min_low_hz`` − ``min_band_hz``, since the filterbank adds
+    both: a filter starts ``min_low_hz`` above its band and is ``min_band_hz`` wider.
     """
     if init not in INITS:
         raise ValueError(f"init must be one of {', '.join(INITS)}; got {init!r}")
@@ -141,9 +120,9 @@ class SincFilterbank(nn.Module):
     sample_rate
         Sample rate of the waveform, in Hz.
     init
-        Initial cut-offs: evenly spaced in "mel", "linear" (Hz), "bark" or "erb"; or
-        the bands of octave-based spectral contrast, "octave", or of MPEG-7's
-        normalised audio spectrum envelope, "nase". See ``initial_edges``.
+        Initial cut-offs: evenly spaced in "mel" (SincNet's), "linear" (Hz), "bark" or
+        "erb"; or the bands of octave-based spectral contrast, "octave", or of MPEG-7's
+        normalised audio spectrum envelope, "nase".
     min_low_hz
         Least lower cut-off frequency, in Hz.
     min_band_hz
@@ -152,8 +131,7 @@ class SincFilterbank(nn.Module):
     Raises
     ------
     ValueError
-        If ``kernel_size`` is even, so that the filter would have no centre, or
-        ``init`` is unknown.
+        If ``kernel_size`` is even, or ``init`` is unknown.
 
     Example
     -------
@@ -177,10 +155,7 @@ class SincFilterbank(nn.Module):
         if not isinstance(n_filters, int) or n_filters < 1:
             raise ValueError(f"n_filters must be a whole number ≥ 1; got {n_filters!r}")
         if not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(
-                "kernel_size must be odd and at least 3, so that the filter has a "
-                f"centre; got {kernel_size!r}"
-            )
+            raise ValueError(f"kernel_size must be odd and ≥ 3; got {kernel_size!r}")
         self.n_filters = n_filters
         self.kernel_size = kernel_size
         self.sample_rate = sample_rate
@@ -191,17 +166,8 @@ class SincFilterbank(nn.Module):
         self.band_hz_ = nn.Parameter(edges_hz.diff()[:, None].float())
 
     def cutoffs(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper cut-off frequencies [n_filters], in Hz and float64.
-
-        On the CPU for parameters on Apple's MPS, which has no float64.
-
-        Example
-        -------
-        >>> low_hz, high_hz = SincFilterbank().cutoffs()
-        >>> round(low_hz[0].item()), round(high_hz[-1].item())
-        (80, 8000)
-        """
-        low_hz_, band_hz_ = (
+        """Lower and upper cut-off frequencies [n_filters], in Hz and float64."""
+        low_hz_, band_hz_ = (  # Apple's MPS has no float64
             (hz.cpu() if hz.device.type == "mps" else hz).double().abs()[:, 0]
             for hz in (self.low_hz_, self.band_hz_)
         )
@@ -210,10 +176,7 @@ class SincFilterbank(nn.Module):
         return low_hz, high_hz.clamp(self.min_low_hz, self.sample_rate / 2)
 
     def filters(self) -> Tensor:
-        """Impulse responses [n_filters, kernel_size] in the parameters' type.
-
-        Computed in float64, also under autocast.
-        """
+        """Impulse responses [n_filters, kernel_size] in the parameters' type."""
         taps = sinc_filters(*self.cutoffs(), self.kernel_size, self.sample_rate)
         return taps.to(self.low_hz_.device, self.low_hz_.dtype)
 

@@ -1,10 +1,4 @@
-"""Waveform and filters to pooled maps: the definition, and the choice of a fast path.
-
-The paper's eqs. (6) to (8) for one scale: filters, batch norm, ReLU and adaptive
-average pooling. ``reference_maps`` is the definition. ``fast_maps`` folds the batch
-norm into the filters, so that one operator of ``backends`` does the rest; in training
-it needs the statistics of the filters' outputs, which ``output_statistics`` finds
-without computing the outputs.
+"""Waveform and filters to pooled maps, the paper's eqs. (6) to (8), for one scale.
 
 Shapes: wavs [batch, time], filters [n_filters, kernel_size], maps [batch, n_filters,
 n_frames]. ``padding`` is the number of zeros on either side of a waveform.
@@ -45,11 +39,7 @@ def filtered_maps(
     backend: str = "auto",
     half: bool = False,
 ) -> Tensor:
-    """Maps of normalised clips by one of ``BACKENDS``; "auto" takes the fastest.
-
-    In training the running statistics of ``norm`` are updated. ``half`` lets tensor
-    cores round factors to float16, as under autocast.
-    """
+    """Maps by one of ``BACKENDS``; ``half`` lets tensor cores round as in autocast."""
     if backend == "auto":
         backend = fastest_backend(wavs, filters, norm)
     if backend == "reference":
@@ -80,7 +70,7 @@ def song_piece(
 ) -> int | None:
     """Length of the pieces in which a song is filtered once for all of its clips.
 
-    None if it has to be filtered clip by clip. A scale is filters, norm and padding.
+    None: clip by clip. A scale is filters, norm and padding.
     """
     learned = [wav, *(filters for filters, _, _ in scales)]
     learned += [value for _, norm, _ in scales for value in norm.parameters()]
@@ -98,7 +88,7 @@ def song_piece(
 def reference_maps(
     wavs: Tensor, filters: Tensor, norm: _BatchNorm, n_frames: int, padding: int = 0
 ) -> Tensor:
-    """Maps by the definition; filters are applied by correlation, as in ``conv1d``."""
+    """Maps by the definition."""
     filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
     return F.adaptive_avg_pool1d(norm(filtered).relu(), n_frames)
 
@@ -112,7 +102,10 @@ def fast_maps(
     backend: str = "fft",
     half: bool = False,
 ) -> Tensor:
-    """Same as ``reference_maps``, many times faster; the waveform gets no gradient."""
+    """Same as ``reference_maps``, many times faster; the waveform gets no gradient.
+
+    The batch norm is folded into the filters, so that one operator does the rest.
+    """
     _check_backend(backend, wavs, filters, norm)
     if norm.training:
         count: Any = len(wavs) * (wavs.shape[1] + 2 * padding - filters.shape[1] + 1)
@@ -134,8 +127,8 @@ def _check_backend(
     """Raises if a backend would fail, or compute something else."""
     if not isinstance(norm, nn.BatchNorm1d):
         raise ValueError(
-            f"backend={backend!r} needs a BatchNorm1d; got a {type(norm).__name__}, "
-            "whose statistics it cannot share. Use backend='auto'"
+            f"backend={backend!r} needs a BatchNorm1d; got a {type(norm).__name__}. "
+            "Use backend='auto'"
         )
     suits = {
         "fft": wavs.dtype in (torch.float32, torch.float64),
@@ -156,10 +149,9 @@ def fold_norm(
     mean: Tensor | None = None,
     variance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Filters and offsets that are equivalent to filters and a batch norm.
+    """Filters and offsets equivalent to filters and a batch norm: x ⋆ (a·g) + b.
 
-    With a = γ / √(v + ε), the batch norm of x ⋆ g is x ⋆ (a·g) + β − m·a. Mean m and
-    variance v [n_filters] are the running statistics by default.
+    Mean and variance [n_filters] are the running statistics by default.
     """
     if mean is None or variance is None:
         mean, variance = norm.running_mean, norm.running_var
@@ -174,9 +166,8 @@ def output_statistics(
 
     With y = x ⋆ g, the sum of y is the product of g with sliding sums of x, and the sum
     of y² over the whole support of y is the product of the autocorrelations of x and g.
-    The support exceeds the output by a few values at the edges, which are computed and
-    subtracted. Differentiable in the filters. In float64, since the variance in a
-    narrow band is a small difference of large numbers.
+    The support exceeds the output by a few values at the edges, which are subtracted.
+    In float64, since a narrow band's variance is a small difference of large numbers.
     """
     wavs, filters = wavs.double(), filters.double()
     n_samples, kernel_size = wavs.shape[1], filters.shape[1]

@@ -10,29 +10,16 @@ from torchaudio.functional import melscale_fbanks
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips
 from ms_sincresnet.nnet.filterbank import SincFilterbank
-from ms_sincresnet.nnet.filtering import (
-    BACKENDS,
-    filtered_maps,
-    fold_norm,
-    song_piece,
-)
-
-PADDINGS = ("same", "valid")
+from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm, song_piece
 
 
 def scale_to_unit_variance(variances: Tensor, eps: float = 1e-8) -> Tensor:
-    """Factors that bring clips of mean 0 and these variances to variance 1.
-
-    With so small an ``eps``, quiet music is not damped and silence stays zero.
-    """
+    """Factors to variance 1; so small an ``eps`` does not damp quiet music."""
     return torch.rsqrt(variances + eps)
 
 
 def normalize_clips(wavs: Tensor, eps: float = 1e-8) -> Tensor:
-    """Layer norm of each clip [batch, time], without affine, in at least float32.
-
-    The paper's section 2.2.1: mean 0 and variance 1.
-    """
+    """Layer norm of each clip [batch, time], without affine, in at least float32."""
     wavs = wavs.to(torch.promote_types(wavs.dtype, torch.float32))
     centred = wavs - wavs.mean(1, keepdim=True)
     variances = centred.square().mean(1, keepdim=True)
@@ -61,16 +48,15 @@ class MSSincNet(nn.Module):
         "same": zeros at the edges keep the clip's length, eq. (6). "valid": no zeros.
     backend
         "reference": conv1d → BatchNorm1d → ReLU → adaptive pooling, the definition.
-        "fft", "simd", "tensor_cores": the same outputs, faster. "auto": the compiled
-        loops of "simd" where they can be used, otherwise "fft" or the definition.
+        "fft", "simd", "tensor_cores": the same outputs, faster. "auto": the fastest
+        that can be used, without "tensor_cores".
     min_low_hz
         Least lower cut-off frequency, in Hz.
     min_band_hz
         Least bandwidth, in Hz.
     affine_samples
-        Clip length in samples if the layer norm is to have a weight and a bias per
-        sample, as in the authors' released code; learning them takes the definition's
-        time. None: no affine, for clips of any length.
+        Clip length if the layer norm has a weight and a bias per sample, as in the
+        authors' released code; learning them takes the definition's time.
 
     Raises
     ------
@@ -100,14 +86,11 @@ class MSSincNet(nn.Module):
         affine_samples: int | None = None,
     ):
         super().__init__()
-        for name, value, choices in [
-            ("padding", padding, PADDINGS),
-            ("backend", backend, BACKENDS),
-        ]:
-            if value not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}; got {value!r}"
-                )
+        if padding not in ("same", "valid"):
+            raise ValueError(f"padding must be same or valid; got {padding!r}")
+        if backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise ValueError(f"backend must be one of {known}; got {backend!r}")
         self.n_frames = n_frames
         self.padding = padding
         self.backend = backend
@@ -124,10 +107,7 @@ class MSSincNet(nn.Module):
         self.register_buffer("kernel_sizes", torch.tensor(list(kernel_sizes)))
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Maps [batch, scales, n_filters, n_frames] of clips [batch, time].
-
-        On any scale; in the parameters' type, also under autocast.
-        """
+        """Maps [batch, scales, n_filters, n_frames] of clips [batch, time]."""
         half = torch.is_autocast_enabled(wavs.device.type)
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = self.normalize(wavs).to(self.banks[0].low_hz_.dtype)
@@ -135,25 +115,15 @@ class MSSincNet(nn.Module):
             for filters, norm, padding in self._scales():
                 if wavs.shape[1] + 2 * padding < filters.shape[1]:
                     raise ValueError(
-                        "with padding='valid' a clip needs at least "
-                        f"{filters.shape[1]} samples, the longest kernel; got "
-                        f"{wavs.shape[1]}"
+                        "with padding='valid' a clip needs at least the "
+                        f"{filters.shape[1]} samples of a kernel; got {wavs.shape[1]}"
                     )
                 arguments = (wavs, filters, norm, self.n_frames, padding)
                 maps.append(filtered_maps(*arguments, self.backend, half))
             return torch.stack(maps, dim=1)
 
     def clip_maps(self, wav: Tensor, clip_samples: int, hop_samples: int) -> Tensor:
-        """Maps [clips, scales, n_filters, n_frames] of all clips of a song [time].
-
-        In evaluation by the compiled loops, the song is filtered once for all clips.
-
-        Example
-        -------
-        >>> frontend = MSSincNet(n_filters=8).eval()
-        >>> frontend.clip_maps(torch.randn(64000), 48000, 8000).shape
-        torch.Size([3, 3, 8, 1024])
-        """
+        """Maps [clips, scales, n_filters, n_frames] of all clips of a song [time]."""
         cut = (clip_samples, hop_samples)
         with torch.autocast(wav.device.type, enabled=False):
             scales = [*self._scales()]
@@ -207,21 +177,11 @@ class MSSincNet(nn.Module):
 
 
 class LogMelSpectrogram(nn.Module):
-    """The hand-crafted representation that the paper compares with.
+    """Log-mel-spectrogram of normalised clips, the paper's sections 3.3 and 4.1.
 
-    The paper's sections 3.3 and 4.1: ``n_mels`` bands of the short-term Fourier
-    transform, in windows of 512 samples (32 ms at 16 kHz) every 128; their logarithm,
-    as ``n_channels`` equal channels. Clips are normalised first, as for the learned
-    representations. Bands reach from 0 Hz to half the sample rate and have equal area
-    (Slaney).
-
-    Frames are padded with zeros to four windows: the lowest of 160 mel bands are
-    narrower than the 31 Hz between the bins of 512 samples, and would be empty.
-
-    Example
-    -------
-    >>> LogMelSpectrogram()(torch.randn(2, 48000)).shape
-    torch.Size([2, 3, 160, 376])
+    Bands of equal area (Slaney) reach from 0 Hz to half the sample rate. Frames are
+    padded to four windows: the lowest of 160 bands are narrower than the 31 Hz between
+    the bins of 512 samples, and would be empty.
     """
 
     window: Tensor
@@ -240,22 +200,14 @@ class LogMelSpectrogram(nn.Module):
         self.n_channels = n_channels
         self.n_fft = 4 * window_samples
         bands = melscale_fbanks(
-            self.n_fft // 2 + 1,
-            0.0,
-            sample_rate / 2,
-            n_mels,
-            sample_rate,
-            norm="slaney",
+            self.n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, "slaney"
         )
         # Neither is learned, and both follow from the arguments: not saved.
         self.register_buffer("window", torch.hann_window(window_samples), False)
         self.register_buffer("bands", bands.T.contiguous(), False)
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Natural logarithms [batch, n_channels, n_mels, frames] of clips' mel bands.
-
-        In the buffers' type, also under autocast; the channels are views of one.
-        """
+        """Natural logarithms [batch, n_channels, n_mels, frames]; equal channels."""
         with torch.autocast(wavs.device.type, enabled=False):
             spectra = torch.stft(
                 normalize_clips(wavs).to(self.window.dtype),

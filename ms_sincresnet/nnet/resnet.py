@@ -1,8 +1,9 @@
 """Maps to one embedding per clip, by an ImageNet ResNet, and to log-posteriors."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, pairwise
 from os import PathLike
@@ -28,8 +29,7 @@ class SpatialPyramidPooling(nn.Module):
     """Averages of the whole volume and of its blocks, per channel.
 
     The paper's section 2.2.4 and Fig. 3: 512 @ 5 × 32 becomes 512 @ 1 × 1 (global)
-    and 512 @ 2 × 2 (local), 2560 numbers. Blocks are split as
-    ``adaptive_avg_pool2d`` splits them: of five rows, the middle one lies in both.
+    and 512 @ 2 × 2 (local). Of five rows, the middle one lies in both halves.
 
     Arguments
     ---------
@@ -47,10 +47,7 @@ class SpatialPyramidPooling(nn.Module):
         self.levels = tuple(levels)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Averages [batch, channels · Σ level²] of [batch, channels, frequency, time].
-
-        Level by level, block by block (along time first), channel by channel.
-        """
+        """Averages [batch, channels · Σ level²] of a volume, block by block."""
         pooled = [F.adaptive_avg_pool2d(volume, level) for level in self.levels]
         return torch.cat([p.flatten(2).mT.flatten(1) for p in pooled], dim=1)
 
@@ -60,17 +57,14 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class GenreMLP(nn.Module):
-    """Fully-connected layers from embeddings to log-posteriors of the genres.
-
-    The paper's Fig. 1: two linear layers with a ReLU between them.
+    """Two linear layers from embeddings to log-posteriors, the paper's Fig. 1.
 
     Arguments
     ---------
     input_size
         Size of an embedding.
     hidden_size
-        Units of the hidden layer; None leaves one linear layer, as in the authors'
-        released code.
+        Units of the hidden layer; None: one linear layer, as in the released code.
     n_genres
         Number of genres.
 
@@ -81,27 +75,19 @@ class GenreMLP(nn.Module):
     """
 
     def __init__(
-        self,
-        input_size: int = 2560,
-        hidden_size: int | None = 512,
-        n_genres: int = 10,
+        self, input_size: int = 2560, hidden_size: int | None = 512, n_genres: int = 10
     ):
         super().__init__()
         self.layers: nn.Module
         if hidden_size is None:
             self.layers = nn.Linear(input_size, n_genres)
         else:
-            self.layers = nn.Sequential(
-                nn.Linear(input_size, hidden_size),
-                nn.ReLU(),
-                nn.Linear(hidden_size, n_genres),
-            )
+            first = nn.Linear(input_size, hidden_size)
+            last = nn.Linear(hidden_size, n_genres)
+            self.layers = nn.Sequential(first, nn.ReLU(), last)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Log-posteriors [batch, clips, n_genres] of [batch, clips, input_size].
-
-        In at least float32, also under autocast.
-        """
+        """Log-posteriors [batch, clips, n_genres], in at least float32."""
         scores = self.layers(embeddings)
         dtype = torch.promote_types(scores.dtype, torch.float32)
         return scores.log_softmax(-1, dtype=dtype)
@@ -110,11 +96,9 @@ class GenreMLP(nn.Module):
 class ResNetEmbedding(nn.Module):
     """ResNet over the learned maps, then spatial pyramid pooling.
 
-    The paper's sections 2.2.3 and 2.2.4: the maps of the scales are the channels of an
-    image; the last convolution's volume, 512 @ 5 × 32, is pooled.
-
-    In evaluation without gradients, batch norms are folded into the convolutions before
-    them: hooks on the blocks see the usual outputs, those on single layers do not.
+    The paper's sections 2.2.3 and 2.2.4: the scales are the channels of an image. In
+    evaluation without gradients, batch norms are folded into the convolutions: hooks on
+    blocks see the usual outputs, those on single layers do not.
 
     Arguments
     ---------
@@ -122,8 +106,7 @@ class ResNetEmbedding(nn.Module):
         Name of a ResNet of torchvision.
     weights
         Initial weights of the trunk. None: random; "imagenet": torchvision's, which are
-        downloaded once; otherwise the path of a ``.pth`` or ``.safetensors`` file with
-        torchvision's names, in any precision (its ``fc`` is not read).
+        downloaded once; otherwise a ``.pth`` or ``.safetensors`` file with its names.
     pooling
         "spp" (1 × 1 and 2 × 2 blocks) or "avg" (global average).
 
@@ -158,9 +141,7 @@ class ResNetEmbedding(nn.Module):
         resnet = torchvision.models.get_model(arch, weights=None)
         channels = resnet.fc.in_features
         del resnet.fc, resnet.avgpool
-        self.trunk = nn.Sequential()
-        for name, module in resnet.named_children():
-            self.trunk.add_module(name, module)
+        self.trunk = nn.Sequential(OrderedDict(resnet.named_children()))
         # Convolutions are half as fast again with the channels last.
         self.trunk.to(memory_format=torch.channels_last)
         self.pooling = SpatialPyramidPooling(POOLING_LEVELS[pooling])
@@ -169,10 +150,7 @@ class ResNetEmbedding(nn.Module):
             load_trunk(self.trunk, arch, weights)
 
     def forward(self, feats: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Embeddings [batch, 1, embedding_size] of maps [batch, 3, n_filters, frames].
-
-        Clips are whole, so the relative lengths that SpeechBrain passes are not used.
-        """
+        """Embeddings [batch, 1, size] of maps [batch, 3, n_filters, n_frames]."""
         feats = feats.contiguous(memory_format=torch.channels_last)
         if torch.compiler.is_compiling():  # compilers choose what to keep and fuse
             return self._embed(self.trunk, feats)
@@ -194,10 +172,9 @@ class ResNetEmbedding(nn.Module):
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A network in evaluation with its batch norms folded into convolutions.
+    """A network in evaluation, each batch norm folded into the convolution before it.
 
-    It shares everything else with the original. A convolution and its batch norm have
-    to be neighbours among a module's children, as in torchvision's ResNets.
+    The two are neighbours in torchvision's ResNets. All else is the original's.
     """
     folded = copy.copy(network)
     folded._modules = {
@@ -214,19 +191,14 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     return folded
 
 
-def checkpointed_forward(trunk: nn.Module, feats: Tensor) -> Tensor:
+def checkpointed_forward(trunk: nn.Sequential, feats: Tensor) -> Tensor:
     """A ResNet trunk's training pass that keeps only the outputs of convolutions.
 
-    Batch norms, ReLUs and max pooling are recomputed in the backward pass, block by
-    block, which saves a third of the memory at almost no cost in time. There is one
-    backward pass for each forward pass; ``retain_graph`` and second derivatives are for
-    evaluation mode. Processes that share statistics share them again then, all in the
-    same order.
+    The rest is recomputed in the backward pass, block by block, which saves a third of
+    the memory at almost no cost in time. One backward pass per forward pass:
+    ``retain_graph`` and second derivatives need evaluation mode.
     """
-    children = [*trunk.children()]
-    stem = [child for child in children if not isinstance(child, nn.Sequential)]
-    stages = [child for child in children if isinstance(child, nn.Sequential)]
-    for part in (nn.Sequential(*stem), *chain(*stages)):
+    for part in (trunk[:4], *chain(*trunk[4:])):  # the stem, and blocks of the stages
         feats = checkpoint(
             part,
             feats,
@@ -246,9 +218,7 @@ def _keep_convolutions(part: nn.Module) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _frozen_statistics(
-    part: nn.Module, context: AbstractContextManager
-) -> Iterator[None]:
+def _frozen_statistics(part: nn.Module, context: Any) -> Iterator[None]:
     """A context in which batch norms leave their running statistics as they are."""
     norms = [norm for norm in part.modules() if isinstance(norm, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
@@ -272,9 +242,9 @@ def load_trunk(trunk: nn.Module, arch: str, weights: str | PathLike) -> None:
         except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f"the ImageNet weights of {arch} could not be downloaded from "
-                f"{source.url} ({error}). Download that file elsewhere and give its "
-                "path (--resnet_weights=FILE), or train from random weights "
-                "(--resnet_weights=null)."
+                f"{source.url} ({error}). Download that file elsewhere and give "
+                "--resnet_weights=FILE, or train from random weights with "
+                "--resnet_weights=null"
             ) from error
     elif Path(weights).is_file():
         state = load_weights(weights)
@@ -283,28 +253,22 @@ def load_trunk(trunk: nn.Module, arch: str, weights: str | PathLike) -> None:
             f"{weights}: no such file of ResNet weights; expected "
             '"imagenet" or the path of a .pth or .safetensors file'
         )
-    state = {name: value for name, value in state.items() if str(name)[:3] != "fc."}
+    state = {str(name): value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if name[:3] != "fc."}
     expected = trunk.state_dict()
     # Old files lack the batch norms' counters, which nothing depends on.
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
-    missing = expected.keys() - state.keys() - counters
-    unknown = state.keys() - expected.keys()
+    missing = sorted(expected.keys() - state.keys() - counters)
+    unknown = sorted(state.keys() - expected.keys())
     if missing or unknown:
         raise WeightsError(
-            f"{weights}: not the weights of this ResNet; missing: "
-            f"{_some(missing)}; unknown: {_some(unknown)}"
+            f"{weights}: not the weights of a {arch}: {len(missing)} missing, such as "
+            f"{missing[:2]}; {len(unknown)} unknown, such as {unknown[:2]}"
         )
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise WeightsError(
-                f"{weights}: {name} has shape {list(value.shape)}, expected "
-                f"{list(expected[name].shape)}: weights of another ResNet"
+                f"{weights}: {name} has shape {list(value.shape)}, that of {arch} "
+                f"{list(expected[name].shape)}"
             )
     trunk.load_state_dict(state, strict=False)
-
-
-def _some(names: set[str], at_most: int = 3) -> str:
-    """The first few names, and the number of the others."""
-    listed = ", ".join(sorted(map(str, names))[:at_most]) or "none"
-    more = len(names) - at_most
-    return f"{listed} and {more} more" if more > 0 else listed

@@ -19,21 +19,10 @@ class FrameNetwork(nn.Module):
     """The original SincNet on each frame of a clip, and the mean of its posteriors.
 
     M. Ravanelli, Y. Bengio, "Speaker recognition from raw waveform with SincNet",
-    SLT 2018, section 4.2; the baseline of the paper's section 3.3. A sinc filterbank
-    and two convolutions, each followed by max pooling, layer norm and leaky ReLU; three
-    fully-connected layers with batch norm and leaky ReLU; a linear layer. The layer
-    norm of the input is that of each frame, without affine.
-
-    In training, a clip's log-posteriors are the mean of those of ``train_frames``
-    random frames, so that their loss is SincNet's, the mean over the frames. In
-    evaluation they are the logarithm of the mean posterior of all frames. 3200 samples
-    are 200 ms at 16 kHz; frames start every 160, or 10 ms.
-
-    Example
-    -------
-    >>> network = FrameNetwork(n_filters=8).eval()
-    >>> network(torch.randn(2, 8000)).shape  # 0.5 s: 31 frames
-    torch.Size([2, 1, 10])
+    SLT 2018, section 4.2; the baseline of the paper's section 3.3. In training, a
+    clip's log-posteriors are the mean of those of ``train_frames`` random frames, so
+    that their loss is SincNet's, the mean over the frames. In evaluation they are the
+    logarithm of the mean posterior of all frames.
     """
 
     def __init__(
@@ -58,8 +47,8 @@ class FrameNetwork(nn.Module):
             lengths.append((lengths[-1] - 5 + 1) // POOL)
         if lengths[-1] < 1:
             raise ValueError(
-                f"frames of {frame_samples} samples are too short for filters of "
-                f"{kernel_size} taps and the poolings that follow"
+                f"frames of {frame_samples} samples are too short for the poolings "
+                f"after filters of {kernel_size} taps"
             )
         self.frame_norm = nn.LayerNorm([n_filters, lengths[0]])
         layers: list[nn.Module] = [nn.LeakyReLU(SLOPE)]
@@ -80,11 +69,7 @@ class FrameNetwork(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(2048, n_genres))
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Log-posteriors [batch, 1, n_genres] of clips [batch, time] on any scale.
-
-        In at least float32, also under autocast. Clips are whole, so the relative
-        lengths that SpeechBrain passes are not used.
-        """
+        """Log-posteriors [batch, 1, n_genres] of whole clips [batch, time]."""
         if wavs.shape[1] < self.frame_samples:
             raise ValueError(
                 f"a clip needs at least the {self.frame_samples} samples of a frame; "
@@ -99,10 +84,7 @@ class FrameNetwork(nn.Module):
         return frames.logsumexp(1, keepdim=True) - math.log(frames.shape[1])
 
     def frame_maps(self, frames: Tensor) -> Tensor:
-        """Filtered and pooled frames [frames, n_filters, time]: the definition.
-
-        Maxima of three samples of each filter's output, in the parameters' type.
-        """
+        """Filtered and pooled frames [frames, n_filters, time]: the definition."""
         with torch.autocast(frames.device.type, enabled=False):
             frames = normalize_clips(frames).to(self.bank.low_hz_.dtype)
             return F.max_pool1d(self._filter(frames), POOL)

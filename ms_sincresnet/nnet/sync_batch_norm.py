@@ -1,9 +1,6 @@
-"""Batch norm over the clips of several processes, forward and backward.
+"""Batch norm over the clips of several processes, as if one process saw all of them.
 
-Each process of ``torchrun`` sees a part of a step's clips. ``share_statistics`` makes
-the batch norms of a model normalise by the statistics of all parts, so that the model
-trains as if one process saw all clips. Gradients are those of the sum of the processes'
-losses; each process gets the gradient for its own part.
+Gradients are those of the sum of all processes' losses.
 """
 
 from typing import Any
@@ -30,11 +27,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, or itself without a process group.
-
-    Differentiable: the gradient is that of the sum of all processes' losses. All
-    processes must call this, with tensors of the same shape and type.
-    """
+    """The sum of a tensor over all processes, or itself without a process group."""
     if distributed.is_available() and distributed.is_initialized():
         return _SumOverProcesses.apply(tensor)
     return tensor
@@ -43,10 +36,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 def moments_over_processes(
     mean: Tensor, variance: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance [channels] and count [1] of all processes' values.
-
-    In float64. ``count`` is the number of values per channel in this process.
-    """
+    """Mean and biased variance [channels] and count [1] of all processes' values."""
     mean, variance = mean.double(), variance.double()
     squares = variance + mean.square()
     totals = torch.cat([count * mean, count * squares, mean.new_tensor([count])])
@@ -59,10 +49,7 @@ def moments_over_processes(
 def update_running_statistics(
     norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int | Tensor
 ) -> None:
-    """Updates a batch norm from a batch's statistics, as its training forward does.
-
-    ``variance`` is biased; ``count`` is the number of values per channel.
-    """
+    """Updates a batch norm from a batch's mean, biased variance and count."""
     norm.num_batches_tracked += 1
     unbiased = variance * (count / (count - 1 + (count == 1)))
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
@@ -101,23 +88,15 @@ class _SharedStatistics(_BatchNorm):
 
 
 class SharedBatchNorm1d(_SharedStatistics, nn.BatchNorm1d):
-    """``torch.nn.BatchNorm1d`` that trains by the statistics of all processes.
-
-    On any device; ``torch.nn.SyncBatchNorm`` is for GPUs. The fast paths of the
-    front-end share statistics without computing the filters' outputs.
-    """
+    """BatchNorm1d by shared statistics, on any device; SyncBatchNorm is for GPUs."""
 
 
 class SharedBatchNorm2d(_SharedStatistics, nn.BatchNorm2d):
-    """``torch.nn.BatchNorm2d`` that trains by the statistics of all processes."""
+    """BatchNorm2d by shared statistics, on any device."""
 
 
 def share_statistics(module: nn.Module) -> None:
-    """Makes the batch norms of a model, on its device, share statistics; in place.
-
-    Parameters, buffers and their names stay. On GPUs, BatchNorm2d becomes PyTorch's
-    own SyncBatchNorm.
-    """
+    """Makes the batch norms of a model, on its device, share statistics; in place."""
     for parent in [*module.modules()]:
         for name, norm in [*parent.named_children()]:
             if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d):
@@ -126,11 +105,10 @@ def share_statistics(module: nn.Module) -> None:
 
 def _shared(norm: nn.Module) -> nn.Module:
     """A batch norm that shares statistics, with the same parameters and buffers."""
-    kind: Any = SharedBatchNorm1d
-    if isinstance(norm, nn.BatchNorm2d):
-        if norm.weight.device.type != "cpu":
-            return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
-        kind = SharedBatchNorm2d
+    two_d = isinstance(norm, nn.BatchNorm2d)
+    if two_d and norm.weight.device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # faster, on GPUs only
+    kind: Any = SharedBatchNorm2d if two_d else SharedBatchNorm1d
     shared = kind(norm.num_features, norm.eps, norm.momentum)
     shared._parameters, shared._buffers = norm._parameters, norm._buffers
     return shared.train(norm.training)

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
+VOTES = ("majority", "mean")
+
 
 def vote(log_posteriors: Tensor, method: str = "majority") -> tuple[int, Tensor]:
     """One genre for all clips of a song.
-
-    The paper's section 2: "the classification results of all music clips will be
-    summarized by using voting strategy".
 
     Arguments
     ---------
@@ -40,7 +39,13 @@ def vote(log_posteriors: Tensor, method: str = "majority") -> tuple[int, Tensor]
         raise ValueError(f"method must be one of {', '.join(VOTES)}; got {method!r}")
     if len(log_posteriors) == 0:
         raise ValueError("there is no clip to vote")
-    shares, ranking = VOTES[method](_posteriors(log_posteriors))
+    posteriors = _posteriors(log_posteriors)
+    shares = ranking = posteriors.mean(0)
+    if method == "majority":
+        votes = posteriors.argmax(1).bincount(minlength=len(shares)).double()
+        shares, total = votes / len(posteriors), posteriors.sum(0)
+        # Halved, so that the sum of posteriors never outweighs one vote.
+        ranking = votes + total / (2 * total.sum())
     return int(ranking.argmax()), shares.to(log_posteriors)
 
 
@@ -49,39 +54,17 @@ def _posteriors(log_posteriors: Tensor) -> Tensor:
     return log_posteriors.cpu().double().exp()
 
 
-def _majority(posteriors: Tensor) -> tuple[Tensor, Tensor]:
-    """Vote shares, and a ranking in which less than one vote breaks ties."""
-    votes = torch.zeros_like(posteriors).scatter_(1, posteriors.argmax(1)[:, None], 1.0)
-    votes, total = votes.sum(0), posteriors.sum(0)
-    # Halved, so that the sum of posteriors never outweighs one vote.
-    return votes / len(posteriors), votes + total / (2 * total.sum())
-
-
-def _mean(posteriors: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean posteriors, which also rank the genres."""
-    mean = posteriors.mean(0)
-    return mean, mean
-
-
-VOTES = {"majority": _majority, "mean": _mean}
-
-
-def song_log_posteriors(
-    log_posteriors: Tensor, method: str = "majority", weight_of_mean: float = 0.01
-) -> Tensor:
+def song_log_posteriors(log_posteriors: Tensor, method: str = "majority") -> Tensor:
     """A song's log-posteriors [genres]; their largest is the genre that ``vote`` names.
 
-    Vote shares are 0 for a genre without votes and equal in a tie; a little of the mean
-    posterior keeps every logarithm finite and orders ties as ``vote`` does. Its weight
-    is kept below one clip's vote, so that it never overrules one. Without clips, all
-    genres are equally likely.
+    A little of the mean posterior, less than one vote, keeps the logarithm of genres
+    without votes finite. Without clips, all genres are equally likely.
     """
     if len(log_posteriors) == 0:
         return log_posteriors.new_zeros(log_posteriors.shape[1]).log_softmax(0)
     index, shares = vote(log_posteriors, method)
-    mean = _posteriors(log_posteriors).mean(0)
-    weight = min(weight_of_mean, 0.5 / len(log_posteriors))
-    song = (1 - weight) * shares.cpu() + weight * mean
+    weight = min(0.01, 0.5 / len(log_posteriors))
+    song = (1 - weight) * shares.cpu() + weight * _posteriors(log_posteriors).mean(0)
     song = song.clamp_min(torch.finfo(log_posteriors.dtype).tiny).log()
     song = song.log_softmax(0).to(log_posteriors)
     if song.argmax() != index:  # a tie closer than rounding can show
