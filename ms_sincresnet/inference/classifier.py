@@ -32,14 +32,15 @@ from ms_sincresnet.pretrained.model_folder import check_model_folder, read_model
 
 logger = logging.getLogger(__name__)
 
+Sources = str | Path | list[str | Path]
 Result = tuple[Tensor, Tensor, Tensor, list[str]]
 
 
 class GenreClassifier(EncoderClassifier):
     """Predicts the genre of whole songs of any length, sample rate and channel count.
 
-    A SpeechBrain ``EncoderClassifier`` that also accepts ``pathlib.Path``, leaves no
-    links or copies of local audio, shows how a song's clips voted, and fuses models.
+    A SpeechBrain ``EncoderClassifier`` that leaves no links or copies of local audio,
+    shows how a song's clips voted, and fuses models.
 
     Example
     -------
@@ -56,9 +57,7 @@ class GenreClassifier(EncoderClassifier):
     HPARAMS_NEEDED = ["label_encoder"]  # hyperparams.yaml refers to all others
 
     @classmethod
-    def from_hparams(
-        cls, source: str | Path | list[str | Path], **kwargs: Any
-    ) -> "GenreClassifier":
+    def from_hparams(cls, source: Sources, **kwargs: Any) -> "GenreClassifier":
         """Loads a model with SpeechBrain's loader, or several as one.
 
         Only load sources that you trust: ``hyperparams.yaml`` can run any code. Fused
@@ -100,7 +99,7 @@ class GenreClassifier(EncoderClassifier):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path | list[str | Path],
+        source: Sources,
         *,
         run_opts: dict[str, Any] | None = None,
         **options: Any,

@@ -38,9 +38,7 @@ class InputCheck(nn.Module):
     def forward(self, wavs: Tensor) -> Tensor:
         """The waveforms [batch, time], unchanged."""
         if wavs.ndim != 2:
-            raise AudioFileError(
-                f"waveforms must be mono, [batch, time]; got shape {list(wavs.shape)}"
-            )
+            raise AudioFileError(f"expected [batch, time], got shape {[*wavs.shape]}")
         if wavs.shape[1] == 0:
             raise AudioFileError("the audio is empty: 0 samples")
         if not wavs.isfinite().all():
@@ -68,8 +66,7 @@ class SongEmbedding(nn.Module):
     batch_size
         Clips that pass through the model at once.
     full_scale
-        Amplitude at the model's input of a sample of 1: 32768 for a model that was
-        trained on 16-bit integers.
+        Amplitude of a sample of 1 at the model's input.
     fused_with
         Models whose embeddings are appended to those of ``model``.
 
@@ -109,32 +106,23 @@ class SongEmbedding(nn.Module):
             wav_lens = wavs.new_ones(len(wavs))
         lengths = (wav_lens * wavs.shape[1]).round().int().tolist()
         if min(lengths) < 1:
-            raise AudioFileError(
-                f"song {lengths.index(min(lengths))} of the batch is empty: its length "
-                f"in wav_lens is {wav_lens.min().item():g}"
-            )
+            number = lengths.index(min(lengths))
+            raise AudioFileError(f"song {number} of the batch is empty, by wav_lens")
         pieces: list[list[Tensor]] = [[] for _ in lengths]
         songs = ((n, [wavs[n, :length]]) for n, length in enumerate(lengths))
         for number, embeddings in self.embed_songs(songs):
             pieces[number].append(embeddings)
-        padded = nn.utils.rnn.pad_sequence(
-            [torch.cat(song) for song in pieces], True, torch.nan
-        )
+        rows = [torch.cat(song) for song in pieces]
+        padded = nn.utils.rnn.pad_sequence(rows, True, torch.nan)
         if failed(padded).any():
             raise WeightsError(FAILED)
         return padded
 
     def embed_songs(self, songs: Songs) -> Scored:
         """As ``models.songs.embed_songs``."""
-        return embed_songs(
-            self,
-            songs,
-            clip_samples=self.clip_samples,
-            hop_samples=self.hop_samples,
-            batch_size=self.batch_size,
-            full_scale=self.full_scale,
-            fused_with=self.fused_with,
-        )
+        names = ("clip_samples", "hop_samples", "batch_size", "full_scale")
+        options: Any = {name: getattr(self, name) for name in names}
+        return embed_songs(self, songs, **options, fused_with=self.fused_with)
 
 
 class VotingClassifier(nn.Module):
@@ -181,14 +169,13 @@ def song_parts(model: GenreModel) -> tuple[dict[str, nn.Module], dict[str, Any]]
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable(settings["genres"])
     label_encoder.expect_len(len(settings["genres"]))
-    sample_rate = model.config["sample_rate"]
     hparams = {
         **clips,
         "voting": settings["voting"],
-        "sample_rate": sample_rate,
+        "sample_rate": model.config["sample_rate"],
         "n_genres": len(settings["genres"]),
         "model": model,
-        "audio_normalizer": AudioNormalizer(sample_rate),
+        "audio_normalizer": AudioNormalizer(model.config["sample_rate"]),
         "label_encoder": label_encoder,
     }
     return modules, hparams

@@ -1,7 +1,7 @@
 """Clips of songs: cut, batched and scored for training's test and inference alike.
 
-Songs come as pairs of a key and blocks of waveform [time] on the model's device. Blocks
-are read when they are needed, and no more of a song is held than one batch takes.
+Songs are pairs of a key and blocks of waveform [time] on the model's device. Blocks are
+read when needed, and no more of a song is held than one batch takes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
