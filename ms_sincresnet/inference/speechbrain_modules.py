@@ -47,7 +47,13 @@ class InputCheck(nn.Module):
 
 
 class Identity(nn.Module):
-    """``mean_var_norm``: no operation, since the front-end normalises each clip."""
+    """``mean_var_norm``: no operation, since the front-end normalises each clip.
+
+    Example
+    -------
+    >>> Identity()(torch.zeros(1, 2))
+    tensor([[0., 0.]])
+    """
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The features, unchanged."""
