@@ -1,6 +1,8 @@
 """Filters against NumPy in float64, SciPy's windows and SpeechBrain's SincConv."""
 
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +16,6 @@ from ms_sincresnet.nnet.filterbank import (
     SincFilterbank,
     half_hamming_window,
     initial_edges,
-    sinc_filters,
 )
 
 SAMPLE_RATE = 16000
@@ -81,33 +82,18 @@ def test_the_window_differs_from_the_textbooks_as_stated(symmetric, stated):
     assert 0.95 * stated < np.abs(window - textbook).max() <= stated
 
 
-@pytest.mark.parametrize("kernel_size", [3, 25])
-def test_gradients_of_the_cutoffs(kernel_size):
-    low_hz = torch.tensor([60.0, 1000.0, 5000.0], dtype=torch.float64)
-    high_hz = torch.tensor([200.0, 1200.0, 7900.0], dtype=torch.float64)
-    torch.autograd.gradcheck(
-        lambda low_hz, high_hz: sinc_filters(low_hz, high_hz, kernel_size, SAMPLE_RATE),
-        (low_hz.requires_grad_(), high_hz.requires_grad_()),
-        eps=1e-3,  # Hz
-        atol=1e-10,  # where gradients are about 1e-6 to 1e-3 per Hz
-        rtol=1e-6,
-    )
-
-
 @pytest.mark.parametrize("sample_rate", [16000, 44100])
-@pytest.mark.parametrize("n_filters", [8, 160])
-def test_mel_edges_are_sincnets_to_the_bit(n_filters, sample_rate):
+def test_mel_edges_are_sincnets_to_the_bit(sample_rate):
     ends_hz = torch.tensor([30, sample_rate / 2 - 100], dtype=torch.float64)
     ends = (2595 * torch.log10(1 + ends_hz / 700)).tolist()
-    mel = torch.linspace(*ends, n_filters + 1, dtype=torch.float64)
+    mel = torch.linspace(*ends, 161, dtype=torch.float64)
     expected = 700 * (10 ** (mel / 2595) - 1)
-    assert torch.equal(edges("mel", n_filters, sample_rate), expected)
-    low_hz_, band_hz_ = SincFilterbank(n_filters, sample_rate=sample_rate).parameters()
+    low_hz_, band_hz_ = SincFilterbank(sample_rate=sample_rate).parameters()
     assert torch.equal(low_hz_[:, 0], expected[:-1].float())
     assert torch.equal(band_hz_[:, 0], expected.diff().float())
 
 
-def test_scales_at_1_khz_and_back():
+def test_scales_are_as_published_and_invertible():
     hz = torch.linspace(30, 24000, 999, dtype=torch.float64)
     published = {"mel": 1000, "linear": 1000, "bark": 8.5, "erb": 15.6}
     for name, (to_scale, to_hz) in SCALES.items():
@@ -115,9 +101,7 @@ def test_scales_at_1_khz_and_back():
         assert value == pytest.approx(published[name], rel=0.004)
         torch.testing.assert_close(to_hz(to_scale(hz)), hz, rtol=1e-12, atol=0)
     assert edges("linear", 4, 16000).diff().tolist() == pytest.approx([1967.5] * 4)
-
-
-def test_bark_is_zwickers_to_a_twentieth():
+    # Zwicker's table of Bark.
     hz = [200, 300, 400, 510, 630, 770, 920, 1080, 1270, 1480, 1720, 2000, 2320, 2700]
     hz += [3150, 3700, 4400, 5300, 6400]
     bark = SCALES["bark"][0](torch.tensor(hz, dtype=torch.float64))
@@ -145,10 +129,8 @@ def test_nase_bands_are_mpeg_7s():
     assert edges("nase", 18, 48000).tolist() == pytest.approx(expected, rel=1e-12)
     assert edges("nase", 2, 48000).tolist() == pytest.approx([30, 1000, 23900])
     # They reach the end of the range where that is below 16 kHz.
-    edges_hz = edges("nase", 160, 16000).numpy()
-    assert edges_hz[[0, 1, -1]] == pytest.approx([30, 62.5, 7900], rel=1e-12)
-    ratio = (7900 / 62.5) ** (1 / 159)
-    np.testing.assert_allclose(edges_hz[2:] / edges_hz[1:-1], ratio, rtol=1e-12)
+    edges_hz = [30, *np.geomspace(62.5, 7900, 160)]
+    np.testing.assert_allclose(edges("nase", 160, 16000), edges_hz)
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100, 48000])
@@ -177,29 +159,14 @@ def test_least_cutoff_and_bandwidth_can_be_chosen():
     assert [hz.tolist() for hz in bank.cutoffs()] == [[20.0] * 4, [30.0] * 4]
 
 
-class OnMPS(torch.Tensor):
-    """Values as on Apple's MPS, which has no float64."""
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        if function == torch.Tensor.device.__get__:
-            return torch.device("mps")
-        if function == torch.Tensor.cpu:
-            return args[0].as_subclass(torch.Tensor)
-        found = super().__torch_function__(function, types, args, kwargs)
-        assert not (isinstance(found, cls) and found.dtype == torch.float64)
-        return found
-
-
-def test_on_mps_cutoffs_are_computed_on_the_cpu():
-    bank = SincFilterbank(n_filters=4)
-    expected = bank.cutoffs()
-    for name, parameter in [*bank.named_parameters()]:
-        delattr(bank, name)
-        setattr(bank, name, parameter.as_subclass(OnMPS))
-    found = bank.cutoffs()
-    assert all(x.equal(y) for x, y in zip(found, expected, strict=True))
-    assert torch.autograd.grad(found[0].sum(), bank.low_hz_)[0].eq(1).all()
+def test_on_mps_which_has_no_float64_cutoffs_are_computed_on_the_cpu():
+    bank, mps = SincFilterbank(n_filters=4), torch.device("mps")
+    expected, on_mps = bank.cutoffs(), {}
+    for name, value in bank.named_parameters():
+        on_mps[name] = SimpleNamespace(device=mps, cpu=Mock(return_value=value))
+    bank.__dict__ |= on_mps
+    bank._parameters.clear()
+    assert all(map(torch.equal, bank.cutoffs(), expected))
 
 
 def test_only_the_cutoffs_are_saved_and_printing_shows_the_sizes():

@@ -50,19 +50,16 @@ def trained_norm(n_filters=N_FILTERS, seed=0):
 
 
 def odd_filters(kernel_size, n_filters=N_FILTERS):
-    """Filters that are not symmetric, so that their direction matters."""
+    """Filters that are not symmetric."""
     filters = SincFilterbank(n_filters, kernel_size).filters().detach()
     return filters * torch.linspace(0.5, 1.5, kernel_size)
 
 
 def definition(wavs, filters, norm, n_frames, padding):
     """Correlation, batch norm as in evaluation, ReLU and averages, in float64."""
+    tensors = (wavs, filters, *norm.parameters(), norm.running_mean, norm.running_var)
     wavs, filters, weight, bias, mean, variance = (
-        tensor.detach().double().numpy()
-        for tensor in (
-            *(wavs, filters, norm.weight, norm.bias),
-            *(norm.running_mean, norm.running_var),
-        )
+        tensor.detach().double().numpy() for tensor in tensors
     )
     padded = np.pad(wavs, ((0, 0), (padding, padding)))[:, None]
     filtered = scipy.signal.oaconvolve(padded, filters[None, :, ::-1], "valid", axes=-1)
@@ -211,10 +208,8 @@ def test_auto_is_the_fastest_on_a_cpu(arguments, monkeypatch):
 def test_auto_uses_no_kernels_that_were_never_run_and_no_float64_on_mps(
     device, backend
 ):
-    wavs = SimpleNamespace(
-        requires_grad=False, shape=(2, 4000), dtype=torch.float32, is_cuda=True
-    )
-    wavs.device = SimpleNamespace(type=device)
+    wavs = SimpleNamespace(requires_grad=False, shape=(2, 4000), dtype=torch.float32)
+    wavs.device, wavs.is_cuda = SimpleNamespace(type=device), True
     assert fastest_backend(wavs, odd_filters(251), trained_norm()) == backend
 
 

@@ -1,11 +1,13 @@
 """Clips to maps: layer norm, learned and hand-crafted representations, whole songs."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
+from torch.nn import functional as F
 from torchaudio.transforms import MelSpectrogram
 
 from ms_sincresnet.errors import WeightsError
@@ -53,20 +55,14 @@ def affine_frontend(n_samples=4000, **options):
     return frontend
 
 
-@pytest.mark.parametrize(
-    ("dtype", "rounding"), [(torch.float32, 5e-6), (torch.float64, 1e-12)]
-)
 @pytest.mark.parametrize("scale", [1.0, 32768.0, 1e-3 / 0.23])  # the last: quiet
-def test_layer_norm_is_numpys(dtype, rounding, scale):
-    wavs = scale * music(16000).to(dtype)
-    samples = wavs.double().numpy()
-    expected = samples - samples.mean(1, keepdims=True)
-    expected /= np.sqrt(samples.var(1, keepdims=True) + 1e-8)
-    normalized = normalize_clips(wavs)
-    assert normalized.dtype == dtype
-    np.testing.assert_allclose(normalized, expected, rtol=0, atol=rounding)
-    assert (normalized.var(1, correction=0) - 1).abs().max() < 0.02
-    assert normalized[1:].equal(normalize_clips(wavs[1:]))  # each clip alone
+def test_layer_norm_is_pytorchs(scale):
+    wavs = scale * music(16000)
+    expected = F.layer_norm(wavs.double(), [16000], eps=1e-8)
+    for dtype, rounding in [(torch.float32, 5e-6), (torch.float64, 1e-12)]:
+        normalized = normalize_clips(wavs.to(dtype))
+        assert normalized.dtype == dtype
+        torch.testing.assert_close(normalized.double(), expected, rtol=0, atol=rounding)
 
 
 def test_layer_norm_takes_silence_constants_integers_and_half_precision():
@@ -165,16 +161,11 @@ def test_clips_of_a_wrong_length_are_refused():
         affine_frontend()(music(3000))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"padding": "zeros"}, "padding must be same or valid; got 'zeros'"),
-        ({"backend": "cuda"}, "backend must be one of auto, refer.*; got 'cuda'"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        MSSincNet(**arguments)
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="padding must be same or valid; got 'zeros'"):
+        MSSincNet(padding="zeros")
+    with pytest.raises(ValueError, match="backend must be .* auto, .*; got 'cuda'"):
+        MSSincNet(backend="cuda")
 
 
 def test_weights_load_into_a_front_end_of_their_lengths():
@@ -192,13 +183,9 @@ def test_weights_load_into_a_front_end_of_their_lengths():
 @pytest.mark.parametrize("kernel_sizes", [(51, 101, 203), (201, 101, 51)])
 def test_weights_of_other_kernel_lengths_are_refused(kernel_sizes, strict):
     frontend = MSSincNet(n_filters=8, kernel_sizes=kernel_sizes)
-    before = copy.deepcopy(frontend.state_dict())
-    with pytest.raises(WeightsError) as error:
+    lengths = re.escape(f"{list(KERNEL_SIZES)}, the model has {list(kernel_sizes)}")
+    with pytest.raises(WeightsError, match=lengths):
         frontend.load_state_dict(small_frontend().state_dict(), strict=strict)
-    for lengths in (KERNEL_SIZES, kernel_sizes):
-        assert str(list(lengths)) in str(error.value)
-    for name, value in frontend.state_dict().items():
-        assert value.equal(before[name])
 
 
 @pytest.mark.parametrize("scale", [1e-3, 32768.0])
