@@ -1,7 +1,4 @@
-"""Functions that execute the commands; each returns an exit status, or None for 0.
-
-They import the library when they run, so that help is immediate.
-"""
+"""Functions that execute the commands; each returns an exit status, or None for 0."""
 
 import json
 import logging
@@ -17,27 +14,23 @@ from ms_sincresnet.errors import UserError
 logger = logging.getLogger(__name__)
 
 FORMATS = {".txt": "table", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-"""Formats of results, by the suffix of their file."""
-
-SOME_FAILED = 3
-"""Exit status if some songs have no genre."""
+SOME_FAILED = 3  # exit status if some songs have no genre
 
 
 def classify(arguments: Namespace) -> int:
     """Predicts the genres of songs."""
     _check_sources(arguments)
-    output_format = _output_format(arguments)
+    output, output_format = arguments.output, _output_format(arguments)
     run = _classify_on_ray if arguments.engine == "ray" else _classify_here
     try:
         n_songs, n_failed = run(arguments, output_format)
     except KeyboardInterrupt:
-        if arguments.output is None or output_format == "table":
+        if output is None or output_format == "table":
             raise
         message = "interrupted; run the same command again to resume"
         raise KeyboardInterrupt(message) from None
-    if n_failed or arguments.output:
-        where = f"{arguments.output}: " if arguments.output else ""
-        n_named = n_songs - n_failed
+    if n_failed or output:
+        where, n_named = f"{output}: " if output else "", n_songs - n_failed
         logger.info("%s%d of %d songs have a genre", where, n_named, n_songs)
     return SOME_FAILED if n_failed else 0
 
@@ -52,13 +45,10 @@ def _check_sources(arguments: Namespace) -> None:
         first = arguments.songs[0]
         if os.path.isdir(first) and model_folder.is_model_folder(first):
             arguments.error(f"{first} is a model folder; name it with --model {first}")
-        is_audio = os.path.splitext(first)[1].lower() in AUDIO_SUFFIXES
-        is_address = "://" in first
-        if not is_address and not is_audio and hub.local_path(first, 2) is None:
-            arguments.error(
-                f"{first}: no such song or folder; if it is a model on the Hub, name "
-                f"it with --model {first}"
-            )
+        is_audio = "://" in first or Path(first).suffix.lower() in AUDIO_SUFFIXES
+        if not is_audio and hub.local_path(first, 2) is None:
+            advice = f"if it is a model on the Hub, name it with --model {first}"
+            arguments.error(f"{first}: no such song or folder; {advice}")
     if arguments.model is None:
         arguments.error("name a model: --model MODEL")
     if not arguments.songs and arguments.files_from is None:
@@ -82,10 +72,9 @@ def _output_format(arguments: Namespace) -> Any:
         arguments.error(f"JSON is written as JSON Lines; use --output {stem}.jsonl")
     output_format = arguments.format or FORMATS.get(suffix or ".txt")
     if output_format is None:
-        arguments.error(
-            f"--output {arguments.output}: no format has the suffix {suffix!r}; use "
-            f"{', '.join(FORMATS)}, or --format"
-        )
+        reason = f"no format has the suffix {suffix!r}"
+        advice = f"use {', '.join(FORMATS)}, or --format"
+        arguments.error(f"--output {arguments.output}: {reason}; {advice}")
     if output_format == "parquet" and arguments.output is None:
         arguments.error("--format parquet needs a file: --output FILE")
     return output_format
@@ -95,20 +84,12 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     """Predicts the genres of songs in this process."""
     from tqdm import tqdm
 
-    from ms_sincresnet.inference.batch import (
-        NO_SONGS,
-        classify_songs,
-        find_songs,
-        model_identity,
-        read_list,
-        song_row,
-    )
+    from ms_sincresnet.inference import batch
     from ms_sincresnet.inference.results import open_results
 
-    listed = read_list(arguments.files_from) if arguments.files_from else []
-    songs = find_songs([*arguments.songs, *listed])
+    songs = batch.find_songs(_sources(arguments))
     if not songs:
-        raise UserError(NO_SONGS)
+        raise UserError(batch.NO_SONGS)
     classifier = _load_classifier(arguments, arguments.device)
     if arguments.output is None:
         # A terminal shows a name as well as it can; jsonl and csv are always UTF-8.
@@ -117,16 +98,16 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
         stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
     kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
-    identity, n_failed = model_identity(classifier), 0
+    identity, n_failed = batch.model_identity(classifier), 0
     about = {"model": identity, "files": songs, "genres": genres, **kind}
     results = open_results(output_format, arguments.output, **about)
+    todo = [song for song in songs if song not in results.done]
     # disable=None: no bar if the standard error is a file
-    done = len(results.done)
-    bar = tqdm(total=len(songs), initial=done, unit="song", disable=None)
+    bar = tqdm(total=len(songs), initial=len(results.done), unit="song", disable=None)
     with results, bar:
-        todo = [song for song in songs if song not in results.done]
-        for song, prediction in classify_songs(classifier, todo, jobs=arguments.jobs):
-            row = song_row(song, prediction, **kind)
+        found = batch.classify_songs(classifier, todo, jobs=arguments.jobs)
+        for song, prediction in found:
+            row = batch.song_row(song, prediction, **kind)
             with bar.external_write_mode(sys.stdout):
                 results.write(row)
             if row["error"] is not None:
@@ -137,15 +118,21 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     return len(songs), n_failed
 
 
-def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
-    """Predicts the genres of songs on a cluster."""
+def _sources(arguments: Namespace) -> list[str]:
+    """The songs and folders that a command line names and lists."""
     from ms_sincresnet.inference.batch import read_list
-    from ms_sincresnet.inference.ray import classify_on_ray
 
     listed = read_list(arguments.files_from) if arguments.files_from else []
+    return [*arguments.songs, *listed]
+
+
+def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
+    """Predicts the genres of songs on a cluster."""
+    from ms_sincresnet.inference.ray import classify_on_ray
+
     return classify_on_ray(
         partial(_load_classifier, arguments),
-        [*arguments.songs, *listed],
+        _sources(arguments),
         arguments.output,
         device=arguments.device or "cpu",
         address=arguments.address,
@@ -171,8 +158,8 @@ def _load_classifier(arguments: Namespace, device: str | None) -> Any:
             reason = str(error).partition("\n")[0]
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
-    sources = [arguments.model, *arguments.fuse]
-    source = sources if arguments.fuse else arguments.model
+    fused = [arguments.model, *arguments.fuse] if arguments.fuse else None
+    source = fused or arguments.model
     classifier = GenreClassifier.from_pretrained(source, run_opts=options)
     if arguments.voting is not None:
         classifier.hparams.voting = arguments.voting

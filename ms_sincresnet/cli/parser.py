@@ -9,9 +9,6 @@ from ms_sincresnet import __version__
 from ms_sincresnet.cli import commands, plot
 
 MOST_JOBS = 64
-
-MODEL = "a model folder, or user/repository on the Hub"
-
 EXIT_STATUS = """\
 exit status:
   0    every song has a genre
@@ -84,16 +81,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     example = "onnx results/run/model genres.onnx"
     command = add(commands.onnx, "export a model's clip classifier to ONNX", example)
-    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("model", metavar="MODEL", help=plot.MODEL_HELP)
     command.add_argument("file", metavar="FILE", help="the file to write")
 
     command = add(commands.info, "describe a model", "info results/run/model")
-    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("model", metavar="MODEL", help=plot.MODEL_HELP)
     command.add_argument("--json", action="store_true", help="in JSON")
 
     example = "demo results/run/model --port 7860"
     command = add(commands.demo, "open a page where songs can be tried", example)
-    command.add_argument("model", metavar="MODEL", help=MODEL)
+    command.add_argument("model", metavar="MODEL", help=plot.MODEL_HELP)
     text = "address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
     command.add_argument("--host", default="127.0.0.1", help=text)
     text = "its port (default: the first free one from 7860)"
@@ -109,12 +106,12 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``classify``."""
     add = command.add_argument
     add("songs", metavar="SONG|FOLDER", nargs="*", help="songs, and folders of songs")
-    add("--model", metavar="MODEL", help=f"required: {MODEL}")
+    add("--model", metavar="MODEL", help=f"required: {plot.MODEL_HELP}")
     text = "another model; the mean of all posteriors decides (repeatable)"
     add("--fuse", metavar="MODEL", action="append", default=[], help=text)
     text = "file that lists more songs or folders, one per line; - is stdin"
     add("--files-from", metavar="LIST", help=text)
-    text = "file for the results, row by row (default: the screen). Rows of an earlier "
+    text = "file for the results (default: the screen). Rows of an earlier "
     text += "run are kept and their songs skipped, except those with an error"
     add("--output", metavar="FILE", help=text)
     formats = list(commands.FORMATS.values())

@@ -1,8 +1,4 @@
-"""Catalogues too large for one machine: shards of songs, classified by Ray's workers.
-
-Each worker holds the model and writes one parquet file per shard. A shard is written as
-a whole, so neither a lost worker nor a new start repeats it.
-"""
+"""Catalogues too large for one machine: shards of songs on the workers of Ray."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ from ms_sincresnet.inference.batch import (
     model_identity,
     song_row,
 )
-from ms_sincresnet.inference.results import parquet_schema, write_parquet
+from ms_sincresnet.inference.results import Kind, write_table
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
     from ms_sincresnet.inference.classifier import GenreClassifier
@@ -56,27 +52,24 @@ def classify_on_ray(
 ) -> tuple[int, int]:
     """Predicts the genres of songs on the machines of a Ray cluster, shard by shard.
 
-    A lost worker is replaced and its shard halved, which isolates a song that crashes
-    every worker; the row of such a song reports an error.
+    A lost worker is replaced and its shard halved, to isolate a song that crashes every
+    worker, whose row reports an error.
 
     Arguments
     ---------
     load
         Loads the classifier on a device; called by every worker.
     sources
-        Songs and folders: paths that all machines see, or addresses of fsspec, such as
-        ``s3://bucket/songs``. They are searched as by ``find_songs``.
+        Songs and folders: paths that all machines see, or fsspec's ``s3://bucket/songs``.
     folder
-        Path or address of a folder for the ``part-….parquet`` files. Songs in its parts
-        are not classified again.
+        Path or address of a folder for a parquet file per shard. Songs that are in it
+        already are skipped.
     device
         Device of the workers. If it is "cuda", each gets a GPU of its own.
     address
         Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
-    workers
-        Number of workers; None is one per processor of the cluster, or one per GPU.
-    shard_size
-        Songs per shard.
+    workers, shard_size
+        Number of workers (by default one per processor or GPU); songs per shard.
     top, timeline
         As in ``song_row``.
 
@@ -86,20 +79,21 @@ def classify_on_ray(
 
     Example
     -------
-    >>> from ms_sincresnet import GenreClassifier
-    >>> def load(device):
-    ...     return GenreClassifier.from_pretrained("model", run_opts={"device": device})
     >>> classify_on_ray(load, ["music/"], "s3://bucket/genres")  # doctest: +SKIP
     (1000, 3)
     """
-    ray, folder = _import_ray(), os.fspath(folder)
-    songs = find_addresses(sources)
+    try:
+        import ray
+    except ImportError as error:
+        advice = "run `pip install '.[ray]'` in a clone of the repository"
+        raise UserError(f"Ray is not installed; {advice}") from error
+    folder, songs = os.fspath(folder), find_addresses(sources)
     if not songs:
         raise UserError(NO_SONGS)
     classifier = load("cpu")  # reports errors of the model before any worker starts
-    kind = model_identity(classifier), min(top, classifier.hparams.n_genres), timeline
-    done = _songs_done(folder, *kind)
-    write = partial(_write, folder, *kind)
+    top = min(top, classifier.hparams.n_genres)
+    kind = Kind(model_identity(classifier), top, timeline)
+    done, write = _songs_done(folder, kind), partial(_write, folder, kind)
     songs = [song for song in songs if as_utf8(song) not in done]
     if done:
         logger.warning("%s: %d songs are done already", folder, len(done))
@@ -130,9 +124,8 @@ def find_addresses(sources: Iterable[str]) -> list[str]:
         try:
             found = system.find(path) if system.isdir(path) else [path]
         except Exception as error:  # each file system has its own
-            raise UserError(
-                f"{source}: cannot be read ({type(error).__name__}: {error})"
-            ) from error
+            reason = f"cannot be read ({type(error).__name__}: {error})"
+            raise UserError(f"{source}: {reason}") from error
         if found != [path]:
             found = [each for each in sorted(found) if is_audio(each)]
         songs += [system.unstrip_protocol(each) for each in found]
@@ -202,10 +195,9 @@ def _run(
                 raise UserError(f"a worker cannot start: {error}") from error
             failed_starts = 0 if shard else failed_starts + 1
             if failed_starts > _MOST_FAILED_STARTS:
-                raise UserError(
-                    f"{failed_starts} workers were lost while they loaded the model; "
-                    "if memory is short, use fewer --workers"
-                ) from error
+                reason = "workers were lost while they loaded the model"
+                advice = "if memory is short, use fewer --workers"
+                raise UserError(f"{failed_starts} {reason}; {advice}") from error
             if len(shard) == 1:
                 crashes[shard[0]] += 1
             if shard and crashes[shard[0]] == _ATTEMPTS:
@@ -227,40 +219,31 @@ def _run(
     return n_errors
 
 
-def _write(
-    folder: str,
-    model: str,
-    top: int,
-    timeline: bool,
-    shard: list[str],
-    outcomes: list,
-) -> int:
+def _write(folder: str, kind: Kind, shard: list[str], outcomes: list) -> int:
     """Writes the part of a shard, whole or not at all, and counts its errors."""
     pairs = zip(shard, outcomes, strict=True)
-    rows = [song_row(song, outcome, top, timeline) for song, outcome in pairs]
+    rows = [song_row(*pair, kind.top, kind.timeline) for pair in pairs]
     digest = hashlib.sha256("\n".join(shard).encode(errors="surrogateescape"))
     name = f"part-{digest.hexdigest()[:16]}.parquet"
     system, path = _file_system(folder)
     system.makedirs(path, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        write_parquet(rows, f"{scratch}/{name}", model, top, timeline)
+        write_table(rows, f"{scratch}/{name}", "parquet", kind)
         system.put_file(f"{scratch}/{name}", f"{path}/.{name}")
     system.mv(f"{path}/.{name}", f"{path}/{name}")
     return sum(row["error"] is not None for row in rows)
 
 
-def _songs_done(folder: str, model: str, top: int, timeline: bool) -> set[str]:
+def _songs_done(folder: str, kind: Kind) -> set[str]:
     """Songs of the parts that exist."""
     system, path = _file_system(folder)
-    columns, songs = parquet_schema(top, timeline).names, set[str]()
+    songs = set[str]()
     for part in sorted(system.glob(f"{path}/part-*.parquet")):
         with system.open(part, "rb") as file:
             table = pd.read_parquet(file)
-        if list(table.columns) != columns or set(table["model"]) != {model}:
-            raise UserError(
-                f"{part}: has results of another model, voting, precision, top or "
-                "timeline; name another folder"
-            )
+        if list(table) != kind.columns() or set(table["model"]) != {kind.model}:
+            what = "another model, voting, precision, top or timeline"
+            raise UserError(f"{part}: has results of {what}; name another folder")
         songs.update(table["file"])
     return songs
 
@@ -286,15 +269,3 @@ def _file_system(address: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(address)
     except (ValueError, ImportError) as error:
         raise UserError(f"{address}: no such file system ({error})") from error
-
-
-def _import_ray() -> Any:
-    """The package ray, which an extra installs."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(
-            "Ray is not installed; run `pip install '.[ray]'` in a clone of the "
-            "repository"
-        ) from error
-    return ray

@@ -1,28 +1,32 @@
-"""Files of results, written row by row and resumed after a stop."""
+"""Results: rows that are printed, or kept in a file and resumed after a stop.
 
+JSON Lines is appended row by row. A csv or parquet file is written whole at the end,
+from a hidden JSON Lines file in its folder, the journal, which a killed run resumes.
+"""
+
+import csv
+import io
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from ms_sincresnet.errors import UserError
-from ms_sincresnet.files import atomic_path
-from ms_sincresnet.inference.row_formats import (
-    Csv,
-    JsonLines,
-    Row,
-    Table,
-    check_same,
-    columns,
-    flat_row,
-    nested_row,
-)
+from ms_sincresnet.files import as_utf8, atomic_path, printable
+
+Row = dict[str, Any]
 
 _TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-_GROUP = 10_000  # rows of a parquet file that are in memory at once
+_BEST = ("genre", "share", "posterior")
+_NUMBERS = ("share", "posterior", "duration")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def open_results(
@@ -43,24 +47,16 @@ def open_results(
         "table", "jsonl", "csv" or "parquet".
     path
         The file, or None for the standard output (not for parquet). Its rows are kept,
-        except a half-written last one and those of ``files`` with an error.
+        except those of ``files`` with an error; other content is a ``UserError``.
     model, top, timeline
         The ``model_identity``, and the options of ``song_row``.
-    files
-        The files to be classified.
-    genres
-        Names of the genres, for the width of a table.
+    files, genres
+        The files to be classified, and the names of the genres.
 
     Returns
     -------
     A context manager. ``write(row)`` writes a row, and ``done`` is the set of those
     ``files`` that an earlier run has classified.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written, or has other content than results of the same
-        model, top and timeline.
 
     Example
     -------
@@ -73,7 +69,7 @@ def open_results(
     file,genre,share,posterior,duration,clips,error,model
     a.wav,,,,,0,no such file,12ab-majority
     """
-    files = list(files)
+    files, kind = list(files), Kind(model, top, timeline)
     if path is not None:
         path = os.path.realpath(path)  # writes to a link's target, keeps the link
         if os.path.exists(path) and not os.path.isfile(path):
@@ -81,13 +77,31 @@ def open_results(
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be written (Permission denied)")
     if output_format == "table":
-        return Results(Table(top, files, genres), path, files)
-    if output_format == "csv":
-        return Results(Csv(model, top, timeline), path, files)
-    rows = JsonLines(model, top, timeline)
-    if output_format == "parquet" and path is not None:
-        return ParquetResults(rows, path, files)
-    return Results(rows, path, files)
+        table = Table(top, files, genres)
+        return Results(path, table.text, table.head)
+    if path is None and output_format == "csv":
+        head = _csv_text(kind.columns())
+        return Results(None, lambda row: _csv_text(kind.csv_cells(row)), head)
+    if path is None:
+        return Results(None, kind.json_text)
+    if output_format == "jsonl":
+        lines, end = path, None
+    else:
+        folder, name = os.path.split(path)
+        lines = os.path.join(folder, f".{name}.jsonl")
+        end = partial(write_table, path=path, output_format=output_format, kind=kind)
+    if output_format == "parquet":
+        _arrow()
+    found = lines if os.path.exists(lines) else path
+    with _errors_of(found):
+        if not os.path.exists(found) or not os.path.getsize(found):
+            rows: Iterable[Row] = []
+        elif found == lines:
+            rows = _read_lines(lines)
+        else:
+            rows = read_table(path, output_format, kind)
+        done = _keep(rows, lines, kind, files)
+    return Results(lines, kind.json_text, done=done, end=end)
 
 
 @contextmanager
@@ -98,8 +112,8 @@ def _errors_of(path: str | None) -> Iterator[None]:
     except BrokenPipeError:  # the reader of the standard output has closed it
         raise
     except OSError as error:
-        where = path or "the standard output"
-        raise UserError(f"{where}: cannot be written ({error.strerror})") from error
+        where, reason = path or "the standard output", error.strerror or error
+        raise UserError(f"{where}: cannot be written ({reason})") from error
     except ValueError as error:
         raise UserError(
             f"{path}: cannot resume from this file, and will not overwrite it: {error}."
@@ -107,138 +121,120 @@ def _errors_of(path: str | None) -> Iterator[None]:
         ) from error
 
 
-class Results:
-    """Rows in a text file or on the standard output, each written at once."""
+class Kind(NamedTuple):
+    """The model and the options that all rows of a file share."""
 
-    def __init__(
-        self, row_format: JsonLines | Csv | Table, path: str | None, files: list[str]
-    ) -> None:
-        self.format, self.path = row_format, path
-        self.done: set[str] = set()
-        with _errors_of(path):
-            if path is None:
-                self._stream = sys.stdout
-                self._stream.write(row_format.head)
-            else:
-                self._keep(path, files)
-                self._stream = open(path, "a", **_TEXT)  # noqa: SIM115, see __exit__
+    model: str
+    top: int
+    timeline: bool
 
-    def __enter__(self) -> "Results":
-        return self
+    def columns(self) -> list[str]:
+        """Columns of csv and parquet."""
+        tops = [name + rank for rank in _ranks(self.top) for name in _BEST]
+        last = ["timeline", "model"] if self.timeline else ["model"]
+        return ["file", *tops, "duration", "clips", "error", *last]
 
-    def __exit__(self, *exception: object) -> None:
-        with _errors_of(self.path):
-            self._stream.flush()
-            if self.path is not None:
-                self._stream.close()
+    def json_text(self, row: Row) -> str:
+        """The line of a row in JSON."""
+        return json.dumps(row | {"model": self.model}, ensure_ascii=False) + "\n"
 
-    def write(self, row: Row) -> None:
-        """Writes a row and flushes it, so that a kill loses nothing."""
-        with _errors_of(self.path):
-            self._stream.write(self.format.text(row))
-            self._stream.flush()
+    def flat(self, row: Row) -> Row:
+        """A row by columns."""
+        flat = {name: row.get(name) for name in row if name != "top"}
+        for best, rank in zip(row["top"], _ranks(len(row["top"])), strict=True):
+            flat |= {name + rank: value for name, value in best.items()}
+        return flat | {"model": self.model}
 
-    def _keep(self, path: str, files: list[str]) -> None:
-        """Rewrites the file with the rows to keep, and notes which songs are done."""
-        asked = {os.path.normpath(self.format.name(file)): file for file in files}
-        with atomic_path(path) as new_path, open(new_path, "w", **_TEXT) as new:
-            new.write(self.format.head)
-            for name, failed, text in self._rows(path):
-                file = asked.get(os.path.normpath(name))
-                if file is None or not failed:
-                    new.write(text)
-                if file is not None and not failed:
-                    self.done.add(file)
+    def csv_cells(self, row: Row) -> list:
+        """Values in the order of the columns."""
+        flat = self.flat(row)
+        return [_csv_cell(name, flat.get(name)) for name in self.columns()]
 
-    def _rows(self, path: str) -> Iterator[tuple[str, bool, str]]:
-        """Rows of an earlier run, without a half-written one at the end."""
-        if not os.path.exists(path):
-            return
-        with open(path, **_TEXT) as old:
-            head = old.read(len(self.format.head))
-            if head != self.format.head:
-                if self.format.head.startswith(head):
-                    return
-                raise ValueError(f"it does not start with {self.format.head.strip()!r}")
-            broken = False
-            for row in self.format.read(old):
-                if broken:
-                    raise ValueError("a row in the middle of it cannot be read")
-                broken = row is None
-                if row is not None:
-                    yield row
+    def check(self, row: Any) -> None:
+        """Refuses a row of another model or of other options."""
+        match row:
+            case {"file": str(), "error": str() | None as error, "top": list(top)}:
+                found = row.get("model"), len(top), "timeline" in row
+            case _:
+                raise ValueError("it was not written by this command")
+        for name, one, other in zip(self._fields, found, self, strict=True):
+            if one != other and not (name == "top" and error is not None):
+                raise ValueError(f"its {name} is {one}; expected {other}")
 
 
-class ParquetResults(Results):
-    """Rows in a parquet file, written once, at the end.
-
-    Until then they are in its journal, a hidden JSON Lines file in the same folder,
-    from which a killed run resumes.
-    """
-
-    def __init__(self, row_format: JsonLines, path: str, files: list[str]) -> None:
-        folder, name = os.path.split(path)
-        journal = os.path.join(folder, f".{name}.jsonl")
-        self._parquet_path, self._journal = path, journal
-        self._about = row_format.model, row_format.top, row_format.timeline
-        if not os.path.exists(journal):
-            with (
-                _errors_of(path),
-                atomic_path(journal) as new_path,
-                open(new_path, "w", **_TEXT) as new,
-            ):
-                new.writelines(map(row_format.text, self._old_rows()))
-        super().__init__(row_format, journal, files)
-
-    def _old_rows(self) -> Iterator[Row]:
-        """Rows of the parquet file of an earlier run."""
-        model, top, timeline = self._about
-        arrow, names = _arrow(), columns(top, timeline)
-        path = self._parquet_path
-        if os.path.exists(path) and os.path.getsize(path):
-            with arrow.parquet.ParquetFile(path) as old:
-                found = old.schema_arrow.names
-                check_same("columns", ",".join(found), ",".join(names))
-                for batch in old.iter_batches(_GROUP):
-                    for flat in batch.to_pylist():
-                        check_same("model", flat["model"], model)
-                        yield nested_row(flat, top)
-
-    def __exit__(self, *exception: object) -> None:
-        super().__exit__()
-        with _errors_of(self._parquet_path):
-            with (
-                open(self._journal, **_TEXT) as journal,
-                atomic_path(self._parquet_path) as new_path,
-            ):
-                write_parquet(map(json.loads, journal), new_path, *self._about)
-            os.remove(self._journal)
+def _ranks(top: int) -> list[str]:
+    """Suffixes of the columns of the first genre, the second, …"""
+    return ["", *(f"_{rank}" for rank in range(2, top + 1))][:top]
 
 
-def write_parquet(
-    rows: Iterable[Row], path: str | os.PathLike, model: str, top: int, timeline: bool
+def _nested(flat: Row, top: int) -> Row:
+    """The row of a flat one."""
+    bests = [{name: flat.pop(name + rank) for name in _BEST} for rank in _ranks(top)]
+    bests = [best for best in bests if best["genre"] is not None]
+    return flat | {"genre": bests[0]["genre"] if bests else None, "top": bests}
+
+
+def _csv_cell(name: str, value: Any) -> Any:
+    """A value of csv, disarmed if a spreadsheet would run it as a formula."""
+    if name == "timeline":
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return ("./" if name == "file" else "'") + value  # "./" names the same file
+    return value
+
+
+def _csv_value(name: str, cell: str) -> Any:
+    """The value of a cell."""
+    read: dict[str, Callable] = {"clips": int, "timeline": json.loads}
+    read |= dict.fromkeys(_NUMBERS, float)
+    return read.get(name.split("_")[0], str)(cell) if cell else None
+
+
+def _csv_text(cells: list) -> str:
+    """A line of csv."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerow(cells)
+    return stream.getvalue()
+
+
+def write_table(
+    rows: Iterable[Row], path: str | os.PathLike, output_format: str, kind: Kind
 ) -> None:
-    """Writes rows to a parquet file."""
-    arrow, schema = _arrow(), parquet_schema(top, timeline)
-    flat = (flat_row(row, model) for row in rows)
-    with arrow.parquet.ParquetWriter(path, schema) as writer:
-        while group := list(itertools.islice(flat, _GROUP)):
-            writer.write_table(arrow.Table.from_pylist(group, schema))
+    """Writes rows to a csv or parquet file, whole or not at all."""
+    names, is_csv = kind.columns(), output_format == "csv"
+    flat = [kind.csv_cells(row) if is_csv else kind.flat(row) for row in rows]
+    table = pd.DataFrame(flat, columns=names, dtype=object)
+    with atomic_path(path) as new_path:
+        if is_csv:
+            table.to_csv(new_path, index=False, lineterminator="\n")
+        else:
+            table.to_parquet(new_path, index=False, schema=_schema(names))
 
 
-def parquet_schema(top: int, timeline: bool) -> Any:
-    """Names and types of the columns of a parquet file."""
+def read_table(path: str | os.PathLike, output_format: str, kind: Kind) -> list[Row]:
+    """Rows of a csv or parquet file."""
+    if output_format == "csv":
+        # Without index_col, one row that is too long would move all columns.
+        options: Any = {"keep_default_na": False, "index_col": False}
+        table = pd.read_csv(path, dtype=str, **options).fillna("")
+        names, flat = list(table), table.to_dict("records")
+        flat = [{name: _csv_value(name, row[name]) for name in row} for row in flat]
+    else:
+        with _arrow().parquet.ParquetFile(path) as file:
+            names, flat = file.schema_arrow.names, file.read().to_pylist()
+    if names != kind.columns():
+        raise ValueError(f"its columns are {names}; expected {kind.columns()}")
+    return [_nested(row, kind.top) for row in flat]
+
+
+def _schema(names: list[str]) -> Any:
+    """Types of the columns of a parquet file."""
     arrow = _arrow()
     number, text = arrow.float64(), arrow.string()
     clip = {"start_s": number, "end_s": number, "genre": text, "posterior": number}
-    types = {
-        "clips": arrow.int64(),
-        "timeline": arrow.list_(arrow.struct(list(clip.items()))),
-        **dict.fromkeys(("share", "posterior", "duration"), number),
-    }
-    return arrow.schema(
-        (name, types.get(name.split("_")[0], text)) for name in columns(top, timeline)
-    )
+    types = {"timeline": arrow.list_(arrow.struct(list(clip.items())))}
+    types |= {"clips": arrow.int64()} | dict.fromkeys(_NUMBERS, number)
+    return arrow.schema((name, types.get(name.split("_")[0], text)) for name in names)
 
 
 def _arrow() -> Any:
@@ -252,3 +248,123 @@ def _arrow() -> Any:
             "run `pip install '.[parquet]'` in a clone of the repository"
         ) from error
     return pyarrow
+
+
+class Results:
+    """Rows on the standard output or in a text file, each written at once."""
+
+    def __init__(
+        self,
+        path: str | None,
+        text: Callable[[Row], str],
+        head: str = "",
+        done: Iterable[str] = (),
+        end: Callable[[Iterable[Row]], None] | None = None,
+    ) -> None:
+        self.done = set(done)
+        self._path, self._text, self._end = path, text, end
+        with _errors_of(path):
+            if path is None:
+                self._stream = sys.stdout
+            else:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                self._stream = open(path, "a", **_TEXT)  # noqa: SIM115, see __exit__
+                if head and self._stream.tell():
+                    raise ValueError("a table cannot be resumed; other formats can")
+            self._stream.write(head)
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with _errors_of(self._path):
+            self._stream.flush()
+            if self._path is not None:
+                self._stream.close()
+                if self._end is not None:
+                    self._end(_read_lines(self._path))
+                    os.remove(self._path)
+
+    def write(self, row: Row) -> None:
+        """Writes a row and flushes it, so that a kill loses nothing."""
+        with _errors_of(self._path):
+            self._stream.write(self._text(row))
+            self._stream.flush()
+
+
+def _read_lines(path: str) -> Iterator[Any]:
+    """Rows of a JSON Lines file, without a half-written one at the end."""
+    begin = '{"file": "'
+    with open(path, **_TEXT) as old:
+        for number, line in enumerate(old, 1):
+            try:
+                yield json.loads(line)
+            except (RecursionError, ValueError) as error:
+                if line.endswith("\n") or not begin.startswith(line[: len(begin)]):
+                    raise ValueError(f"its line {number} is not JSON") from error
+
+
+def _keep(rows: Iterable[Row], path: str, kind: Kind, files: list[str]) -> set[str]:
+    """Writes the rows to keep to a JSON Lines file; returns the files that are done."""
+    asked = {os.path.normpath(as_utf8(file)): file for file in files}
+    done = set()
+    with atomic_path(path) as new_path, open(new_path, "w", **_TEXT) as new:
+        for row in rows:
+            kind.check(row)
+            file = asked.get(os.path.normpath(row["file"]))
+            if file is None or row["error"] is None:
+                new.write(kind.json_text(row))
+            if file is not None and row["error"] is None:
+                done.add(file)
+    return done
+
+
+class Table:
+    """Aligned columns for the eye."""
+
+    _widest = 60  # longer paths are not aligned
+
+    def __init__(self, top: int, files: Iterable[str], genres: Iterable[str]) -> None:
+        longest = max(map(len, ["file", *map(printable, files)]))
+        self._file = min(longest, self._widest)
+        self._genre = max(map(len, ["genre", *map(printable, genres)]))
+        self.head = self._line("file", "genre", "share", "next" if top > 1 else "")
+
+    def text(self, row: Row) -> str:
+        """The line of a row, and another for its timeline."""
+        file = printable(row["file"])
+        if row["error"] is not None:
+            return f"{file:{self._file}}  error: {printable(row['error'])}\n"
+        (genre, share), *others = [
+            (printable(best["genre"]), f"{100 * best['share']:.0f} %")
+            for best in row["top"]
+        ]
+        following = [" ".join(other) for other in others if other[1] != "0 %"]
+        spans = f"  {_spans(row['timeline'])}\n" if row.get("timeline") else ""
+        return self._line(file, genre, share, ", ".join(following)) + spans
+
+    def _line(self, file: str, genre: str, share: str, following: str) -> str:
+        """Cells as text."""
+        cells = f"{file:{self._file}}  {genre:{self._genre}}  {share:>5}  {following}"
+        return f"{cells.rstrip()}\n"
+
+
+def _spans(timeline: list[dict[str, Any]]) -> str:
+    """Spans of one genre each; borders lie halfway between the centres of clips."""
+    centres_s = [(clip["start_s"] + clip["end_s"]) / 2 for clip in timeline]
+    borders_s = [(one + two) / 2 for one, two in itertools.pairwise(centres_s)]
+    borders_s = [0.0, *borders_s, timeline[-1]["end_s"]]
+    spans, first = [], 0
+    for genre, clips in itertools.groupby(clip["genre"] for clip in timeline):
+        last = first + len(list(clips))
+        heard = "silence" if genre is None else printable(genre)
+        spans.append(f"{_clock(borders_s[first])}-{_clock(borders_s[last])} {heard}")
+        first = last
+    return ", ".join(spans)
+
+
+def _clock(time_s: float) -> str:
+    """A time as players show it."""
+    minutes, seconds = divmod(round(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
