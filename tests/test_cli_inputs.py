@@ -66,11 +66,6 @@ def classify(tmp_path, monkeypatch, capsys, model_folder, load):
     return run
 
 
-def wav(path, samples, rate=16000, **options):
-    """Writes samples."""
-    soundfile.write(path, samples, rate, **options)
-
-
 def cut(path, share):
     """Leaves a share of a file's bytes."""
     content = Path(path).read_bytes()
@@ -92,9 +87,9 @@ def tone(genre, **options):
     return lambda path, song: song(path, (genre, 4.0), **options), genre
 
 
-def samples(values, expected="", rate=16000, **options):
+def samples(values, expected="", **options):
     """A file with these samples, and the expected genre or error."""
-    return lambda path, song: wav(path, values, rate, **options), expected
+    return lambda path, song: soundfile.write(path, values, 16000, **options), expected
 
 
 def content(data, expected):
@@ -124,9 +119,7 @@ FILES = {
     "a rate of 4 GHz.wav": content(
         wav_header(64000, rate=2**32 - 1) + NOISE.astype("<i2").tobytes(), NO_AUDIO
     ),
-    "nan.wav": samples(
-        [0, 0.5, np.nan, 0] * 9000, "NaN or infinity at 0.000 s", subtype="FLOAT"
-    ),
+    "nan.wav": samples([0, 0.5, np.nan] * 9000, "NaN or infinity", subtype="FLOAT"),
     "constant.wav": samples(0 * NOISE + 0.5, SILENT),
     "one sample.wav": samples([0.5], SILENT),
     "noise of 10 ms.wav": samples(NOISE[:160]),
@@ -188,18 +181,6 @@ def test_the_rest_of_a_file_that_breaks_off_is_classified(classify, write_song):
     assert "warning: song.flac: damaged or cut short" in err
 
 
-def test_one_bad_file_does_not_stop_the_rest(classify, write_song):
-    write_song("1.wav", ("jazz", 4.0))
-    Path("2.wav").write_text("This is no audio.")
-    wav("3.wav", [*NOISE, np.nan], subtype="FLOAT")
-    write_song("4.wav", ("rock", 40.0))
-    status, rows, err = classify(".")
-    assert status == 3
-    assert [row["genre"] for row in rows] == ["jazz", None, None, "rock"]
-    assert err.count("error: ") == 2
-    assert "2 of 4 songs have a genre" in err
-
-
 def test_a_folder_without_audio(classify):
     Path("empty").mkdir()
     Path("notes.txt").write_text("This is no audio.")
@@ -214,8 +195,8 @@ def test_a_list_of_files(classify, write_song):
         write_song(f"{genre} song.wav", (genre, 4.0))
     lines = "\ufeffrock song.wav\r\n\njazz song.wav\nrock song.wav\nnowhere.wav"
     Path("list").write_text(lines, encoding="utf-8")
-    status, rows, _ = classify("metal song.wav", "--files-from", "list")
-    assert status == 3
+    status, rows, err = classify("metal song.wav", "--files-from", "list")
+    assert status == 3 and "3 of 4 songs have a genre" in err
     assert [row["genre"] for row in rows] == ["metal", "rock", "jazz", None]
     Path("empty").touch()
     assert classify("--files-from", "empty")[0] == 1

@@ -28,6 +28,7 @@ NAMES = [
     "=1+2.wav",
     "-dash.wav",
     "@at.wav",
+    "a\rlone return.wav",
 ]
 TIMELINE = [{"start_s": 0.0, "end_s": 3.0, "genre": None, "posterior": 0.0}]
 

@@ -130,17 +130,12 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
     from ms_sincresnet.inference.ray import classify_on_ray
 
-    return classify_on_ray(
-        partial(_load_classifier, arguments),
-        _sources(arguments),
-        arguments.output,
-        device=arguments.device or "cpu",
-        address=arguments.address,
-        workers=arguments.workers,
-        shard_size=arguments.shard_size or 100,
-        top=arguments.top,
-        timeline=arguments.timeline,
-    )
+    load, sources = partial(_load_classifier, arguments), _sources(arguments)
+    names = ("address", "workers", "top", "timeline")
+    options = {name: getattr(arguments, name) for name in names}
+    options["device"] = arguments.device or "cpu"
+    options["shard_size"] = arguments.shard_size or 100
+    return classify_on_ray(load, sources, arguments.output, **options)
 
 
 def _load_classifier(arguments: Namespace, device: str | None) -> Any:

@@ -52,8 +52,8 @@ def classify_on_ray(
 ) -> tuple[int, int]:
     """Predicts the genres of songs on the machines of a Ray cluster, shard by shard.
 
-    A lost worker is replaced and its shard halved, to isolate a song that crashes every
-    worker, whose row reports an error.
+    A lost worker is replaced and its shard halved: this isolates a song that crashes
+    every worker, and its row reports the error.
 
     Arguments
     ---------

@@ -84,14 +84,12 @@ def open_results(
         return Results(None, lambda row: _csv_text(kind.csv_cells(row)), head)
     if path is None:
         return Results(None, kind.json_text)
-    if output_format == "jsonl":
-        lines, end = path, None
-    else:
-        folder, name = os.path.split(path)
-        lines = os.path.join(folder, f".{name}.jsonl")
-        end = partial(write_table, path=path, output_format=output_format, kind=kind)
+    lines, end = path, None
     if output_format == "parquet":
-        _arrow()
+        _arrow()  # its absence is reported before any song is classified
+    if output_format != "jsonl":
+        lines = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.jsonl")
+        end = partial(write_table, path=path, output_format=output_format, kind=kind)
     found = lines if os.path.exists(lines) else path
     with _errors_of(found):
         if not os.path.exists(found) or not os.path.getsize(found):
@@ -193,21 +191,22 @@ def _csv_value(name: str, cell: str) -> Any:
 def _csv_text(cells: list) -> str:
     """A line of csv."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerow(cells)
-    return stream.getvalue()
+    csv.writer(stream).writerow(cells)  # quotes "\r", for its lines end in "\r\n"
+    return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_table(
     rows: Iterable[Row], path: str | os.PathLike, output_format: str, kind: Kind
 ) -> None:
     """Writes rows to a csv or parquet file, whole or not at all."""
-    names, is_csv = kind.columns(), output_format == "csv"
-    flat = [kind.csv_cells(row) if is_csv else kind.flat(row) for row in rows]
-    table = pd.DataFrame(flat, columns=names, dtype=object)
     with atomic_path(path) as new_path:
-        if is_csv:
-            table.to_csv(new_path, index=False, lineterminator="\n")
+        if output_format == "csv":
+            with open(new_path, "w", **_TEXT) as file:
+                file.write(_csv_text(kind.columns()))
+                file.writelines(_csv_text(kind.csv_cells(row)) for row in rows)
         else:
+            names = kind.columns()
+            table = pd.DataFrame(map(kind.flat, rows), columns=names, dtype=object)
             table.to_parquet(new_path, index=False, schema=_schema(names))
 
 
@@ -254,14 +253,9 @@ class Results:
     """Rows on the standard output or in a text file, each written at once."""
 
     def __init__(
-        self,
-        path: str | None,
-        text: Callable[[Row], str],
-        head: str = "",
-        done: Iterable[str] = (),
-        end: Callable[[Iterable[Row]], None] | None = None,
+        self, path: str | None, text: Callable, head: str = "", done=(), end=None
     ) -> None:
-        self.done = set(done)
+        self.done: set[str] = set(done)
         self._path, self._text, self._end = path, text, end
         with _errors_of(path):
             if path is None:
