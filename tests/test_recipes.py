@@ -2,8 +2,6 @@
 
 import contextlib
 import importlib.util
-import io
-import json
 import os
 import re
 import runpy
@@ -21,24 +19,27 @@ import soundfile
 import speechbrain as sb
 import train
 import yaml
+from huggingface_hub import ModelCard
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ms_sincresnet import GenreBrain, GenreClassifier
 from ms_sincresnet.data.synthetic import make_synthetic_gtzan, render_track
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import load_weights, read_json
+from ms_sincresnet.training.export import export_run
 from ms_sincresnet.training.hparams import plain_hparams
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "GTZAN"
 
-# Clips of half a second, small models: the same code path in a second per epoch.
+# Clips of a quarter of a second of four genres, small models: the same code path.
 SMALL = {
-    "clip_samples": 8000,
-    "hop_samples": 8000,
-    "valid_hop": 16000,
+    "n_genres": 4,
+    "clip_samples": 4000,
+    "hop_samples": 4000,
+    "valid_hop": 8000,
     "clips_per_track": 2,
-    "batch_size": 8,
+    "batch_size": 4,
     "n_folds": 4,
     "valid_fraction": 0.34,
     "warmup_epochs": 1,
@@ -52,14 +53,23 @@ SMALL_MODELS = {
     "mel_resnet": {"n_mels": 32, "resnet_weights": "null"},
     "sincnet": {"n_filters": 8, "kernel_size": 51, "frame_samples": 800},
 }
-OTHER_MODELS = [name for name in SMALL_MODELS if name != "ms_sincresnet"]
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    """Runs without `pip freeze`, which SpeechBrain asks in each run."""
+    name = "speechbrain.utils.logger.get_environment_description"
+    monkeypatch.setattr(name, lambda: "not asked in tests")
 
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "it's müsic" / "GTZAN"
     folder.parent.mkdir()
-    return make_synthetic_gtzan(folder, n_tracks=4, duration_s=4.0, seed=3)
+    make_synthetic_gtzan(folder, n_tracks=4, duration_s=2.0, seed=3)
+    for genre in sorted((folder / "genres").iterdir())[4:]:
+        shutil.rmtree(genre)
+    return folder
 
 
 def command(data_folder, output_folder, *options, system="ms_sincresnet", **hparams):
@@ -87,10 +97,10 @@ def run(words, script=train):
         script.main(words)
 
 
-def start(words, *launcher):
+def start(words):
     """Starts train.py in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, *launcher, "train.py", *words],
+        [sys.executable, "train.py", *words],
         cwd=RECIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,8 +152,8 @@ def test_figures_agree_with_each_other(unbroken):
     predictions = pd.read_csv(unbroken / "test_predictions.csv")
     test = pd.read_csv(unbroken / "manifests" / "test.csv")
     assert sorted(predictions.ID) == sorted(test.ID)
-    assert summary["tracks"] == len(test) == 10
-    assert summary["clips"] == 8 * len(test), "4 s are eight clips of half a second"
+    assert summary["tracks"] == len(test) == 4
+    assert summary["clips"] == 8 * len(test), "2 s are eight clips"
     right = (predictions.genre == predictions.predicted).mean()
     assert summary["song_accuracy"] == pytest.approx(right)
     matrix = pd.read_csv(unbroken / "confusion_matrix.csv", index_col="genre")
@@ -163,6 +173,24 @@ def test_model_folder_names_what_the_test_named(unbroken, data_folder):
     # The cached copies that were tested are rounded to 16 bits.
     assert np.mean(predictions.predicted == named) >= 0.9
     assert named_by_stock == named
+
+
+def test_a_run_is_exported_as_it_writes_its_model_itself(unbroken, tmp_path):
+    def content(folder):
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder): path.read_bytes() for path in files}
+
+    before = content(unbroken)
+    assert export_run(unbroken, tmp_path / "model") == tmp_path / "model"
+    assert content(unbroken) == before
+    assert content(tmp_path / "model") == content(unbroken / "model")
+    summary = read_json(unbroken / "test_summary.json")
+    (song, clip) = ModelCard.load(tmp_path / "model" / "README.md").data.eval_results
+    assert song.metric_value == round(summary["song_accuracy"], 4)
+    assert clip.metric_value == round(summary["clip_accuracy"], 4)
+    fold = "fold 0 of 4, counted from 0; seed 1234"
+    expected = f"GTZAN, stratified random folds ({fold}); 4 test tracks"
+    assert song.dataset_name == expected
 
 
 def test_ismir2004_runs_from_its_file(tmp_path):
@@ -189,6 +217,9 @@ def test_ismir2004_runs_from_its_file(tmp_path):
         test_hop=16000,
         number_of_epochs=1,
         cache_folder=tmp_path / "audio_16k",
+        clip_samples=8000,
+        hop_samples=8000,
+        n_genres=6,
     )
     run([word for word in words if not word.startswith("--n_folds")], script)
     summary = read_json(tmp_path / "run" / "test_summary.json")
@@ -198,12 +229,11 @@ def test_ismir2004_runs_from_its_file(tmp_path):
     assert read_json(tmp_path / "run" / "model" / "config.json")["hop_samples"] == 8000
 
 
-@pytest.mark.parametrize("system", OTHER_MODELS)
-def test_every_model_runs_from_its_file(system, data_folder, tmp_path):
+def test_sincnet_runs_from_its_file(data_folder, tmp_path):
     epochs = {"number_of_epochs": 1, "warmup_epochs": 0}
-    run(command(data_folder, tmp_path, system=system, **epochs))
+    run(command(data_folder, tmp_path, system="sincnet", **epochs))
     summary = read_json(tmp_path / "test_summary.json")
-    assert (summary["tracks"], summary["epoch"]) == (10, 1)
+    assert (summary["tracks"], summary["epoch"]) == (4, 1)
     row = pd.read_csv(tmp_path / "test_predictions.csv").iloc[0]
     song = GenreClassifier.from_hparams(tmp_path / "model").predict_song(
         data_folder / "genres" / row.genre / f"{row.ID}.wav"
@@ -227,21 +257,21 @@ def test_kill_at_any_point_changes_nothing(
 ):
     words = command(data_folder, tmp_path)
     process = start([*words, "--ckpt_interval_steps=1"])
-    while steps_saved(tmp_path / "save") < 2:  # of 10, in two epochs
+    while steps_saved(tmp_path / "save") < 1:  # of 8, in two epochs
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     assert "%|" in process.communicate()[0], "progress bars"
 
     def interrupted(brain, *args):
-        if brain.optimizer_step == 7:
+        if brain.optimizer_step == 6:
             raise KeyboardInterrupt
         return sb.Brain.fit_batch(brain, *args)
 
     monkeypatch.setattr(GenreBrain, "fit_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run([*words, "--ckpt_interval_steps=1"])
-    assert steps_saved(tmp_path / "save") == 7
+    assert steps_saved(tmp_path / "save") == 6
     assert not (tmp_path / "test_summary.json").exists()
     monkeypatch.undo()
     run(words)
@@ -293,35 +323,6 @@ def test_tracks_in_memory_train_to_the_same_figures(unbroken, data_folder, tmp_p
     assert logs[0] == logs[1]
 
 
-def test_two_processes_train_as_one_with_their_batch_does(data_folder, tmp_path):
-    """At a small learning rate; rounding grows, see test_training_distributed.py."""
-    options = {
-        **{"number_of_epochs": 1, "warmup_lr": 1e-5},
-        **{"gain_low": 1, "gain_high": 1, "noise_std": 0},  # drawn in each process
-    }
-    two, one = tmp_path / "two", tmp_path / "one"
-    words = command(
-        data_folder, two, "--distributed_backend=gloo", **options, batch_size=4
-    )
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    process = start(words, *launcher)
-    run(command(data_folder, one, **options))
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-
-    logs, summaries, tables = zip(figures(two), figures(one), strict=True)
-    numbers = [[float(x) for x in re.findall(r": ([\d.e+-]+)", log)] for log in logs]
-    assert len(numbers[0]) == 12, "epoch, rate, and figures of three stages"
-    assert numbers[0] == pytest.approx(numbers[1], abs=2e-4)
-    summaries = [json.loads(summary) for summary in summaries]
-    assert summaries[0].pop("dataset") == summaries[1].pop("dataset")
-    assert summaries[0] == pytest.approx(summaries[1], abs=1e-5)
-    of_two, of_one = (pd.read_csv(io.StringIO(table)) for table in tables)
-    assert list(of_two.ID) == list(of_one.ID) and len(of_two) == 10
-    pd.testing.assert_frame_equal(of_two, of_one, rtol=0, atol=2e-4)
-    assert (two / "model" / "model.safetensors").is_file()
-
-
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """Folders and files that users may give."""
@@ -344,11 +345,11 @@ def broken(tmp_path_factory):
         ({"data_folder": "nowhere"}, ["got 'nowhere'", "marsyas/gtzan"]),
         ({"data_folder": "{broken}/empty"}, ["empty", "genres_original"]),
         ({"data_folder": "{broken}/text"}, ["jazz"]),
-        ({"data_folder": "{broken}/three"}, ["n_genres is 10", "--n_genres=3"]),
+        ({"data_folder": "{broken}/three"}, ["n_genres is 4", "--n_genres=3"]),
         ({"number_of_epoch": 3}, ["did you mean --number_of_epochs"]),
         ({"kernel_sizes": "[250, 501, 1001]"}, ["ms_sincresnet.yaml", "odd", "250"]),
         ({"fold": 4}, ["fold", "4"]),
-        ({"cache": "ram"}, ["cache", "disk, memory", "'ram'"]),
+        ({"cache": "ram"}, ["cache", "memory", "'ram'"]),
         ({"precision": "fp16"}, ["--precision=fp16", "bf16"]),
         ({"resnet_weights": "nowhere.pth"}, ["nowhere.pth"]),
     ],

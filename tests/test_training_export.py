@@ -1,7 +1,7 @@
 """Trainings to model folders: the epoch that the test takes, wherever the run is now.
 
-One run is trained by its recipe. The others have what a training leaves: the recipe's
-file, resolved as SpeechBrain saves it, manifests, and checkpoints.
+The runs have what a training leaves: the recipe's file, resolved as SpeechBrain saves
+it, manifests, and checkpoints. test_recipes.py exports a run that was trained.
 """
 
 import os
@@ -10,16 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import train
 import yaml
-from huggingface_hub import ModelCard
 from hyperpyyaml import resolve_references
-from speechbrain.inference.classifiers import EncoderClassifier
 
-from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
-from ms_sincresnet.data.synthetic import make_synthetic_gtzan
+from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, UserError, WeightsError
-from ms_sincresnet.files import read_json, write_json
+from ms_sincresnet.files import write_json
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
 from ms_sincresnet.training.export import export_run
@@ -111,47 +107,6 @@ def epoch_of_card(model_folder):
 def everything(folder):
     """All files in a folder, with their content."""
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def test_a_training_is_exported_as_it_writes_its_model_itself(tmp_path, monkeypatch):
-    data = make_synthetic_gtzan(tmp_path / "data", n_tracks=3, duration_s=1.0, seed=3)
-    run, folder = tmp_path / "run", tmp_path / "model"
-    hparams = {
-        **{"data_folder": data, "cache_folder": tmp_path / "audio_16k"},
-        **{"output_folder": run, "number_of_epochs": 1, "num_workers": 0},
-        **{"clip_samples": 8000, "hop_samples": 4000, "valid_hop": 8000, "n_folds": 3},
-        **{"valid_fraction": 0.5, "batch_size": 10, "clips_per_track": 1, "seed": 2},
-        **MODELS["sincnet"][1],
-    }
-    words = [f"--{name}={value}" for name, value in hparams.items()]
-    monkeypatch.chdir(RECIPES / "GTZAN")
-    train.main(["hparams/sincnet.yaml", "--device=cpu", *words])
-
-    before = everything(run)
-    assert export_run(run, folder) == folder
-    assert everything(run) == before
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert files == {p.name: p.read_bytes() for p in (run / "model").iterdir()}
-    summary = read_json(run / "test_summary.json")
-    card = ModelCard.load(folder / "README.md")
-    figures = [result.metric_value for result in card.data.eval_results]
-    assert figures == [
-        round(summary[name], 4) for name in ("song_accuracy", "clip_accuracy")
-    ]
-    fold = "fold 0 of 3, counted from 0; split seed 1234, seed 2"
-    dataset_name = card.data.eval_results[0].dataset_name
-    assert dataset_name == f"GTZAN, stratified random folds ({fold}); 10 test tracks"
-    assert epoch_of_card(folder) == summary["epoch"]
-    song = str(next((data / "genres").glob("*/*.wav")))
-    posteriors = [
-        load(str(folder)).classify_file(song)[0]
-        for load in (
-            GenreClassifier.from_pretrained,
-            GenreClassifier.from_hparams,
-            EncoderClassifier.from_hparams,
-        )
-    ]
-    assert posteriors[0].equal(posteriors[1]) and posteriors[0].equal(posteriors[2])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ was stopped; finished folds are not repeated.
 import argparse
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def run_folds(
     folder = folder or Path(f"results/{stem}/cross_validation/seed_{hparams['seed']}")
     refuse_other_options(folder, [Path(hparams_file).name, *words])
     about = {"system": system or stem, "options": words}
+    summary = ""
     for fold in folds or range(n_folds):
         if is_finished(folder / f"fold_{fold}"):
             continue
@@ -122,8 +124,8 @@ def run_folds(
         status = subprocess.run([sys.executable, *map(str, command)]).returncode
         if status:
             raise UserError(f"fold {fold} failed (exit status {status}): see above")
-        write_summary(folder, n_folds, **about)
-    print(f"{folder}: {write_summary(folder, n_folds, **about)}")
+        summary = write_summary(folder, n_folds, **about)
+    print(f"{folder}: {summary or write_summary(folder, n_folds, **about)}")
 
 
 def refuse_other_options(folder: Path, words: list[str]) -> None:
@@ -149,10 +151,10 @@ def read_rows(ids: list[str] | None = None) -> list[dict[str, Any]]:
     return [row for row in rows if row["id"] in (ids or known)]
 
 
-def row_hparams(row: dict[str, Any]) -> dict[str, Any]:
-    """Hparams of a row; of the model, name and arguments."""
-    overrides = yaml.safe_dump({"data_folder": "none", **row["overrides"]})
-    return plain_hparams(HERE / row["hparams_file"], overrides)
+@cache
+def hparam_names(hparams_file: str) -> frozenset[str]:
+    """Names of the hparams of a row's file."""
+    return frozenset(plain_hparams(HERE / hparams_file, "data_folder: none"))
 
 
 def row_words(row: dict[str, Any], words: list[str]) -> list[str]:
@@ -165,7 +167,7 @@ def row_words(row: dict[str, Any], words: list[str]) -> list[str]:
     given = yaml.safe_load(overrides_of(words)) or {}
     for name in row["overrides"].keys() & given:
         raise HparamError(f"--{name}: the rows of Table 1 set it; leave it out")
-    unknown = {f"--{name}" for name in given.keys() - row_hparams(row)}
+    unknown = {f"--{name}" for name in given.keys() - hparam_names(row["hparams_file"])}
     own = [f"--{name}={value}" for name, value in row["overrides"].items()]
     return own + [word for word in words if word.partition("=")[0] not in unknown]
 
@@ -174,7 +176,7 @@ def run_table1(
     rows: list[dict[str, Any]], words: list[str], folder: Path, folds: list[str] | None
 ) -> None:
     """Cross-validates the rows and writes ``table1.md`` and ``table1.csv``."""
-    known = set().union(*map(row_hparams, rows))
+    known = set().union(*(hparam_names(row["hparams_file"]) for row in rows))
     for name in yaml.safe_load(overrides_of(words)) or {}:
         if name not in known:
             raise HparamError(f"--{name}: no such hparam in any of the rows' files")
@@ -227,7 +229,9 @@ def parameter_table(rows: list[dict[str, Any]]) -> str:
     """Numbers of parameters of the models of Table 1, as a table in Markdown."""
     counts = []
     for row in rows:
-        name, arguments = row_hparams(row)["model"]
+        overrides = yaml.safe_dump({"data_folder": "none", **row["overrides"]})
+        hparams = plain_hparams(HERE / row["hparams_file"], overrides)
+        name, arguments = hparams["model"]
         arguments.pop("weights", None)
         model = models.MODELS[name.rpartition(".")[2]](**arguments)
         count = sum(parameter.numel() for parameter in model.parameters())
