@@ -26,17 +26,14 @@ from ms_sincresnet.errors import AudioFileError
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
-"""Rate of everything that the network hears, in Hz."""
-
+SAMPLE_RATE = 16000  # of everything that the network hears, in Hz
+# Lower-case suffixes, including those that need PyAV.
 AUDIO_SUFFIXES = FOREIGN_SUFFIXES.union(
     # Headerless files do not state their rate and sample format.
     {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"},
     {".aif", ".aifc", ".snd", ".oga", ".opus", ".wave", ".bwf", ".mp1", ".mp2"},
     {".iff", ".8svx", ".sph", ".mat", ".sf"},
 )
-"""Lower-case suffixes of audio files, including those that need PyAV."""
-
 # Beyond these a header is damaged, and a few samples would become millions.
 _RATES_HZ = (1_000, 6_144_000)
 # Full scale is 1, or 2**31 in some float files. Beyond, squares overflow float32.
@@ -46,10 +43,7 @@ _LOUDEST = 2.0**40
 def read_blocks(
     path: str | Path, sample_rate: int = SAMPLE_RATE
 ) -> Generator[np.ndarray, None, None]:
-    """Mono float32 blocks [time] of a file, as far as it can be decoded.
-
-    Damage leads to a warning, or to an ``AudioFileError`` if nothing is usable.
-    """
+    """Mono float32 blocks [time] of a file, with a warning where damage ends them."""
     path = Path(path)
     rate, blocks = _decode(path)
     yield from _normalize(_until_fault(blocks, rate, path), rate, sample_rate, path)
@@ -70,12 +64,11 @@ def read_audio(
     sample_rate
         Rate of the result, in Hz.
     excerpt
-        Start and duration, in s. A file that ends too soon yields its last
-        ``duration`` seconds, or all of it.
+        Start and duration, in s; the last ``duration`` seconds of a shorter file.
 
     Returns
     -------
-    Float32 samples [time] at ``sample_rate``.
+    Float32 samples [time].
 
     Raises
     ------
@@ -84,7 +77,7 @@ def read_audio(
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "two channels.flac"
+    >>> path = getfixture("tmp_path") / "song.flac"
     >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
     >>> read_audio(path, excerpt=(0.25, 0.5)).shape
     (8000,)
@@ -126,9 +119,8 @@ class AudioNormalizer:
 
     def __call__(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
         """Mono samples [time] of audio [time] or [time, channels], on its device."""
-        blocks = _normalize(
-            [audio.detach().cpu().numpy()], sample_rate, self.sample_rate, "audio"
-        )
+        samples = audio.detach().cpu().numpy()
+        blocks = _normalize([samples], sample_rate, self.sample_rate, "audio")
         return torch.from_numpy(np.concatenate(list(blocks))).to(audio.device)
 
 
@@ -144,12 +136,9 @@ def _decode(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     except DecodingError as error:
         raise not_readable(path, f"{reason}; FFmpeg: {error}") from error
     except ModuleNotFoundError as error:
-        suffix = path.suffix.lower()
-        kind = f"{suffix} files" if suffix in FOREIGN_SUFFIXES else "m4a, aac, webm …"
         raise AudioFileError(
-            f"{path}: not readable as audio ({reason}). To read {kind}, run "
-            "`pip install '.[audio]'` in a clone of the repository, or convert it to "
-            "wav or flac."
+            f"{path}: not readable as audio ({reason}). To read m4a, aac, webm …, run "
+            "`pip install '.[audio]'` in a clone of the repository, or convert it."
         ) from error
 
 
@@ -165,11 +154,8 @@ def _until_fault(
     except DecodingError as error:
         if n_frames == 0:
             raise not_readable(path, error) from error
-        usable_s = n_frames / sample_rate
-        logger.warning(
-            f"{path}: damaged or cut short ({error}); using the {usable_s:.2f} s that "
-            "were decoded"
-        )
+        usable = f"the {n_frames / sample_rate:.2f} s that were decoded"
+        logger.warning(f"{path}: damaged or cut short ({error}); using {usable}")
 
 
 def _normalize(
@@ -189,11 +175,11 @@ def _normalize(
         usable = np.abs(mono) <= _LOUDEST
         if not usable.all():
             first = int(np.argmin(usable))
-            value, where_s = mono[first], (n_samples + first) / sample_rate
-            found = f"{value:.3g}" if np.isfinite(value) else "NaN or infinity"
+            is_number = np.isfinite(mono[first])
+            found = f"{mono[first]:.3g}" if is_number else "NaN or infinity"
             raise AudioFileError(
                 f"{name}: expected samples from -1 to 1, found {found} at "
-                f"{where_s:.3f} s. Repair the audio, or leave it out."
+                f"{(n_samples + first) / sample_rate:.3f} s. Leave it out."
             )
         n_samples += len(mono)
         resampled = resampler.resample_chunk(mono)
@@ -213,9 +199,7 @@ def _downmix(block: np.ndarray) -> np.ndarray:
         # float64 inside, since the sum of two full-scale channels rounds in float32.
         block = block.mean(axis=1, dtype=np.float64)
     elif block.ndim != 1:
-        raise ValueError(
-            f"samples must be [time] or [time, channels]; got shape {block.shape}"
-        )
+        raise ValueError(f"expected [time] or [time, channels], got {block.shape}")
     with np.errstate(over="ignore"):  # to infinity, which is reported
         return np.ascontiguousarray(block, dtype=np.float32)
 

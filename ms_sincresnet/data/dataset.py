@@ -6,7 +6,7 @@ A clip depends on the seed and one integer alone, for any number of workers:
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from ms_sincresnet.data.clips import SILENT_STD, silent
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 CACHES = ("disk", "memory")
-
-_DRAWS = 10  # of a clip that is not silent
 
 
 def genre_datasets(
@@ -89,23 +87,22 @@ def genre_datasets(
             f"n_genres is {n_genres}, but the data has {len(genres)} genres: "
             f"{', '.join(genres)}. Give --n_genres={len(genres)}."
         )
-    label_encoder = CategoricalEncoder()
-    label_encoder.update_from_iterable(genres)
-    label_encoder.expect_len(n_genres)
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(genres)
+    encoder.expect_len(n_genres)
+    options = {"clip_samples": clip_samples, "seed": seed, "cache": cache}
     datasets: dict[str, DynamicItemDataset] = {
-        part: DynamicItemDataset(tracks[part]) for part in ("valid", "test")
+        "train": RandomClipDataset(tracks["train"], **options),
+        "valid": DynamicItemDataset(tracks["valid"]),
+        "test": DynamicItemDataset(tracks["test"]),
     }
-    datasets["train"] = RandomClipDataset(
-        tracks["train"], clip_samples=clip_samples, seed=seed, cache=cache
-    )
     for part, dataset in datasets.items():
         # No closures: worker processes that are spawned could not unpickle them.
         dataset.add_dynamic_item(read_song, "wav", "song")
-        encode = label_encoder.encode_label_torch
-        dataset.add_dynamic_item(encode, "genre", "genre_encoded")
+        dataset.add_dynamic_item(encoder.encode_label_torch, "genre", "genre_encoded")
         audio = "clip" if part == "train" else "song"
         dataset.set_output_keys(["id", audio, "genre_encoded"])
-    return datasets, label_encoder
+    return datasets, encoder
 
 
 class RandomClipDataset(DynamicItemDataset):
@@ -115,13 +112,7 @@ class RandomClipDataset(DynamicItemDataset):
     """
 
     def __init__(
-        self,
-        data: dict[str, dict],
-        output_keys: Sequence[str] = ("id", "clip"),
-        *,
-        clip_samples: int = 48000,
-        seed: int = 0,
-        cache: str = "disk",
+        self, data: dict[str, dict], *, clip_samples: int, seed: int, cache: str
     ) -> None:
         if cache not in CACHES:
             raise HparamError(f"cache must be disk or memory; got {cache!r}")
@@ -136,7 +127,7 @@ class RandomClipDataset(DynamicItemDataset):
         self.pipeline.add_static_keys(["clip_index"])
         takes = ["wav", "duration", "clip_index"]
         self.add_dynamic_item(self._read_random_clip, takes, "clip")
-        self.set_output_keys(output_keys)
+        self.set_output_keys(["id", "clip"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         data_id = self.data_ids[index % len(self)]
@@ -152,7 +143,7 @@ class RandomClipDataset(DynamicItemDataset):
         """The clip that belongs to an index."""
         last_start = max(0, round(duration * SAMPLE_RATE) - self.clip_samples)
         generator = np.random.default_rng([self.seed, clip_index])
-        for _ in range(_DRAWS):
+        for _ in range(10):
             start = int(generator.integers(last_start + 1))
             clip = self._read_clip(wav, start, self.clip_samples)
             if last_start == 0 or not _is_silent(clip):
@@ -175,8 +166,7 @@ class PassSampler(Sampler):
     seed
         Seed of the orders.
     batch_size
-        Clips per process and step; a last step with fewer clips than processes is
-        dropped.
+        Clips per process and step; a last step with fewer than processes is dropped.
     rank
         Number of this process, from 0.
     n_processes
@@ -186,10 +176,8 @@ class PassSampler(Sampler):
     -------
     >>> sampler = PassSampler(n_tracks=3, n_passes=2, seed=0)
     >>> sampler.set_epoch(1)
-    >>> [index % 3 for index in sampler]
-    [2, 0, 1, 0, 1, 2]
-    >>> sorted(sampler)
-    [6, 7, 8, 9, 10, 11]
+    >>> list(sampler)
+    [8, 6, 7, 9, 10, 11]
     """
 
     def __init__(
@@ -236,28 +224,28 @@ def clip_loader_options(
     Arguments
     ---------
     dataset
-        The data set.
+        Random clips.
     sampler
-        The sampler.
+        Their order.
     **options
-        More options of the loader. With tracks in memory, ``num_workers`` is set to 0:
-        passing a batch between processes takes longer than making it.
+        More options of the loader.
 
     Returns
     -------
-    All options. Batches are SpeechBrain's.
+    All options.
 
     Example
     -------
     >>> data = {"blues.00000": {"wav": "00000.wav", "duration": 30.0}}
-    >>> dataset, sampler = RandomClipDataset(data), PassSampler(1, 4, seed=0)
+    >>> dataset = RandomClipDataset(data, clip_samples=8, seed=0, cache="disk")
+    >>> sampler = PassSampler(n_tracks=1, n_passes=4, seed=0)
     >>> sorted(clip_loader_options(dataset, sampler, batch_size=2))
     ['batch_size', 'collate_fn', 'sampler']
     """
-    options = {**options, "sampler": sampler, "collate_fn": clip_batch}
     if dataset.cache == "memory":
+        # Passing a batch between processes would take longer than making it.
         options["num_workers"] = 0
-    return options
+    return {**options, "sampler": sampler, "collate_fn": clip_batch}
 
 
 def clip_batch(examples: list[dict]) -> PaddedBatch:

@@ -17,8 +17,6 @@ def split_fold(
 ) -> np.ndarray:
     """Part of each track when one fold is tested.
 
-    The validation part is drawn from the other folds alone, by ``draw_valid``.
-
     Arguments
     ---------
     labels
@@ -51,14 +49,9 @@ def split_fold(
     genres = np.asarray(labels)
     group_of = _numbered(groups, len(genres))
     if not isinstance(n_folds, int) or n_folds < 2:
-        raise HparamError(
-            f"n_folds: expected a whole number from 2 up, got {n_folds!r}"
-        )
+        raise HparamError(f"n_folds: expected at least 2, got {n_folds!r}")
     if fold not in range(n_folds):
-        last = n_folds - 1
-        raise HparamError(
-            f"fold: expected a whole number from 0 to {last}, got {fold!r}"
-        )
+        raise HparamError(f"fold: expected 0 to {n_folds - 1}, got {fold!r}")
     folds = stratified_folds(genres, n_folds, seed, group_of)
     rest = np.flatnonzero(folds != fold)
     in_valid = draw_valid(genres[rest], valid_fraction, seed, group_of[rest])
@@ -92,10 +85,7 @@ def stratified_folds(
 
 
 def draw_valid(
-    labels: ArrayLike,
-    valid_fraction: float,
-    seed: int,
-    groups: ArrayLike | None = None,
+    labels: ArrayLike, valid_fraction: float, seed: int, groups: ArrayLike | None = None
 ) -> np.ndarray:
     """Mask of the tracks of a training part that validate, a share of each genre.
 
@@ -126,7 +116,19 @@ def draw_valid(
     """
     genres = np.asarray(labels)
     group_of = _numbered(groups, len(genres))
-    wanted = _count_wanted(genres, valid_fraction)
+    if not (isinstance(valid_fraction, (int, float)) and 0 < valid_fraction < 1):
+        raise HparamError(
+            f"valid_fraction: expected a number between 0 and 1, got {valid_fraction!r}"
+        )
+    wanted = {}
+    for genre, count in zip(*np.unique(genres, return_counts=True), strict=True):
+        wanted[genre] = round(valid_fraction * int(count))
+        if not 0 < wanted[genre] < count:
+            raise HparamError(
+                f"valid_fraction: {valid_fraction} of the {count} track(s) of "
+                f"{str(genre)!r} in the training part round to {wanted[genre]}. Choose "
+                "another share, or add tracks of this genre."
+            )
     in_valid = np.zeros(len(genres), dtype=bool)
     for group in np.random.default_rng(seed).permutation(np.unique(group_of)):
         members = group_of == group
@@ -142,24 +144,6 @@ def draw_valid(
                 "identical tracks stay together. Add tracks of this genre."
             )
     return in_valid
-
-
-def _count_wanted(genres: np.ndarray, fraction: float) -> dict[str, int]:
-    """Tracks of each genre that make the fraction: at least one, and not all."""
-    if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
-        raise HparamError(
-            f"valid_fraction: expected a number between 0 and 1, got {fraction!r}"
-        )
-    wanted = {}
-    for genre, count in zip(*np.unique(genres, return_counts=True), strict=True):
-        wanted[genre] = round(fraction * int(count))
-        if not 0 < wanted[genre] < count:
-            raise HparamError(
-                f"valid_fraction: {fraction} of the {count} track(s) of {str(genre)!r} "
-                f"in the training part round to {wanted[genre]}. Choose another share, "
-                "or add tracks of this genre."
-            )
-    return wanted
 
 
 def _numbered(groups: ArrayLike | None, n_tracks: int) -> np.ndarray:

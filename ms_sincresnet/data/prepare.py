@@ -1,5 +1,6 @@
 """A folder of tracks to a 16 kHz cache, three manifests, and a report."""
 
+import contextlib
 import json
 import logging
 import math
@@ -40,11 +41,9 @@ def audio_files(root: str | Path) -> list[Path]:
 
     Example
     -------
-    >>> root = getfixture("tmp_path")
-    >>> for name in ["b.AU", "a.wav", "._a.wav", "notes.txt"]:
-    ...     (root / name).touch()
-    >>> [path.name for path in audio_files(root)]
-    ['a.wav', 'b.AU']
+    >>> (getfixture("tmp_path") / "a.wav").touch()
+    >>> [path.name for path in audio_files(getfixture("tmp_path"))]
+    ['a.wav']
     """
     paths = []
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -57,8 +56,6 @@ def audio_files(root: str | Path) -> list[Path]:
 def find_tracks(root: str | Path) -> pd.DataFrame:
     """Tracks of a data set that has a folder for each genre.
 
-    A track's ID is its file name, without suffix and with the genre in front.
-
     Arguments
     ---------
     root
@@ -66,7 +63,7 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
 
     Returns
     -------
-    ID, genre and path of each audio file, sorted by ID.
+    ID (genre and file name), genre and path of each audio file, sorted by ID.
 
     Raises
     ------
@@ -76,11 +73,10 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
     Example
     -------
     >>> root = getfixture("tmp_path")
-    >>> for genre in ["blues", "rock"]:
-    ...     (root / genre).mkdir()
-    ...     (root / genre / "01.mp3").touch()
+    >>> (root / "blues").mkdir()
+    >>> (root / "blues" / "01.mp3").touch()
     >>> find_tracks(root).ID.tolist()
-    ['blues.01', 'rock.01']
+    ['blues.01']
     """
     root = Path(root)
     rows = []
@@ -93,8 +89,7 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if not folder.name.startswith((".", "__")) and folder.name not in filled:
             raise DataFolderError(
-                f"{folder}: expected audio files of this genre, found none. Add them, "
-                "or move the folder away."
+                f"{folder}: expected audio of this genre, found none. Move it away."
             )
     if not rows:
         raise DataFolderError(f"{root}: expected a folder for each genre, found none.")
@@ -121,8 +116,7 @@ def prepare_manifests(
 ) -> dict[str, Any]:
     """Writes ``train.csv``, ``valid.csv``, ``test.csv`` and ``report.json``.
 
-    Only tracks that are new or have changed are decoded, and only files whose content
-    changes are written.
+    Only new or changed tracks are decoded, and only changed files are written.
 
     Arguments
     ---------
@@ -133,8 +127,8 @@ def prepare_manifests(
     cache_folder
         Folder of the 16 kHz copies, shared by any number of data sets.
     assign_parts
-        Returns "train", "valid" or "test" for each row of ``tracks`` with the sha256 of
-        its audio. Called without the latter before decoding, to refuse wrong options.
+        Returns the part of each track, from ``tracks`` and the sha256 of their audio;
+        called without the latter before decoding, to refuse wrong options.
     options
         Options of the split for the report.
     left_out
@@ -146,8 +140,7 @@ def prepare_manifests(
 
     Returns
     -------
-    The report: options, counts (by part and genre), left_out (ID, path, reason),
-    identical (groups of IDs), silent (IDs), and the entries of ``describe``.
+    The report: options, counts, left_out, identical, silent, entries of ``describe``.
 
     Raises
     ------
@@ -160,14 +153,12 @@ def prepare_manifests(
     -------
     >>> import soundfile
     >>> root = getfixture("tmp_path")
-    >>> (root / "data" / "blues").mkdir(parents=True)
-    >>> soundfile.write(root / "data" / "blues" / "1.wav", [0.5] * 40000, 16000)
-    >>> folders = root / "manifests", root / "cache"
+    >>> soundfile.write(root / "1.wav", [0.5] * 40000, 16000)
+    >>> tracks = pd.DataFrame([("blues.1", "blues", root / "1.wav")])
+    >>> tracks.columns = ["ID", "genre", "path"]
     >>> split = {"assign_parts": lambda tracks: ["train"], "options": {}}
-    >>> _ = prepare_manifests(find_tracks(root / "data"), *folders, **split)
-    >>> print((root / "manifests" / "train.csv").read_text().strip())
-    ID,duration,wav,genre
-    blues.1,2.5,$data_root/eed40babef245aa2.wav,blues
+    >>> prepare_manifests(tracks, root, root / "cache", **split)["counts"]["train"]
+    {'blues': 1}
     """
     manifest_folder, cache_folder = Path(manifest_folder), Path(cache_folder)
     cut = _check_excerpt(excerpt)
@@ -182,24 +173,30 @@ def prepare_manifests(
     unusable = tracks[~tracks.source.isin(found)]
     unusable = unusable.assign(reason=unusable.source.map(reasons))
     cached = tracks[tracks.source.isin(found)].reset_index(drop=True)
-    _check_genres(cached, unusable)
+    for lost in unusable[~unusable.genre.isin(cached.genre)].itertuples():
+        raise DataFolderError(
+            f"{lost.path.parent}: expected audio of the genre {lost.genre!r}, but none "
+            f"of its files can be used. The first: {lost.reason}"
+        )
     entries = [found[source] for source in cached.source]
     cached = cached.join(pd.DataFrame(entries, columns=CachedTrack._fields))
     parts = pd.Series(assign_parts(cached), index=cached.index)
+    # Seven digits hold any duration at 16 kHz.
+    manifest = cached.assign(
+        duration=(cached.n_samples / SAMPLE_RATE).round(7),
+        wav="$data_root/" + cached.cached,
+    )[["ID", "duration", "wav", "genre"]]
+    counts = {}
     for part in PARTS:
-        path, manifest = (
-            manifest_folder / f"{part}.csv",
-            _manifest(cached[parts == part]),
-        )
-        _write_if_new(path, manifest.to_csv(index=False, lineterminator="\n"))
+        rows = manifest[parts == part]
+        counts[part] = rows.genre.value_counts().sort_index().to_dict()
+        text = rows.to_csv(index=False, lineterminator="\n")
+        _write_if_new(manifest_folder / f"{part}.csv", text)
     identical = cached.groupby("sha256", sort=False).ID.agg(list)
     names = unusable[["ID", "path", "reason"]].to_dict("records")
     report = {
         "options": options,
-        "counts": {
-            part: cached[parts == part].genre.value_counts().sort_index().to_dict()
-            for part in PARTS
-        },
+        "counts": counts,
         "left_out": [
             {key: as_utf8(str(value)) for key, value in row.items()}
             for row in [*left_out, *names]
@@ -224,16 +221,11 @@ def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
     """Start and duration as floats; empty for whole tracks."""
     if excerpt is None:
         return ()
-    try:
+    with contextlib.suppress(TypeError, ValueError):
         start_s, duration_s = excerpt
-        usable = 0 <= start_s < math.inf and 1 <= duration_s * SAMPLE_RATE < math.inf
-    except (TypeError, ValueError):
-        usable = False
-    if not usable:
-        raise HparamError(
-            f"excerpt: expected a start and a duration in s, got {excerpt!r}"
-        )
-    return float(start_s), float(duration_s)
+        if 0 <= start_s < math.inf and 1 <= duration_s * SAMPLE_RATE < math.inf:
+            return float(start_s), float(duration_s)
+    raise HparamError(f"excerpt: expected start, duration in s, got {excerpt!r}")
 
 
 def _find_cached(tracks: pd.DataFrame, cache_folder: Path) -> dict[str, CachedTrack]:
@@ -241,13 +233,11 @@ def _find_cached(tracks: pd.DataFrame, cache_folder: Path) -> dict[str, CachedTr
     index = _read_index(cache_folder)
     found = {}
     for source in tracks.source:
-        try:
+        with contextlib.suppress(KeyError, TypeError):  # new, or the index is damaged
             track = CachedTrack(**index[source])
-        except (KeyError, TypeError):  # new, or the index is damaged
-            continue
-        is_whole = [*map(type, track)] == [str, int, str, bool]
-        if is_whole and (cache_folder / track.cached).exists():
-            found[source] = track
+            is_whole = [*map(type, track)] == [str, int, str, bool]
+            if is_whole and (cache_folder / track.cached).exists():
+                found[source] = track
     return found
 
 
@@ -286,26 +276,8 @@ def _decode(
 def _add_to_index(made: dict[str, CachedTrack], cache_folder: Path) -> None:
     """Adds entries to the index, which another preparation may have changed."""
     entries = {source: track._asdict() for source, track in made.items()}
-    index = _as_json(_read_index(cache_folder) | entries)
-    _write_if_new(cache_folder / _INDEX_NAME, index)
-
-
-def _check_genres(cached: pd.DataFrame, unusable: pd.DataFrame) -> None:
-    """Raises if no track of a genre is usable."""
-    lost = unusable[~unusable.genre.isin(cached.genre)]
-    if len(lost):
-        first = lost.iloc[0]
-        raise DataFolderError(
-            f"{first.path.parent}: expected audio of the genre {first.genre!r}, but "
-            f"none of its files can be used. The first: {first.reason}"
-        )
-
-
-def _manifest(tracks: pd.DataFrame) -> pd.DataFrame:
-    """The table of a manifest; seven digits hold any duration at 16 kHz."""
-    duration = (tracks.n_samples / SAMPLE_RATE).round(7)
-    manifest = tracks.assign(duration=duration, wav="$data_root/" + tracks.cached)
-    return manifest[["ID", "duration", "wav", "genre"]]
+    index = _read_index(cache_folder) | entries
+    _write_if_new(cache_folder / _INDEX_NAME, _as_json(index))
 
 
 def _write_if_new(path: Path, text: str) -> None:
