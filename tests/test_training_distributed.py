@@ -188,7 +188,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What both processes found, and what one alone does."""
+    """Results of both processes, and of one alone."""
     folder = tmp_path_factory.mktemp("distributed")
     make_synthetic_gtzan(folder / "data", n_tracks=6, duration_s=0.5, seed=3)
     for genre in sorted((folder / "data" / "genres").iterdir())[2:]:

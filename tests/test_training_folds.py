@@ -21,7 +21,6 @@ from ms_sincresnet.files import read_json
 from ms_sincresnet.training.folds import (
     clopper_pearson_interval,
     student_interval,
-    summarize_folds,
     write_summary,
 )
 
@@ -237,7 +236,7 @@ def test_folds_of_different_splits_are_refused(small):
     path = small.results / "fold_2" / "test_predictions.csv"
     path.write_text(path.read_text().replace("jazz.2", "jazz.0"))
     with pytest.raises(UserError, match=r"folds 0 and 2 both tested jazz\.0"):
-        summarize_folds(small.results, 3)
+        write_summary(small.results, 3)
 
 
 @pytest.mark.parametrize(

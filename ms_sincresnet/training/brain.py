@@ -1,6 +1,7 @@
 """GenreBrain: training, validation and test of a model of Table 1."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,7 @@ class GenreBrain(sb.Brain):
                 raise HparamError(
                     f"{name} must be one of {', '.join(choices)}; got {value!r}"
                 )
-        voting = self.hparams.voting
-        self.scores = {stage: StageScores(voting) for stage in sb.Stage}
+        self.scores = {stage: StageScores(self.hparams.voting) for stage in sb.Stage}
         if checkpointer is not None:
             checkpointer.add_recoverable("train_scores", self.scores[sb.Stage.TRAIN])
 
@@ -219,30 +219,20 @@ class GenreBrain(sb.Brain):
         scores.gather()
         stats = run_on_main(scores.figures)
         log_stats = self.hparams.train_logger.log_stats
-        data = {"data": self.hparams.dataset}
+        meta = {"data": self.hparams.dataset}
         if stage == sb.Stage.TRAIN:
             self.train_stats = {**stats, "loss": stage_loss}
         elif stage == sb.Stage.VALID:
-            lr = self.optimizer.param_groups[0]["lr"]
-            log_stats(
-                {**data, "epoch": epoch, "lr": lr},
-                train_stats=self.train_stats,
-                valid_stats=stats,
-            )
+            meta |= {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+            log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
             self.checkpointer.save_and_keep_only(
                 meta={**stats, "epoch": epoch}, importance_keys=[validation_rank]
             )
         else:
-            epoch = self.tested_epoch
-            log_stats({**data, "tested epoch": epoch}, test_stats=stats)
+            log_stats({**meta, "tested epoch": self.tested_epoch}, test_stats=stats)
             if if_main_process():
-                write_report(
-                    self.hparams.output_folder,
-                    scores,
-                    self.genres,
-                    dataset=self.hparams.dataset,
-                    epoch=epoch,
-                )
+                about = {"dataset": self.hparams.dataset, "epoch": self.tested_epoch}
+                write_report(self.hparams.output_folder, scores, self.genres, **about)
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
@@ -264,21 +254,26 @@ class GenreBrain(sb.Brain):
 
     def save_model(self) -> None:
         """Writes the model folder; after ``evaluate``, with the weights it tested."""
-        run_on_main(self._write_model_folder)
-
-    def _write_model_folder(self) -> None:
-        """Writes the model folder, its card with the figures of the test."""
-        hparams = dict(vars(self.hparams))
+        hparams = vars(self.hparams)
         epoch = getattr(self, "tested_epoch", None)
-        save_model_folder(
-            hparams["model_folder"],
-            self.model,
-            self.genres,
-            clip_samples=hparams["clip_samples"],
-            hop_samples=hparams["hop_samples"],
-            voting=hparams["voting"],
-            training=training_of(hparams["output_folder"], hparams, epoch),
-        )
+        run, folder = hparams["output_folder"], hparams["model_folder"]
+        run_on_main(write_model, [folder, self.model, self.genres, run, hparams, epoch])
+
+
+def write_model(
+    folder: str | Path,
+    model: GenreModel,
+    genres: list[str],
+    run: str | Path,
+    hparams: dict[str, Any],
+    epoch: int | None,
+) -> None:
+    """Writes the model folder of an epoch of a run, with the figures of its test."""
+    options = {
+        name: hparams[name] for name in ("clip_samples", "hop_samples", "voting")
+    }
+    training = training_of(run, hparams, epoch)
+    save_model_folder(folder, model, genres, **options, training=training)
 
 
 def _check_run_options(run_opts: RunOptions | dict | None) -> None:
@@ -296,19 +291,10 @@ def _check_run_options(run_opts: RunOptions | dict | None) -> None:
             raise HparamError(f"--{name}=fp16 needs a GPU; on the CPU, give bf16")
 
 
-def validation_rank(checkpoint: Checkpoint) -> tuple[float, float, float]:
-    """Rank of a checkpoint by validation; checkpoints within an epoch come last.
+def validation_rank(checkpoint: Checkpoint) -> tuple[float, ...]:
+    """Song accuracy, then clip accuracy, then the epoch: larger is better.
 
-    Song accuracy decides, then clip accuracy, then the later epoch.
-
-    Example
-    -------
-    >>> meta = {"song_accuracy": 0.9, "clip_accuracy": 0.7, "epoch": 3}
-    >>> validation_rank(Checkpoint("CKPT+3", meta, {}))
-    (0.9, 0.7, 3)
+    Checkpoints from within an epoch, which have none of these, come last.
     """
-    song, clip, epoch = (
-        checkpoint.meta.get(key, -1)
-        for key in ("song_accuracy", "clip_accuracy", "epoch")
-    )
-    return song, clip, epoch
+    meta = checkpoint.meta
+    return tuple(meta.get(k, -1) for k in ("song_accuracy", "clip_accuracy", "epoch"))

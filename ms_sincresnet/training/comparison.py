@@ -110,16 +110,15 @@ def difference_interval(
 def compare(first_right: ArrayLike, second_right: ArrayLike) -> dict[str, Any]:
     """Counts of tracks by who is right, difference of accuracies, interval and p."""
     first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
-    counts = {
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    return {
         "both": int((first & second).sum()),
-        "only_first": int((first & ~second).sum()),
-        "only_second": int((~first & second).sum()),
+        "only_first": only_first,
+        "only_second": only_second,
         "neither": int((~first & ~second).sum()),
-    }
-    return counts | {
-        "difference": float(first.mean() - second.mean()),
+        "difference": (only_first - only_second) / len(first),
         "interval": difference_interval(first, second),
-        "p": mcnemar(counts["only_first"], counts["only_second"]),
+        "p": mcnemar(only_first, only_second),
     }
 
 

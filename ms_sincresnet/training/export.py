@@ -10,9 +10,7 @@ from speechbrain.utils.checkpoints import Checkpoint, ckpt_recency
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.files import load_weights
 from ms_sincresnet.models import MODELS, GenreModel
-from ms_sincresnet.pretrained.card import training_of
-from ms_sincresnet.pretrained.model_folder import save_model_folder
-from ms_sincresnet.training.brain import validation_rank
+from ms_sincresnet.training.brain import validation_rank, write_model
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
 from ms_sincresnet.training.hparams import read_plainly
 
@@ -54,7 +52,7 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
     Traceback (most recent call last):
     ...
     ms_sincresnet.errors.ModelFolderError: results/nowhere: not the output_folder of a \
-recipe's train.py (hyperparams.yaml is missing)
+recipe's train.py (no hyperparams.yaml there)
     """
     run, folder = Path(run).expanduser(), Path(folder).expanduser()
     hparams = _read_hparams(run)
@@ -65,28 +63,20 @@ recipe's train.py (hyperparams.yaml is missing)
         model.load_state_dict(load_weights(path))
     except (RuntimeError, TypeError, AttributeError) as error:  # PyTorch's, of misfits
         raise WeightsError(f"{path}: does not fit {run / HPARAMS}: {error}") from error
-    save_model_folder(
-        folder,
-        model.eval(),
-        _genres(run, hparams, int(model.config["n_genres"])),
-        clip_samples=hparams["clip_samples"],
-        hop_samples=hparams["hop_samples"],
-        voting=hparams["voting"],
-        training=training_of(run, hparams, checkpoint.meta["epoch"]),
-    )
+    genres = _genres(run, hparams, int(model.config["n_genres"]))
+    write_model(folder, model.eval(), genres, run, hparams, checkpoint.meta["epoch"])
     return folder
 
 
 def _read_hparams(run: Path) -> dict[str, Any]:
     """Hparams of the run, as plain values."""
     path = run / HPARAMS
-    if not path.is_file():
-        raise ModelFolderError(
-            f"{run}: not the output_folder of a recipe's train.py ({HPARAMS} is "
-            "missing)"
-        )
     try:
         hparams = read_plainly(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFolderError(
+            f"{run}: not the output_folder of a recipe's train.py (no {HPARAMS} there)"
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelFolderError(f"{path}: not valid yaml ({error})") from error
     missing = ", ".join(sorted(NEEDED - hparams.keys()))

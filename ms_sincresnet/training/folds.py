@@ -67,10 +67,39 @@ def clopper_pearson_interval(right: int, tracks: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def summarize_folds(
-    folder: Path, n_folds: int
-) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Summary, predictions and confusion matrix of the finished folds in a folder."""
+def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
+    """Writes the summary of the finished folds in a folder.
+
+    Files: ``summary.json`` (``song_accuracy`` and ``clip_accuracy`` are over the folds,
+    ``pooled_song_accuracy`` over all tracks), ``predictions.csv`` (one row per track)
+    and the sum of the folds' confusion matrices, ``confusion_matrix.csv`` and ``.png``.
+
+    Arguments
+    ---------
+    folder
+        Holds the output folders of ``train.py``, ``fold_0``, ``fold_1`` …
+    n_folds
+        Folds of the split.
+    **about
+        More to write into ``summary.json``, such as the name of the model.
+
+    Returns
+    -------
+    The summary in words.
+
+    Raises
+    ------
+    UserError
+        If no fold is finished, a file is damaged, or two folds tested the same track.
+
+    Example
+    -------
+    >>> write_summary("results/nowhere", n_folds=10)
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.UserError: results/nowhere: no fold of 10 is finished there
+    """
+    folder = Path(folder)
     folders = {fold: folder / f"fold_{fold}" for fold in range(n_folds)}
     folders = {fold: path for fold, path in folders.items() if is_finished(path)}
     if not folders:
@@ -105,8 +134,16 @@ def summarize_folds(
             "interval": list(clopper_pearson_interval(right, len(predictions))),
         },
         "folds": folds,
+        **about,
     }
-    return summary, predictions, matrix
+    title = f"{summary['dataset']}, {summary['folds_done']} of {n_folds} folds"
+    save_figure(plot_confusion_matrix(matrix, title), folder / "confusion_matrix.png")
+    with atomic_path(folder / "confusion_matrix.csv") as path:
+        matrix.to_csv(path)
+    with atomic_path(folder / "predictions.csv") as path:
+        predictions.to_csv(path, index=False)
+    write_json(summary, folder / "summary.json")
+    return describe(summary)
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
@@ -116,51 +153,6 @@ def _spread(values: list[float]) -> dict[str, Any]:
         return {"mean": mean, "sd": None, "interval": None}
     interval = np.clip(student_interval(values), 0, 1).tolist()
     return {"mean": mean, "sd": float(np.std(values, ddof=1)), "interval": interval}
-
-
-def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
-    """Writes the summary of the finished folds in a folder.
-
-    Files: ``summary.json`` (``song_accuracy`` and ``clip_accuracy`` are over the folds,
-    ``pooled_song_accuracy`` over all tracks), ``predictions.csv`` (one row per track)
-    and the sum of the folds' confusion matrices, ``confusion_matrix.csv`` and ``.png``.
-
-    Arguments
-    ---------
-    folder
-        Holds the output folders of ``train.py``, ``fold_0``, ``fold_1`` …
-    n_folds
-        Folds of the split.
-    **about
-        More to write into ``summary.json``, such as the name of the model.
-
-    Returns
-    -------
-    The summary in words.
-
-    Raises
-    ------
-    UserError
-        If no fold is finished, a file is damaged, or two folds tested the same track.
-
-    Example
-    -------
-    >>> write_summary("results/nowhere", n_folds=10)
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.UserError: results/nowhere: no fold of 10 is finished there
-    """
-    folder = Path(folder)
-    summary, predictions, matrix = summarize_folds(folder, n_folds)
-    summary |= about
-    title = f"{summary['dataset']}, {summary['folds_done']} of {n_folds} folds"
-    save_figure(plot_confusion_matrix(matrix, title), folder / "confusion_matrix.png")
-    with atomic_path(folder / "confusion_matrix.csv") as path:
-        matrix.to_csv(path)
-    with atomic_path(folder / "predictions.csv") as path:
-        predictions.to_csv(path, index=False)
-    write_json(summary, folder / "summary.json")
-    return describe(summary)
 
 
 def describe(summary: dict[str, Any]) -> str:

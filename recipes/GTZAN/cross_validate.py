@@ -160,7 +160,7 @@ def hparam_names(hparams_file: str) -> frozenset[str]:
 def row_words(row: dict[str, Any], words: list[str]) -> list[str]:
     """A row's options of train.py: its overrides, and the words that fit its model.
 
-    >>> (row,) = read_rows("sincnet_k80_l251")
+    >>> (row,) = read_rows(["sincnet_k80_l251"])
     >>> row_words(row, ["--resnet_weights=null", "--seed=1", "--device=cpu"])
     ['--n_filters=80', '--kernel_size=251', '--seed=1', '--device=cpu']
     """
