@@ -1,11 +1,12 @@
 """GenreClassifier and the stock EncoderClassifier on songs whose genre is known."""
 
-import logging
 import os
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import huggingface_hub
 import numpy as np
@@ -16,10 +17,10 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import FetchFrom, FetchSource
+from torch.nn import Linear
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.errors import AudioFileError, ModelFolderError, WeightsError
-from ms_sincresnet.inference.predictions import ClipPrediction
 from ms_sincresnet.models import architectures
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
@@ -116,43 +117,37 @@ def test_songs_that_share_batches_are_predicted_as_they_are_alone(
     model_folder, classifier, songs, monkeypatch
 ):
     """Among songs that are silent, broken, empty, or on which the model fails."""
-    overrides = {"batch_size": 4}
-    small = GenreClassifier.from_hparams(model_folder, overrides=overrides)
+    small = GenreClassifier.from_hparams(model_folder, overrides={"batch_size": 4})
     embed, wavs = small.mods.embedding_model, [classifier.load_audio(p) for p in songs]
     assert embed.batch_size == 4
-    normalize = embed.frontend.__class__.forward
+    forward = embed.frontend.__class__.forward
 
     def fail_on_loud_clips(frontend, clips):
-        maps = normalize(frontend, clips)
+        maps = forward(frontend, clips)
         maps[clips.amax(1) > 100] = torch.nan
         return maps
 
     embed.frontend.backend = "fft"  # by which clips are filtered one by one
     monkeypatch.setattr(embed.frontend.__class__, "forward", fail_on_loud_clips)
-    read = []
 
     def breaking():
         yield wavs[1][:70000]
         raise AudioFileError("it breaks off")
 
-    def given():
-        for key, blocks in [
-            ("first", wavs[0].split(5000)),
-            ("silent", [torch.zeros(60000)]),
-            ("broken", breaking()),
-            ("second", wavs[1].split(7000)),
-            ("loud", [torch.cat([wavs[1][:60000], 1000 * wavs[1][60000:80000]])]),
-            ("empty", []),
-            ("third", [wavs[2]]),
-        ]:
-            read.append(key)
-            yield key, blocks
-
+    given = {
+        "first": wavs[0].split(5000),
+        "silent": [torch.zeros(60000)],
+        "broken": breaking(),
+        "second": wavs[1].split(7000),
+        "loud": [torch.cat([wavs[1][:60000], 1000 * wavs[1][60000:80000]])],
+        "empty": [],
+        "third": [wavs[2]],
+    }
     found = {}
-    for key, prediction in small.predict_songs(given()):
+    for key, prediction in small.predict_songs(iter(given.items())):
         assert torch.is_grad_enabled()  # the caller's setting
         found[key] = prediction
-    assert list(found) == read
+    assert list(found) == list(given)
     assert str(found["broken"]) == "it breaks off"
     assert "silent: silent throughout" in str(found["silent"])
     assert "empty: the audio is empty: 0 samples" in str(found["empty"])
@@ -160,23 +155,32 @@ def test_songs_that_share_batches_are_predicted_as_they_are_alone(
     assert str(found["loud"]).startswith("loud: the model's output is not finite")
     for key, path in zip(["first", "second", "third"], songs, strict=True):
         alone = classifier.predict_song(path)
-        assert found[key].shares == alone.shares
+        for part in ("genre", "shares", "duration"):
+            assert getattr(found[key], part) == getattr(alone, part)
         assert found[key].posteriors == pytest.approx(alone.posteriors, abs=1e-4)
-        assert found[key].duration == alone.duration
         assert [clip[:3] for clip in found[key].clips] == [c[:3] for c in alone.clips]
 
 
-def test_the_home_folder_and_sources_of_speechbrain(
-    model_folder, monkeypatch, song, hub
+def test_addresses_of_folders_and_songs(
+    tmp_path, model_folder, write_song, monkeypatch, hub
 ):
     monkeypatch.setenv("HOME", str(model_folder.parent))
-    classifier = GenreClassifier.from_hparams(f"~/{model_folder.name}", run_opts=CPU)
-    assert isinstance(classifier, EncoderClassifier) and classifier.device == "cpu"
-    monkeypatch.setenv("HOME", str(song.parent))
-    assert classifier.classify_file("~/song.wav")[3] == ["blues"]
     source = FetchSource(FetchFrom.LOCAL, str(model_folder))
-    classifier = GenreClassifier.from_hparams(source, run_opts=CPU)
-    assert classifier.classify_file(song)[3] == ["blues"]
+    classifiers = [
+        GenreClassifier.from_hparams(folder, run_opts=CPU)
+        for folder in (f"~/{model_folder.name}", source)
+    ]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'l\'été "à" $HOME' / "kruhový objazd #1.wav"
+    path.parent.mkdir()
+    for song in (path, "song.wav", "~song.wav"):
+        write_song(song, ("jazz", 3))
+    for classifier in classifiers:
+        assert isinstance(classifier, EncoderClassifier) and classifier.device == "cpu"
+        for address in (path, str(path), "~/song.wav", "~song.wav"):
+            assert classifier.predict_song(address).genre == "jazz"
+            assert classifier.classify_file(address)[3] == ["jazz"]
     assert hub.requests == []
 
 
@@ -214,27 +218,14 @@ def test_nothing_is_written_anywhere(model_folder, song, tmp_path, monkeypatch, 
     assert sorted(os.listdir(model_folder)) == before
 
 
-def test_paths_with_spaces_quotes_accents_and_tildes(
-    tmp_path, write_song, classifier, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / 'l\'été "à" $HOME' / "kruhový objazd #1.wav"
-    path.parent.mkdir()
-    for address in (path, str(path), "~song.wav"):
-        write_song(address, ("jazz", 3))
-        assert classifier.predict_song(address).genre == "jazz"
-        assert classifier.classify_file(address)[3] == ["jazz"]
-
-
 def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog, song):
     path = tmp_path / "silence.wav"
     soundfile.write(path, np.full(4 * 16000, 0.25), 16000)
     with pytest.raises(AudioFileError, match=r"silence\.wav: silent throughout"):
         classifier.predict_song(path)
-    with caplog.at_level(logging.WARNING):
-        classifier.classify_file(song)
-        assert caplog.messages == []
-        log_posteriors = classifier.classify_file(path)[0]
+    classifier.classify_file(song)
+    assert caplog.messages == []
+    log_posteriors = classifier.classify_file(path)[0]
     assert caplog.messages == [f"{path} is silent: all genres are equally likely"]
     assert log_posteriors.exp().tolist() == [pytest.approx([0.25] * 4)]
 
@@ -246,48 +237,36 @@ def test_silent_clips_vote_for_nothing(
     samples, rate = soundfile.read(path)
     soundfile.write(path, np.concatenate([np.zeros(5 * rate), samples]), rate)
     song = classifier.predict_song(path)
-    assert song.genre == "metal" and song.shares["metal"] > 0.9
-    assert sum(song.shares.values()) == pytest.approx(1)
+    assert song.shares["metal"] > 0.9 and sum(song.shares.values()) == pytest.approx(1)
     heard = [clip.genre is not None for clip in song.clips]
     assert heard == [clip.end_s > 5 for clip in song.clips]
-    assert song.clips[0] == ClipPrediction(0.0, 3.0, None, 0.0, {})
-    assert song.timeline().notna().all(axis=1).tolist() == heard
     for each in (classifier, stock_classifier):
         log_posteriors, _, _, genre = each.classify_file(str(path))
-        assert genre == ["metal"]
+        assert genre == [song.genre] == ["metal"]
         shares = pytest.approx([*song.shares.values()], abs=0.011)
         assert log_posteriors.exp()[0].tolist() == shares
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("samples", "reason"),
     [
-        ("missing", "no such file"),
-        ("folder", "found a folder"),
-        ("no samples", "empty track"),
-        ("NaN", r"NaN or infinity at 0\.500 s"),
-        ("text", "not readable as audio"),
+        (None, "no such file"),
+        ([], "empty track"),
+        (8000 * [0.0] + [np.nan], r"NaN or infinity at 0\.500 s"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(
-    tmp_path, classifier, stock_classifier, content, reason
+    tmp_path, classifier, stock_classifier, samples, reason
 ):
-    path, samples = tmp_path / "the song.wav", np.zeros(16000)
-    samples[8000] = np.nan
-    if content in ("NaN", "no samples"):
-        samples = samples if content == "NaN" else samples[:0]
-        soundfile.write(path, samples, 16000, subtype="DOUBLE")
+    path = tmp_path / "the song.wav"
+    if samples is not None:
+        soundfile.write(path, np.array(samples), 16000, subtype="DOUBLE")
         with pytest.raises(AudioFileError):
             stock_classifier.classify_file(str(path))
-    elif content == "text":
-        path.write_text("This is no audio. " * 100)
-    elif content == "folder":
-        path.mkdir()
     for method in (classifier.classify_file, classifier.predict_song):
         for address in (path, str(path)):
-            with pytest.raises(AudioFileError, match=reason) as error:
+            with pytest.raises(AudioFileError, match=f"{path}: .*{reason}"):
                 method(address)
-            assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -308,26 +287,18 @@ def test_a_batch_of_anything_but_audio_is_refused(
             each.classify_batch(*batch)
 
 
-@pytest.mark.parametrize(
-    "name", ["results/nowhere", "no/such/nowhere", "~/nowhere", Path("run/nowhere")]
-)
-def test_a_mistyped_folder_is_named_and_not_looked_up(tmp_path, monkeypatch, hub, name):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "results/run/model").mkdir(parents=True)
-    for load in (GenreClassifier.from_hparams, GenreClassifier.from_pretrained):
-        with pytest.raises(ModelFolderError, match="nowhere: no such model folder"):
-            load(name)
-    assert hub.requests == []
-
-
-@pytest.mark.parametrize("name", ["a.wav", "music/b/a.wav", "./a/a.wav"])
-def test_a_mistyped_file_is_named_and_not_looked_up(
-    tmp_path, monkeypatch, hub, classifier, name
+def test_a_mistyped_path_is_named_and_not_looked_up(
+    tmp_path, monkeypatch, hub, classifier
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "music").mkdir()
-    with pytest.raises(AudioFileError, match=r"a\.wav: no such file"):
-        classifier.classify_file(name)
+    (tmp_path / "results/run/model").mkdir(parents=True)
+    for name in ("results/nowhere", "no/such/nowhere", "~/nowhere", Path("a/nowhere")):
+        for load in (GenreClassifier.from_hparams, GenreClassifier.from_pretrained):
+            with pytest.raises(ModelFolderError, match="nowhere: no such model folder"):
+                load(name)
+    for name in ("a.wav", "results/b/a.wav", "./a/a.wav"):
+        with pytest.raises(AudioFileError, match=r"a\.wav: no such file"):
+            classifier.classify_file(name)
     assert hub.requests == []
 
 
@@ -342,11 +313,9 @@ def test_a_repository_of_the_hub_is_fetched(hub, model_folder, song):
 
 
 def test_neither_folder_nor_repository(monkeypatch):
-    def not_found(**options):
-        raise RepositoryNotFoundError("404 Client Error", response=response)
-
-    response = type("Response", (), {"headers": {}, "request": None})()
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", not_found)
+    response = SimpleNamespace(headers={}, request=None)
+    error = RepositoryNotFoundError("404 Client Error", response=response)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
     reason = "reslts/model: no such folder here; as a repository of the Hub .*404"
     with pytest.raises(ModelFolderError, match=reason):
         GenreClassifier.from_hparams("reslts/model")
@@ -366,14 +335,12 @@ def test_neither_folder_nor_repository(monkeypatch):
 def test_hyperparams_that_build_no_model_are_refused(
     tmp_path, model_folder, old, new, reason
 ):
-    folder = tmp_path / "model"
-    shutil.copytree(model_folder, folder)
+    folder = shutil.copytree(model_folder, tmp_path / "model")
     text = (folder / "hyperparams.yaml").read_text()
     assert old in text
     (folder / "hyperparams.yaml").write_text(text.replace(old, new))
-    with pytest.raises(ModelFolderError, match=f"(?s){reason}") as error:
+    with pytest.raises(ModelFolderError, match=f"(?s)^{folder}.*{reason}"):
         GenreClassifier.from_hparams(folder, run_opts=CPU)
-    assert str(error.value).startswith(str(folder))
 
 
 def test_a_bug_keeps_its_traceback(model_folder, monkeypatch):
@@ -385,40 +352,34 @@ def test_a_bug_keeps_its_traceback(model_folder, monkeypatch):
 @pytest.mark.parametrize(("times", "freeze_params"), [(1, True), (2, False)])
 def test_no_gradients(model_folder, freeze_params, times):
     source = [model_folder] * times if times > 1 else model_folder
-    classifier = GenreClassifier.from_hparams(
-        source, run_opts=CPU, freeze_params=freeze_params
-    )
+    options = {"run_opts": CPU, "freeze_params": freeze_params}
+    classifier = GenreClassifier.from_hparams(source, **options)
     parameters = [*classifier.mods.parameters()]
     assert len(parameters) > 60 * times
     assert {tensor.requires_grad for tensor in parameters} == {not freeze_params}
     training = {module.training for module in classifier.mods.modules()}
     assert training == {not freeze_params}
-    log_posteriors = classifier.classify_batch(torch.randn(1, 48000))[0]
-    assert not log_posteriors.requires_grad
+    assert not classifier.classify_batch(torch.randn(1, 48000))[0].requires_grad
 
 
 def test_bf16_predicts_the_same_genre(model_folder, classifier, song):
     run_opts = {"device": "cpu", "precision": "bf16"}
-    reduced = GenreClassifier.from_pretrained(model_folder, run_opts=run_opts)
-    fused = GenreClassifier.from_pretrained([model_folder] * 2, run_opts=run_opts)
-    layers = [reduced.mods.classifier.classifier.layers[0]]
-    layers.append(fused.mods.classifier.classifier.classifiers[1].layers[0])
-    seen = []
-    for layer in layers:
-        layer.register_forward_hook(lambda *passed: seen.append(passed[-1].dtype))
-    expected = classifier.predict_song(song)
-    for each in (reduced, fused):
-        found = each.predict_song(song)
+    expected, seen = classifier.predict_song(song), []
+    for source in (model_folder, [model_folder] * 2):
+        reduced = GenreClassifier.from_pretrained(source, run_opts=run_opts)
+        first = next(m for m in reduced.mods.classifier.modules() if type(m) is Linear)
+        first.register_forward_hook(lambda *passed: seen.append(passed[-1].dtype))
+        found = reduced.predict_song(song)
         assert found.genre == expected.genre == "blues"
         assert found.posteriors == pytest.approx(expected.posteriors, abs=0.02)
     log_posteriors, _, _, genre = reduced.classify_file(song)
     assert genre == ["blues"] and log_posteriors.dtype == torch.float32
-    assert seen == [torch.bfloat16] * 3
+    assert set(seen) == {torch.bfloat16}
 
 
 @pytest.fixture(scope="module")
 def other_model(genres):
-    """A random model of another architecture that is certain of what it predicts."""
+    """Another architecture that is certain of what it predicts."""
     torch.manual_seed(1)
     model = MSSincResNet(len(genres), 8, pooling="avg", hidden_size=None).eval()
     model.classifier.layers.weight.data *= 10
@@ -442,17 +403,20 @@ def fused(model_folder, other_folder):
 def test_fused_posteriors_are_the_mean_of_the_models(
     tone_model, other_model, genres, fused, songs
 ):
+    order = [sorted(genres).index(name) for name in genres]
     for path in songs[:2]:
         tone = clip_posteriors(path, tone_model)[0]
-        other = clip_posteriors(path, other_model)[0]
+        other = clip_posteriors(path, other_model)[0][:, order]
         assert (tone.mean(0) - other.mean(0)).abs().max() > 0.1
-        clips = (tone + other[:, [sorted(genres).index(name) for name in genres]]) / 2
-        expected = dict(zip(genres, clips.mean(0).tolist(), strict=True))
-        best = max(expected, key=expected.get)
+        clips = (tone + other) / 2
+        expected = clips.mean(0)
+        best = genres[expected.argmax()]
 
         song = fused.predict_song(path)
         assert song.genre == best
-        assert song.posteriors == pytest.approx(expected, abs=1e-4)
+        assert [*song.posteriors] == genres
+        found = [*song.posteriors.values()]
+        assert found == pytest.approx(expected.tolist(), abs=1e-4)
         assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
         found = [clip.posterior for clip in song.clips]
         assert found == pytest.approx(clips.amax(1).tolist(), abs=1e-4)
@@ -460,8 +424,7 @@ def test_fused_posteriors_are_the_mean_of_the_models(
         assert [clip.genre for clip in song.clips] == predicted
 
         log_posteriors, _, index, genre = fused.classify_file(path)
-        posteriors = log_posteriors.exp()[0].tolist()
-        assert posteriors == pytest.approx([*expected.values()], abs=1e-4)
+        torch.testing.assert_close(log_posteriors[0].exp(), expected, rtol=0, atol=1e-4)
         assert (index.tolist(), genre) == ([genres.index(best)], [best])
 
 
@@ -499,9 +462,7 @@ def test_repositories_that_are_fused_are_not_mixed_in_savedir(
     tmp_path, model_folder, other_folder, song, hub, fused
 ):
     hub.folders |= {"user/first": model_folder, "user/second": other_folder}
-    expected = fused.predict_song(song)
     for savedir in (tmp_path / "savedir", None):
-        found = GenreClassifier.from_hparams(
-            [*hub.folders], savedir=savedir, run_opts=CPU
-        )
-        assert found.predict_song(song) == expected
+        options = {"savedir": savedir, "run_opts": CPU}
+        found = GenreClassifier.from_hparams([*hub.folders], **options)
+        assert found.predict_song(song) == fused.predict_song(song)
