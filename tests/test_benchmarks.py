@@ -23,10 +23,6 @@ ASTEROID = "asteroid-filterbanks' ParamSincFB"  # has filters of its own
 each_mode = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 
 
-def relative_error(result, expected):
-    return ((result - expected).norm() / expected.norm()).item()
-
-
 def test_the_script_measures_and_writes_its_tables(tmp_path):
     output = tmp_path / "RESULTS.md"
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--n_runs=1"]
@@ -39,10 +35,7 @@ def test_the_script_measures_and_writes_its_tables(tmp_path):
     )
     text = output.read_text(encoding="utf-8")
     titles = [line for line in text.splitlines() if line.startswith("#")]
-    assert titles[:2] == [
-        "# Benchmarks",
-        "## Song of 1 s, file to voted genre, 5 clips",
-    ]
+    assert titles[1] == "## Song of 1 s, file to voted genre, 5 clips"
     assert titles[2].startswith("## Profile of our training step")
     for name in ("plain", "ours", "ours, bf16"):
         assert text.count(f"\n| {name} | ") == 1
@@ -51,26 +44,18 @@ def test_the_script_measures_and_writes_its_tables(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "titles", "rows"),
+    ("section", "n_tables", "rows"),
     [
-        (
-            "frontend",
-            ["Front-end, evaluation", "Front-end, training"],
-            [*peers.CONVOLUTIONS, "ours"],
-        ),
-        ("training", ["Training step"], ["plain", "ours", "ours, bf16"]),
-        ("songs", ["Folder of 2 songs of 1 s"], ["plain", "ours", "ours, bf16"]),
-        (
-            "systems",
-            ["Systems: training step", "Systems: song of 1 s"],
-            ["MSSincResNet", "SincResNet", "SincNet", "MelResNet"],
-        ),
-        ("lengths", ["Songs by length"], ["1 s", "2 s", "4 s"]),
-        ("loader", ["Loader alone"], ["disk", "memory"]),
-        ("gpu", ["Training step on a GPU"], ["plain", "ours"]),
+        ("frontend", 2, [*peers.CONVOLUTIONS, "ours"]),
+        ("training", 1, ["plain", "ours", "ours, bf16"]),
+        ("songs", 1, ["plain", "ours", "ours, bf16"]),
+        ("systems", 2, ["MSSincResNet", "SincResNet", "SincNet", "MelResNet"]),
+        ("lengths", 1, ["1 s", "2 s", "4 s"]),
+        ("loader", 1, ["disk", "memory"]),
+        ("gpu", 1, ["plain", "ours"]),
     ],
 )
-def test_every_section_has_its_tables(section, titles, rows, monkeypatch):
+def test_every_section_has_its_tables(section, n_tables, rows, monkeypatch):
     """Steps are replaced by quick ones; what they compute is tested elsewhere."""
 
     def compare(builders, n_runs):
@@ -82,11 +67,9 @@ def test_every_section_has_its_tables(section, titles, rows, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(peers, "is_installed", lambda name: True)
     text = run.SECTIONS[section](steps.QUICK, n_runs=1)
-    found = [line[3:] for line in text.splitlines() if line.startswith("## ")]
-    assert len(found) == len(titles)
-    assert all(title in line for title, line in zip(titles, found, strict=True))
+    assert f"\n{text}".count("\n## ") == n_tables
     for row in rows:
-        assert text.count(f"\n| {row} | ") == len(titles)
+        assert text.count(f"\n| {row} | ") == n_tables
 
 
 @each_mode
@@ -100,13 +83,7 @@ def test_peers_compute_the_maps_of_the_plain_frontend(name, training):
     plain = peers.Frontend("plain", like).train(training)(wavs)
     maps = peers.Frontend(name, like).train(training)(wavs)
     assert maps.shape == plain.shape == (2, 3, 4, 64)
-    assert name == ASTEROID or relative_error(maps, plain) < 1e-6
-
-
-def test_a_peer_that_is_not_installed_is_left_out(monkeypatch):
-    monkeypatch.setattr(peers, "find_spec", lambda package: None)
-    left_out = [name for name in peers.CONVOLUTIONS if not peers.is_installed(name)]
-    assert left_out == [ASTEROID, "julius' fft_conv1d"]
+    assert name == ASTEROID or (maps - plain).norm() < 1e-6 * plain.norm()
 
 
 @each_mode
@@ -115,12 +92,10 @@ def test_the_plain_model_is_ours_in_the_plain_layout(training):
     plain = peers.PlainModel(ours).train(training)
     ours.train(training)
     wavs = torch.randn(4, steps.QUICK.clip_samples)
-    assert relative_error(plain(wavs), ours(wavs)) < 1e-5
-    counts = [sum(p.numel() for p in model.parameters()) for model in (plain, ours)]
-    assert counts[0] == counts[1]
+    expected = ours(wavs)
+    assert (plain(wavs) - expected).norm() < 1e-5 * expected.norm()
     volume = plain.trunk(plain.frontend(wavs))
-    weights = [p for p in plain.parameters() if p.ndim == 4]
-    assert all(tensor.is_contiguous() for tensor in [volume, *weights])
+    assert all(tensor.is_contiguous() for tensor in [volume, *plain.parameters()])
 
 
 @each_mode
@@ -145,24 +120,16 @@ def test_songs_get_the_same_genre(tmp_path):
 
 
 def test_steps_take_turns_and_are_compared_round_by_round(monkeypatch):
-    clock = [0.0]
-    order = []
+    clock, order = [0.0], []
+    durations = {"plain": iter([9, 4, 8, 6]), "ours": iter([9, 2, 2, 1])}
 
-    def builder(name, durations):
-        durations = iter(durations)
-
-        def step():
-            order.append(name)
-            clock[0] += next(durations)
-
-        return lambda: step
+    def step(name):
+        order.append(name)
+        clock[0] += next(durations[name])
 
     monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(measure, "run_alone", lambda build: (1.0, 7))
-    builders = {
-        "plain": builder("plain", [9, 4, 8, 6]),
-        "ours": builder("ours", [9, 2, 2, 1]),
-    }
+    builders = {name: partial(partial, step, name) for name in durations}
     measured = measure.compare(builders, n_runs=3)
     assert order == ["plain", "ours"] * 4
     assert measured["ours"].seconds.tolist() == [2, 2, 1]

@@ -9,8 +9,6 @@ from ms_sincresnet.nnet.backends.fft import (
     spread,
 )
 
-OPERATORS = torch.ops.ms_sincresnet
-
 each_size = pytest.mark.parametrize(
     ("n_samples", "n_frames"),
     [
@@ -53,9 +51,7 @@ def test_filter_and_pool_has_the_gradient_of_its_output(n_samples, n_frames, pad
     offsets = torch.randn(9, generator=generator, dtype=torch.float64)
     wavs = torch.randn(2, n_samples, generator=generator, dtype=torch.float64)
     torch.autograd.gradcheck(
-        lambda filters, offsets: filter_and_pool(
-            wavs, filters, offsets, n_frames, padding
-        ),
+        lambda *learned: filter_and_pool(wavs, *learned, n_frames, padding),
         (filters.requires_grad_(), offsets.requires_grad_()),
     )
 
@@ -70,27 +66,3 @@ def test_blocks_hold_whole_frames_and_fit_the_fft(n_samples, n_frames, kernel_si
     assert plan.hop * n_frames == plan.frames * n_samples
     assert plan.hop + kernel_size - 1 <= plan.fft_size
     assert (plan.n_blocks - 1) * plan.frames < n_frames <= plan.n_blocks * plan.frames
-
-
-@pytest.mark.parametrize("requires_grad", [True, False])
-def test_the_operators_keep_the_rules_of_pytorch(requires_grad):
-    wavs, offsets = torch.randn(2, 600), torch.randn(9, requires_grad=requires_grad)
-    filters = torch.randn(9, 7, requires_grad=requires_grad)
-    arguments = (wavs, filters, offsets, 64, 3, requires_grad)
-    torch.library.opcheck(OPERATORS.fft_filter_and_pool, arguments)
-    if requires_grad:
-        maps, masks = OPERATORS.fft_filter_and_pool(*arguments)
-        arguments = (torch.randn_like(maps), wavs, masks, 7, 3)
-        torch.library.opcheck(OPERATORS.fft_filter_and_pool_backward, arguments)
-
-
-def test_one_bit_per_activation_is_kept_for_a_backward_pass_only():
-    filters, offsets = torch.randn(9, 7), torch.randn(9, requires_grad=True)
-    arguments = torch.randn(2, 600), filters, offsets, 64, 3
-    with torch.no_grad():
-        assert filter_and_pool(*arguments).grad_fn is None
-    _, masks = OPERATORS.fft_filter_and_pool(*arguments, True)
-    assert masks.dtype == torch.uint8
-    assert masks.numel() == 2 * 2 * 600  # for sixteen filters
-    _, masks = OPERATORS.fft_filter_and_pool(*arguments, False)
-    assert masks.numel() == 0

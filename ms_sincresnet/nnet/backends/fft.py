@@ -1,9 +1,8 @@
 """The fast path in PyTorch's own operators: FFT blocks, pooled while in cache.
 
-All activations must be computed, because a ReLU lies between filter and average, but
-none need be stored. The spectrum of a block is multiplied by those of a few filters,
-transformed back, rectified and averaged before the next few filters have their turn, so
-that a clip's 3 × 160 × 48,000 activations never leave the processor's cache.
+A ReLU lies between filter and average, so all activations must be computed, but none
+need be stored: a block is filtered, rectified and averaged for a few filters at a time,
+and a clip's 3 × 160 × 48,000 activations never leave the processor's cache.
 """
 
 from math import gcd
@@ -13,12 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.backends.op import (
-    Sizes,
-    filter_and_pool_operator,
-    overlapping_blocks,
-    pool_windows,
-)
+from ms_sincresnet.nnet.backends import op
+from ms_sincresnet.nnet.backends.op import Sizes
 
 GROUP = 8  # filters at a time: 16 blocks of 4096 samples of each fit the cache
 LEAST_FFT = 4096
@@ -48,10 +43,9 @@ def plan_blocks(n_samples: int, n_frames: int, kernel_size: int) -> BlockPlan:
 def frame_pattern(n_samples: int, n_frames: int) -> tuple[int, int, int, int, int]:
     """The periods of ``adaptive_avg_pool1d``; samples, frames, width and slack of each.
 
-    48,000 samples and 1024 frames have 128 periods of 375 samples and 8 frames. If the
-    slack is 0, all frames have ``width`` samples and none overlap. If it is 1, frame 0
-    has the samples 0 … width − 1 of a period; frame i starts at i · width − 1, the last
-    sample of frame i − 1.
+    48,000 samples and 1024 frames have 128 periods of 375 samples and 8 frames. Frames
+    of slack 0 have ``width`` samples and do not overlap. With slack 1, frame 0 has the
+    samples 0 … width − 1; frame i starts at i · width − 1, the last of frame i − 1.
     """
     n_periods = gcd(n_samples, n_frames)
     samples, frames = n_samples // n_periods, n_frames // n_periods
@@ -83,7 +77,7 @@ def spread(grads: Tensor, positive: Tensor) -> Tensor:
     """Gradient of the ReLU and ``average``, in place of the mask of ones and zeros."""
     n_samples, n_frames = positive.shape[-1], grads.shape[-1]
     periods, period, frames, width, slack = frame_pattern(n_samples, n_frames)
-    starts, ends = pool_windows(n_samples, n_frames, grads.device)
+    starts, ends = op.pool_windows(n_samples, n_frames, grads.device)
     shares = grads / (ends - starts)
     if slack > 1:
         last = ((torch.arange(n_samples) + 1) * n_frames - 1) // n_samples
@@ -109,8 +103,7 @@ def _forward(
     """Maps; a byte of the masks [batch, groups, n_blocks, hop] holds eight filters."""
     plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
     spectra = _spectra(wavs, plan, sizes.padding)
-    # Correlation, as conv1d: the filters' spectra are conjugated. The lazy conj() is
-    # lost where a compiled caller runs this.
+    # Correlation, as conv1d. The lazy conj() is lost where a compiled caller runs this.
     responses = torch.fft.rfft(filters, plan.fft_size).conj_physical()[:, None]
     offsets = plan.fft_size * offsets[:, None]
     maps = wavs.new_empty(sizes.batch, sizes.n_filters, sizes.n_frames)
@@ -162,7 +155,9 @@ def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
 
 def _spectra(wavs: Tensor, plan: BlockPlan, padding: int) -> Tensor:
     """Spectra of the blocks, [batch, 1, n_blocks, fft_size // 2 + 1]."""
-    blocks = overlapping_blocks(wavs, padding, plan.fft_size, plan.hop, plan.n_blocks)
+    blocks = op.overlapping_blocks(
+        wavs, padding, plan.fft_size, plan.hop, plan.n_blocks
+    )
     return torch.fft.rfft(blocks)[:, None]
 
 
@@ -173,14 +168,11 @@ def _places(few: Tensor) -> Tensor:
 
 
 def _at_a_time(wavs: Tensor) -> list[slice]:
-    """Slices of the clips whose activations are in memory together.
-
-    One clip's stay in a processor's cache; a GPU needs more work at once.
-    """
-    size = 1 if wavs.device.type == "cpu" else len(wavs)
+    """Slices of the clips whose activations are in memory together."""
+    size = 1 if wavs.device.type == "cpu" else len(wavs)  # a GPU needs more work
     return [slice(clip, clip + size) for clip in range(0, len(wavs), size)]
 
 
-filter_and_pool = filter_and_pool_operator(
+filter_and_pool = op.filter_and_pool_operator(
     "fft_filter_and_pool", _forward, _backward, _mask_shape
 )

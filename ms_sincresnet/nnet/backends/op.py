@@ -36,16 +36,12 @@ def filter_and_pool_operator(
 ) -> Callable[..., Tensor]:
     """Registers ReLU(x ⋆ g + c), pooled, and its gradient as operators of PyTorch.
 
-    So callers can be traced, compiled and exported. The backward pass needs one bit per
-    activation, its sign, in masks whose layout is the backend's own:
-
-    * ``mask_shape(sizes)``, in bytes
-    * ``forward(wavs, filters, offsets, sizes, masks, *options)`` returns the maps, and
-      fills the masks unless they are None
-    * ``backward(grad_maps, wavs, masks, sizes, *options)`` returns the gradients of
-      filters and offsets; the waveform gets none
-
-    ``options`` declares arguments of one backend, as in "bool half, ".
+    So callers can be traced, compiled and exported. The masks hold one bit per
+    activation, its sign, in ``mask_shape(sizes)`` bytes:
+    ``forward(wavs, filters, offsets, sizes, masks, *options)`` returns the maps, and
+    fills the masks unless they are None; ``backward(grad_maps, wavs, masks, sizes,
+    *options)`` returns the gradients of filters and offsets. ``options`` declares a
+    backend's own arguments, as in "bool half, ".
     """
 
     def new_masks(wavs, sizes, keep_masks):

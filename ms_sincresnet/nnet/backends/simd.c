@@ -1,9 +1,7 @@
 /* The inner loops of simd.py: filter, add, rectify and average blocks of a waveform.
  *
- * A vector holds one sample of the outputs of 8 or 16 filters, so that every step, from
- * the transform to the average, is one operation on vectors. Two real filters are the
- * real and the imaginary part of a complex one: up to 32 filters share a transform,
- * whose 512 KiB stay in a core's cache.
+ * A vector holds a sample of the outputs of 8 or 16 filters, or pairs of them: up to 32
+ * filters share a transform, whose 512 KiB stay in a core's cache.
  *
  * A transform of 4096 points works in place, in two passes over a matrix of 64 × 64,
  * with a spare column, as a pitch of a power of two would use few sets of the cache.
@@ -242,10 +240,10 @@ INLINE void add_reach(cvec *to, cvec *from, cvec *other, const cvec *fading,
     }
 }
 
-/* Maps of a song's clips for a group of filters: `total` is the sum of each filter's
- * taps, `fading` the output of a constant 1 after its end. Each piece of the song,
- * without its mean and delayed by the reach, is filtered once. While it is in cache it
- * is pooled for every clip that contains it, with the clip's own mean and scale. */
+/* Maps of a song's clips for a group of filters: `total` holds the sums of their taps,
+ * `fading` the output of a constant 1 after its end. A piece, without its mean and
+ * delayed by the reach, is filtered once, and pooled while in cache for every clip that
+ * contains it, with the clip's mean and scale. */
 void filter_song(
     const complex_t *spectra, const cvec *responses, const cvec *offsets,
     const cvec *total, const cvec *fading, const complex_t *roots,

@@ -1,9 +1,8 @@
 """The fast path on a CPU: compiled loops, if the package was built with a C compiler.
 
-As in ``fft``, blocks are filtered by FFT and pooled while in cache. ``simd.c`` does all
-of it in one pass, for a group of filters at a time, two in each lane of the processor's
-vectors: they are the real and the imaginary part of a complex filter, and their outputs
-are those of its output, as the waveform is real.
+As in ``fft``, blocks are filtered by FFT and pooled while in cache, here in one pass.
+Each lane of the processor's vectors holds two filters, as the real and the imaginary
+part of a complex one: the waveform is real, so that the parts of its output are theirs.
 """
 
 import ctypes
@@ -18,12 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ms_sincresnet.nnet.backends.op import (
-    Sizes,
-    filter_and_pool_operator,
-    overlapping_blocks,
-    pool_windows,
-)
+from ms_sincresnet.nnet.backends import op
+from ms_sincresnet.nnet.backends.op import Sizes
 
 LANES_OF = {"avx512": 16, "avx2": 8}  # floats in a vector, as in setup.py
 SIDE = 64
@@ -50,14 +45,12 @@ class Windows(ctypes.Structure):
     """``windows_t`` of the C file: the samples that each frame averages."""
 
     _fields_ = [
-        ("n_outputs", ctypes.c_int32),
-        ("n_frames", ctypes.c_int32),
-        ("starts", ctypes.c_void_p),
-        ("ends", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("n_outputs", "n_frames")),
+        *((name, ctypes.c_void_p) for name in ("starts", "ends")),
     ]
 
     def __init__(self, n_outputs: int, n_frames: int):
-        self.edges = [edges.int() for edges in pool_windows(n_outputs, n_frames)]
+        self.edges = [edges.int() for edges in op.pool_windows(n_outputs, n_frames)]
         super().__init__(n_outputs, n_frames, *map(pointer, self.edges))
 
 
@@ -86,8 +79,7 @@ def in_lanes(values: Tensor) -> Tensor:
 def gains_of(filters: Tensor, offsets: Tensor) -> Tensor:
     """Powers of two [n_filters] that filters are divided and maps multiplied by.
 
-    Two filters share a transform: the rounding of one that is far louder would be
-    audible in the other.
+    Without them, a loud filter's rounding would be audible in its lane's other filter.
     """
     peaks = torch.maximum(filters.abs().amax(1), offsets.abs())
     return torch.where(peaks > 0, peaks, 1).log2().floor().exp2()
@@ -117,10 +109,7 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def parallel_map(task: Callable[..., Any], arguments: Iterable[tuple]) -> list:
-    """Results of a task per tuple of arguments, in as many threads as PyTorch uses.
-
-    The compiled loops hold no lock of Python's.
-    """
+    """Results of a task per tuple of arguments, in as many threads as PyTorch uses."""
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(lambda each: task(*each), arguments))
 
@@ -184,24 +173,23 @@ def _backward(
 
 def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
     """One bit per activation of each block, as the loops leave them."""
-    hop = _hop(sizes)
-    groups, n_blocks = -(-sizes.n_filters // GROUP), -(-sizes.n_outputs // hop)
-    return sizes.batch, groups, n_blocks, hop // 8, 2, LANES
+    hop, n_blocks = _blocks(sizes)
+    return sizes.batch, -(-sizes.n_filters // GROUP), n_blocks, hop // 8, 2, LANES
 
 
-def _hop(sizes: Sizes) -> int:
-    """Outputs per block, a multiple of the 8 that a byte of the masks holds."""
-    return (FFT_SIZE - sizes.kernel_size + 1) // 8 * 8
+def _blocks(sizes: Sizes) -> tuple[int, int]:
+    """Outputs per block, a multiple of the 8 in a byte of the masks; and the blocks."""
+    hop = (FFT_SIZE - sizes.kernel_size + 1) // 8 * 8
+    return hop, -(-sizes.n_outputs // hop)
 
 
 def _spectra(wavs: Tensor, sizes: Sizes) -> tuple[int, Tensor]:
     """Outputs per block, and the spectra of the input of all blocks."""
-    hop = _hop(sizes)
-    n_blocks = -(-sizes.n_outputs // hop)
-    blocks = overlapping_blocks(wavs, sizes.padding, FFT_SIZE, hop, n_blocks)
+    hop, n_blocks = _blocks(sizes)
+    blocks = op.overlapping_blocks(wavs, sizes.padding, FFT_SIZE, hop, n_blocks)
     return hop, spectra_of(blocks)
 
 
-filter_and_pool = filter_and_pool_operator(
+filter_and_pool = op.filter_and_pool_operator(
     "simd_filter_and_pool", _forward, _backward, _mask_shape
 )

@@ -1,10 +1,9 @@
 """The fast path for overlapping clips: a song is filtered once for all of them.
 
-Filtering is linear, and the layer norm is an affine map per clip, x̂ = ρ (x − μ). So a
-song is filtered in pieces, each alone, and a clip's output is the overlap-add of the
-outputs of its own pieces, with nothing of its neighbours in it. Then, as ρ > 0,
-ReLU(x̂ ⋆ g + c) = ρ ReLU((x − μ) ⋆ g + c / ρ), and only what follows the filter is
-computed per clip, by the compiled loops of ``simd``.
+Filtering is linear, so a song is filtered in pieces, and a clip's output is the
+overlap-add of its own pieces' outputs, with nothing of its neighbours in it. The layer
+norm is an affine map per clip, x̂ = ρ (x − μ), and ρ > 0, so that
+ReLU(x̂ ⋆ g + c) = ρ ReLU((x − μ) ⋆ g + c / ρ): only this is computed per clip.
 """
 
 import ctypes
@@ -72,10 +71,7 @@ def cut_song(
 
 
 def maps_of_clips(
-    song: Pieces,
-    scales: Tensor,
-    banks: list[tuple[Tensor, Tensor, int]],
-    n_frames: int,
+    song: Pieces, scales: Tensor, banks: list[tuple[Tensor, Tensor, int]], n_frames: int
 ) -> Tensor:
     """ReLU(x̂ ⋆ g + c), pooled, of all clips: [clips, banks, n_filters, n_frames].
 

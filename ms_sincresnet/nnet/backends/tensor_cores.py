@@ -5,22 +5,17 @@ forward pass rectifies and averages a tile of them and drops it, the backward pa
 rebuilds a tile of their gradient from that of the maps and one stored bit each.
 
 Time is cut into octets, 8 neighbouring samples. With X[q, m] = x[8q + m] and the taps
-shifted by the step p within an octet, G[m, p, k] = g_k[m − p], the outputs of the
-filters are y_k[8q + p] = Σ_m X[q, m] · G[m, p, k]. X is never stored: its rows overlap,
-each begins 8 samples after the last. That makes 7 more lags m than there are taps, but
-rows are aligned to 16 bytes, so they are copied in wide loads rather than sample by
-sample, and the 8 steps of an octet fill one byte of the mask.
+shifted by the step p within an octet, G[m, p, k] = g_k[m − p], the filters' outputs are
+y_k[8q + p] = Σ_m X[q, m] · G[m, p, k]. X is never stored: its rows overlap. There are 7
+more lags m than taps, but rows are aligned to 16 bytes, for wide loads, and the 8 steps
+of an octet fill one byte of the mask.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.backends.op import (
-    Sizes,
-    filter_and_pool_operator,
-    pool_windows,
-)
+from ms_sincresnet.nnet.backends.op import Sizes, filter_and_pool_operator, pool_windows
 
 try:
     import triton
@@ -32,9 +27,8 @@ except ImportError:  # PyTorch installs it only for NVIDIA GPUs
 AVAILABLE = triton is not None
 _jit = triton.jit if AVAILABLE else lambda function: function
 
-# Tiles by "half", with Triton's options. On an A100 or an H100 they spill no registers
-# in a loop, and in float16 two fit a multiprocessor: one is pooled while the other is
-# multiplied.
+# By "half". On an A100 or an H100 they spill no registers in a loop, and in float16 two
+# fit a multiprocessor: one is pooled while the other is multiplied.
 FORWARD = {
     True: dict(OCTETS=128, FILTERS=16, LAGS=32, FRAMES=32, num_warps=4, num_stages=4),
     False: dict(OCTETS=64, FILTERS=16, LAGS=16, FRAMES=16, num_warps=4, num_stages=4),
@@ -48,28 +42,11 @@ SPLITS = 16  # of time in the backward pass, so that every multiprocessor has wo
 
 @_jit
 def _forward_kernel(
-    wavs,
-    taps,
-    offsets,
-    windows,
-    weights,
-    maps,
-    mask,
-    mask_bytes,
-    n_octets,
-    n_lags,
-    n_filters,
-    n_samples,
-    n_frames,
-    frames_a_tile,
-    n_parts,
-    N_WINDOWS: constexpr,
-    KEEP_MASK: constexpr,
-    OCTETS: constexpr,
-    FILTERS: constexpr,
-    LAGS: constexpr,
-    FRAMES: constexpr,
-):
+    wavs, taps, offsets, windows, weights, maps, mask,
+    mask_bytes, n_octets, n_lags, n_filters, n_samples, n_frames,
+    frames_a_tile, n_parts, N_WINDOWS: constexpr, KEEP_MASK: constexpr,
+    OCTETS: constexpr, FILTERS: constexpr, LAGS: constexpr, FRAMES: constexpr,
+):  # fmt: skip
     """Maps of a few filters and frames of a clip, or one part of each window's sum."""
     clip = tl.program_id(2).to(tl.int64)
     first_frame = tl.program_id(1) // n_parts * frames_a_tile
@@ -127,24 +104,10 @@ def _forward_kernel(
 
 @_jit
 def _backward_kernel(
-    grad_maps,
-    mask,
-    wavs,
-    windows,
-    weights,
-    grad_taps,
-    grad_offsets,
-    mask_bytes,
-    n_octets,
-    n_lags,
-    n_clips,
-    n_filters,
-    n_frames,
-    N_WINDOWS: constexpr,
-    OCTETS: constexpr,
-    FILTERS: constexpr,
-    LAGS: constexpr,
-):
+    grad_maps, mask, wavs, windows, weights, grad_taps, grad_offsets,
+    mask_bytes, n_octets, n_lags, n_clips, n_filters, n_frames, N_WINDOWS: constexpr,
+    OCTETS: constexpr, FILTERS: constexpr, LAGS: constexpr,
+):  # fmt: skip
     """Gradients of a few filters' shifted taps, at a few lags, over a split of time."""
     split = tl.program_id(2)
     channel = tl.program_id(0) * FILTERS + tl.arange(0, FILTERS)
@@ -192,13 +155,14 @@ def _backward_kernel(
 
 
 def _octet_windows(
-    n_samples: int, n_frames: int, n_octets: int, device: torch.device
+    sizes: Sizes, n_octets: int, device: torch.device
 ) -> tuple[Tensor, Tensor, int]:
-    """The pooling windows of each octet, their weights, and the most per octet.
+    """The pooling windows of the octets, their weights, and the most per octet.
 
-    Row 0 is an octet's first window. Row 1 has a bit for each of its samples in that
-    window, row 2 for those in the next window, and so on.
+    Row 0 is an octet's first window; row 1 + n has a bit for each of its samples in
+    the n-th window from there.
     """
+    n_samples, n_frames = sizes.n_outputs, sizes.n_frames
     n_windows = (n_samples + 8 * n_frames - 2) // n_samples + 1
     starts, ends = pool_windows(n_samples, n_frames, device)
     step = torch.arange(8, device=device)
@@ -262,9 +226,7 @@ def _forward(
     stored = maps.new_empty(0, dtype=torch.uint8) if masks is None else masks
     grid = (n_tiles, triton.cdiv(n_frames, frames_a_tile) * n_parts, batch)
     with torch.cuda.device_of(wavs):
-        windows, weights, n_windows = _octet_windows(
-            n_samples, n_frames, n_octets, wavs.device
-        )
+        windows, weights, n_windows = _octet_windows(sizes, n_octets, wavs.device)
         _forward_kernel[grid](
             *(wavs, shifted, offsets.contiguous(), windows, weights, maps, stored),
             *(triton.cdiv(n_samples, 8), n_octets, n_lags, n_filters, n_samples),
@@ -293,9 +255,7 @@ def _backward(
     grad_offsets = grad_maps.new_empty(SPLITS, n_tiles * tiles["FILTERS"])
     grid = (n_tiles, n_lags // tiles["LAGS"], SPLITS)
     with torch.cuda.device_of(wavs):
-        windows, weights, n_windows = _octet_windows(
-            n_samples, n_frames, n_octets, wavs.device
-        )
+        windows, weights, n_windows = _octet_windows(sizes, n_octets, wavs.device)
         _backward_kernel[grid](
             *(grad_maps.contiguous(), masks, wavs, windows, weights * scale),
             *(shifted, grad_offsets),
