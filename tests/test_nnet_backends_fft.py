@@ -2,12 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.backends.fft import (
-    average,
-    filter_and_pool,
-    plan_blocks,
-    spread,
-)
+from ms_sincresnet.nnet.backends.fft import average, filter_and_pool, spread
 
 each_size = pytest.mark.parametrize(
     ("n_samples", "n_frames"),
@@ -54,15 +49,3 @@ def test_filter_and_pool_has_the_gradient_of_its_output(n_samples, n_frames, pad
         lambda *learned: filter_and_pool(wavs, *learned, n_frames, padding),
         (filters.requires_grad_(), offsets.requires_grad_()),
     )
-
-
-@pytest.mark.parametrize("kernel_size", [3, 251, 1001])
-@pytest.mark.parametrize(
-    ("n_samples", "n_frames"),
-    [(48000, 1024), (47000, 1024), (47999, 1024), (32000, 1000), (64, 7), (5000, 1)],
-)
-def test_blocks_hold_whole_frames_and_fit_the_fft(n_samples, n_frames, kernel_size):
-    plan = plan_blocks(n_samples, n_frames, kernel_size)
-    assert plan.hop * n_frames == plan.frames * n_samples
-    assert plan.hop + kernel_size - 1 <= plan.fft_size
-    assert (plan.n_blocks - 1) * plan.frames < n_frames <= plan.n_blocks * plan.frames

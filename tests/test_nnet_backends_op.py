@@ -1,10 +1,9 @@
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn import functional as F
 
 from ms_sincresnet.nnet.backends import fft, simd, tensor_cores
-from ms_sincresnet.nnet.backends.op import filter_and_pool_operator, pool_windows
+from ms_sincresnet.nnet.backends.op import filter_and_pool_operator
 
 OPERATORS = torch.ops.ms_sincresnet
 needs_compiler = pytest.mark.skipif(
@@ -72,14 +71,6 @@ def test_backends_get_no_frames_shorter_than_a_sample(operator, calls):
     maps = operator(*arguments, factor=1)
     assert calls["forward"][0][0].n_frames == 5
     assert maps.equal(torch.arange(4.0)[:, None].expand(2, 4, 64))
-
-
-@pytest.mark.parametrize(("n_samples", "n_frames"), [(48000, 1024), (7, 3), (5, 5)])
-def test_windows_are_those_of_adaptive_pooling(n_samples, n_frames):
-    samples = torch.rand(n_samples, dtype=torch.float64)
-    windows = zip(*pool_windows(n_samples, n_frames), strict=True)
-    means = torch.stack([samples[start:end].mean() for start, end in windows])
-    torch.testing.assert_close(means, F.adaptive_avg_pool1d(samples[None], n_frames)[0])
 
 
 @pytest.mark.parametrize("backend", ["fft", pytest.param("simd", marks=needs_compiler)])

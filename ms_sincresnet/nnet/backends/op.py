@@ -39,7 +39,7 @@ def filter_and_pool_operator(
     So callers can be traced, compiled and exported. The masks hold one bit per
     activation, its sign, in ``mask_shape(sizes)`` bytes:
     ``forward(wavs, filters, offsets, sizes, masks, *options)`` returns the maps, and
-    fills the masks unless they are None; ``backward(grad_maps, wavs, masks, sizes,
+    fills the masks, if given; ``backward(grad_maps, wavs, masks, sizes,
     *options)`` returns the gradients of filters and offsets. ``options`` declares a
     backend's own arguments, as in "bool half, ".
     """
