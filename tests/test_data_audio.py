@@ -3,6 +3,7 @@
 import os
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,48 +98,41 @@ def test_formats_are_read_by_str_and_path(tmp_path, suffix):
     np.testing.assert_allclose(samples[:n], expected[:n], rtol=0, atol=2e-6)
 
 
-def write_bad(path, kind):
-    """Writes an unusable file."""
-    values = {"nan": np.nan, "infinite": np.inf, "huge": -3e38}
-    if kind == "text":
-        path.write_text("This is no audio. " * 100)
-    elif kind == "no bytes":
-        path.touch()
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "no samples":
-        soundfile.write(path, np.zeros((0, 2)), SAMPLE_RATE)
-    elif kind == "one sample":
-        soundfile.write(path, np.ones(1), 96000)
-    elif kind in values:  # the resampler would make NaN of huge samples
-        samples = noise(3 * SAMPLE_RATE, 2)
-        samples[40000] = values[kind]
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
-    elif kind == "1 Hz":  # a minute of samples would become nine days of them
-        soundfile.write(path, noise(1000), 1)
-    elif kind == "pipe":
-        os.mkfifo(path)
+def write_value(value, n_samples=3 * SAMPLE_RATE, rate=SAMPLE_RATE):
+    """Returns a function that writes noise with an odd value after 2.5 s."""
+
+    def write(path):
+        samples = noise(n_samples, 2)
+        samples[40000:40001] = value
+        soundfile.write(path, samples, rate, subtype="FLOAT")
+
+    return write
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("write", "message"),
     [
-        ("missing", "no such file"),
-        ("folder", "found a folder"),
-        ("no bytes", "is empty"),
-        ("no samples", "empty track"),
-        ("one sample", "empty track"),
-        ("text", r"not readable as audio \(libsndfile: Format not recognised"),
-        ("nan", r"NaN or infinity at 2\.500 s"),
-        ("infinite", r"NaN or infinity at 2\.500 s"),
-        ("huge", r"found -3e\+38 at 2\.500 s"),
-        ("1 Hz", "sample rate of 1000 to 6144000 Hz, found 1 Hz"),
-        ("pipe", "found a pipe, a socket or a device"),
+        (lambda path: None, "no such file"),
+        (Path.mkdir, "found a folder"),
+        (Path.touch, "is empty"),
+        (os.mkfifo, "found a pipe, a socket or a device"),
+        (write_value(0, n_samples=0), "empty track"),
+        (write_value(0, n_samples=1, rate=96000), "empty track"),
+        (write_value(np.nan), r"NaN or infinity at 2\.500 s"),
+        (write_value(np.inf), r"NaN or infinity at 2\.500 s"),
+        # of which the resampler would make NaN
+        (write_value(-3e38), r"found -3e\+38 at 2\.500 s"),
+        # A minute of samples would become nine days of them.
+        (write_value(0, rate=1), "sample rate of 1000 to 6144000 Hz, found 1 Hz"),
+        (
+            lambda path: path.write_text("This is no audio. " * 100),
+            r"not readable as audio \(libsndfile: Format not recognised",
+        ),
     ],
 )
-def test_an_unusable_file_is_named_with_the_reason(tmp_path, kind, message):
+def test_an_unusable_file_is_named_with_the_reason(tmp_path, write, message):
     path = tmp_path / "track.wav"
-    write_bad(path, kind)
+    write(path)
     with pytest.raises(AudioFileError, match=message) as error:
         read_audio(path)
     assert str(path) in str(error.value)
@@ -162,14 +156,9 @@ def test_without_pyav_the_error_names_its_extra(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "av", None)
     path = tmp_path / name
     path.write_bytes(b"\0\0\0\x18ftypM4A " + bytes(2000))
-    with pytest.raises(AudioFileError) as error:
+    message = rf"{name}: not readable .*libsndfile: .* run `pip install '.\[audio\]'`"
+    with pytest.raises(AudioFileError, match=message):
         read_audio(path)
-    message = str(error.value)
-    assert message.startswith(f"{path}: not readable as audio (libsndfile: ")
-    assert "does not exist" not in message
-    suffix = path.suffix.lower()
-    assert (f"To read {suffix} files, run" in message) == (suffix != ".mp3")
-    assert "run `pip install '.[audio]'` in a clone" in message
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from torch.utils.data import BatchSampler, DataLoader
 
 from ms_sincresnet.data.dataset import (
+    CACHES,
     PassSampler,
     RandomClipDataset,
     clip_batch,
@@ -40,7 +41,7 @@ def tracks(tmp_path):
     return data
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=CACHES)
 def dataset(tracks, request):
     """Random clips from either cache."""
     return clips_of(tracks, cache=request.param)
@@ -48,7 +49,7 @@ def dataset(tracks, request):
 
 def clips_of(tracks, **options):
     """Random clips of these tracks."""
-    options = {"clip_samples": CLIP_SAMPLES, "seed": 7, **options}
+    options = {"clip_samples": CLIP_SAMPLES, "seed": 7, "cache": "disk", **options}
     return RandomClipDataset(tracks, **options)
 
 
@@ -76,9 +77,8 @@ def test_each_track_comes_once_also_after_its_files_are_lost(tracks, tmp_path):
     expected = list(disk)
     assert [item["id"] for item in expected] == ["t0", "t1", "t2", "t3", "t4"]
     assert len(disk) == N_TRACKS
-    assert [first_sample(item) for item in clips_of(tracks, seed=8)] != [
-        first_sample(item) for item in expected
-    ]
+    other = clips_of(tracks, seed=8)
+    assert list(map(first_sample, other)) != list(map(first_sample, expected))
     for path in tmp_path.glob("*.wav"):
         path.unlink()
     loader = DataLoader(memory, batch_size=None, num_workers=1)
@@ -86,7 +86,7 @@ def test_each_track_comes_once_also_after_its_files_are_lost(tracks, tmp_path):
         assert torch.equal(item["clip"], same["clip"])
 
 
-@pytest.mark.parametrize("cache", ["disk", "memory"])
+@pytest.mark.parametrize("cache", CACHES)
 def test_silent_clips_are_drawn_again(tmp_path, cache):
     pcm = np.zeros(16000, np.int16)
     tracks = {}
@@ -131,45 +131,25 @@ def expected_draws(dataset, sampler, epoch):
     return [(dataset[i]["id"], float(dataset[i]["clip"][0])) for i in sampler]
 
 
-def test_workers_draw_the_clips_of_the_main_process(dataset):
-    sampler = PassSampler(N_TRACKS, n_passes=3, seed=1)
-    loader = SaveableDataLoader(
-        dataset,
-        sampler=sampler,
-        batch_size=4,
-        num_workers=2,
-        persistent_workers=True,
-    )
-    drawn = []
-    for epoch in (1, 2):
-        sampler.set_epoch(epoch)
-        drawn.append(draws(loader))
-        assert drawn[-1] == expected_draws(dataset, sampler, epoch)
-    assert drawn[0] != drawn[1]
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_resumed_inside_an_epoch_draws_the_rest_of_it(
     tracks, tmp_path, num_workers
 ):
     dataset = clips_of(tracks)
+    options = {"batch_size": 4, "num_workers": num_workers}
 
     def start_run():
         sampler = PassSampler(N_TRACKS, n_passes=4, seed=1)
-        loader = SaveableDataLoader(
-            dataset, sampler=sampler, batch_size=4, num_workers=num_workers
-        )
+        sampler.set_epoch(3)
+        loader = SaveableDataLoader(dataset, sampler=sampler, **options)
         return sampler, loader, Checkpointer(tmp_path / "save", {"loader": loader})
 
-    sampler, loader, checkpointer = start_run()
-    sampler.set_epoch(3)
+    _, loader, checkpointer = start_run()
     batches = iter(loader)
     before = [next(batches), next(batches)]
     checkpointer.save_checkpoint(end_of_epoch=False)
-
     sampler, loader, checkpointer = start_run()
     checkpointer.recover_if_possible()
-    sampler.set_epoch(3)
     after = list(loader)
     assert (len(before), len(after)) == (2, 3)
     assert draws(before + after) == expected_draws(dataset, sampler, epoch=3)
@@ -187,8 +167,7 @@ def steps_of(n_tracks, batch_size, **share):
 @pytest.mark.parametrize(
     ("n_tracks", "n_processes", "n_dropped"),
     [
-        (8, 2, 0),  # 24 clips, six steps of 2 × 2
-        (9, 2, 0),  # 27: in the last step one process has a clip more than the other
+        (9, 2, 0),  # 27 clips: in the last step one process has more than the other
         (10, 8, 0),  # 30: in the last step six processes have 2 clips, two have 1
         (7, 8, 5),  # 21: 5 in the last step, too few
     ],
@@ -229,6 +208,7 @@ def test_the_brain_passes_the_epoch_to_the_sampler(dataset):
     brain.fit(range(1, 3), dataset, train_loader_kwargs=options)
     expected = [expected_draws(dataset, sampler, epoch) for epoch in (1, 2)]
     assert brain.drawn == expected
+    assert expected[0] != expected[1]
 
 
 def test_a_batch_is_speechbrains(dataset):
@@ -275,7 +255,7 @@ def test_songs_are_whole_and_genres_alphabetical(folders):
     assert encoder.decode_torch(torch.tensor([0, 1])) == ["jazz", "rock"]
 
 
-@pytest.mark.parametrize("cache", ["disk", "memory"])
+@pytest.mark.parametrize("cache", CACHES)
 def test_data_sets_can_be_sent_to_spawned_workers(folders, cache):
     datasets, _ = build(folders, cache=cache)
     for part, key in [("train", "clip"), ("valid", "song"), ("test", "song")]:
@@ -284,16 +264,11 @@ def test_data_sets_can_be_sent_to_spawned_workers(folders, cache):
         assert item["genre_encoded"] == copied["genre_encoded"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"cache": "ram"}, "cache must be disk or memory; got 'ram'"),
-        ({"n_genres": 10}, "n_genres is 10.*--n_genres=2"),
-    ],
-)
-def test_unusable_options_are_refused(folders, options, message):
-    with pytest.raises(HparamError, match=message):
-        build(folders, **options)
+def test_unusable_options_are_refused(folders):
+    with pytest.raises(HparamError, match="cache must be disk or memory; got 'ram'"):
+        build(folders, cache="ram")
+    with pytest.raises(HparamError, match=r"n_genres is 10.*--n_genres=2"):
+        build(folders, n_genres=10)
 
 
 @pytest.mark.parametrize(
@@ -301,12 +276,10 @@ def test_unusable_options_are_refused(folders, options, message):
     [
         (None, "No such file"),
         ("", "a track lacks its duration, path or genre"),
-        ("ID,duration,wav\na,1,a.wav\n", "not readable as a manifest"),
         ("duration,wav,genre\n1,a.wav,jazz\n", "CSV has to have an 'ID' field"),
         ("ID,duration,wav,genre\na,1,a.wav\n", "not readable as a manifest"),
         ("ID,duration,wav,genre\na,one,a.wav,jazz\n", "convert string to float: 'one'"),
         ("ID,duration,wav,genre\na,nan,a.wav,jazz\n", "lacks its duration"),
-        ("ID,duration,wav,genre\na,-1,a.wav,jazz\n", "lacks its duration"),
         ("ID,duration,wav,genre\na,1,,jazz\n", "lacks its duration, path"),
     ],
 )
