@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import json
+import re
 
 import pytest
 import torch
@@ -15,16 +17,11 @@ from ms_sincresnet.models.weights import build_on_meta
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.frontend import LogMelSpectrogram
 
+SINCNET = {"n_filters": 8, "kernel_size": 51, "frame_samples": 800, "frame_hop": 400}
 SMALL = {
     MSSincResNet: {"n_filters": 8, "n_frames": 64, "kernel_sizes": (101, 51, 25)},
     MelResNet: {"n_mels": 32},
-    SincNet: {
-        "n_filters": 8,
-        "kernel_size": 51,
-        "frame_samples": 800,
-        "frame_hop": 400,
-        "train_frames": 4,
-    },
+    SincNet: SINCNET | {"train_frames": 4},
 }
 each_model = pytest.mark.parametrize("model_class", SMALL)
 
@@ -114,12 +111,9 @@ def test_gradients_reach_every_parameter_and_silence_is_finite(model_class, trai
 def test_everything_that_moves_is_a_parameter_or_a_buffer(model_class):
     model = built(model_class)
     known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    registered = {"_parameters", "_buffers", "_modules"}
     for name, module in model.named_modules():
-        attributes = {
-            key: value
-            for key, value in vars(module).items()
-            if key not in ("_parameters", "_buffers", "_modules")
-        }
+        attributes = {k: v for k, v in vars(module).items() if k not in registered}
         tensors = [x for x in tree_leaves(attributes) if isinstance(x, torch.Tensor)]
         assert {id(tensor) for tensor in tensors} <= known, name
 
@@ -148,13 +142,9 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
 ):
     """Shapes and devices of a pass on a GPU, without one."""
     model = build_on_meta(model_class, {}).train(training)
+    trunk = getattr(model.embedding, "trunk", model.embedding)
     shapes = []
-    for part in (
-        model.frontend,
-        getattr(model.embedding, "trunk", model.embedding),
-        model.embedding,
-        model.classifier,
-    ):
+    for part in (model.frontend, trunk, model.embedding, model.classifier):
         part.register_forward_hook(lambda *args: shapes.append(tuple(args[2].shape)))
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     with FakeTensorMode():
@@ -162,8 +152,9 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
             name: torch.empty(x.shape, dtype=x.dtype, device="cuda")
             for name, x in state.items()
         }
-        wavs = torch.empty(2, 48000, device="cuda")
-        log_posteriors = functional_call(model, moved, wavs)
+        log_posteriors = functional_call(
+            model, moved, torch.empty(2, 48000, device="cuda")
+        )
     assert log_posteriors.shape == (2, 10)
     assert log_posteriors.device.type == "cuda"
     assert shapes == SHAPES.get(model_class, shapes)
@@ -183,52 +174,26 @@ def test_double_precision_and_other_scales_change_little(model_class):
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-4)
 
 
+SONGS = {"n_genres": 6, "sample_rate": 8000}
+RESNET = SONGS | {"arch": "resnet34", "hidden_size": None}
+SCALES = {"n_filters": 4, "kernel_sizes": (101, 51, 25), "n_frames": 32}
+FILTERS = {"init": "linear", "padding": "valid", "backend": "reference"}
+MEL = {"n_mels": 24, "window_samples": 256, "mel_hop": 100}
+FRAMES = {"frame_samples": 400, "frame_hop": 100, "train_frames": 2}
 OTHER = {
-    MSSincResNet: {
-        "n_genres": 6,
-        "n_filters": 4,
-        "kernel_sizes": (101, 51, 25),
-        "pooling": "avg",
-        "n_frames": 32,
-        "sample_rate": 8000,
-        "init": "linear",
-        "padding": "valid",
-        "backend": "reference",
-        "arch": "resnet34",
-        "hidden_size": None,
-        "affine_samples": 4000,
-    },
-    MelResNet: {
-        "n_genres": 6,
-        "n_mels": 24,
-        "window_samples": 256,
-        "mel_hop": 100,
-        "pooling": "spp",
-        "sample_rate": 8000,
-        "arch": "resnet34",
-        "hidden_size": None,
-    },
-    SincNet: {
-        "n_genres": 6,
-        "n_filters": 4,
-        "kernel_size": 25,
-        "frame_samples": 400,
-        "frame_hop": 100,
-        "train_frames": 2,
-        "sample_rate": 8000,
-        "init": "linear",
-    },
+    MSSincResNet: RESNET
+    | SCALES
+    | FILTERS
+    | {"pooling": "avg", "affine_samples": 4000},
+    MelResNet: RESNET | MEL | {"pooling": "spp"},
+    SincNet: SONGS | FRAMES | {"n_filters": 4, "kernel_size": 25, "init": "linear"},
 }
 
 
-@pytest.mark.parametrize("model_class", OTHER)
+@each_model
 def test_the_config_holds_every_argument_and_rebuilds_the_model(model_class):
-    options = OTHER[model_class]
-    model = build_on_meta(model_class, options)
-    assert model.config == {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in options.items()
-    }
+    model = build_on_meta(model_class, OTHER[model_class])
+    assert model.config == json.loads(json.dumps(OTHER[model_class]))
     rebuilt = build_on_meta(model_class, model.config)
     assert rebuilt.config == model.config
     assert str(rebuilt) == str(model)
@@ -258,6 +223,6 @@ def test_every_argument_reaches_its_part():
 
 @pytest.mark.parametrize("kernel_sizes", [(251, 501), (251, 501, 1001, 2001)])
 def test_three_scales_are_needed(kernel_sizes):
-    with pytest.raises(ValueError, match=r"three.* got \[251, 501") as error:
+    message = re.escape(f"got {list(kernel_sizes)}")
+    with pytest.raises(ValueError, match=f"three.* {message}"):
         MSSincResNet(kernel_sizes=kernel_sizes)
-    assert str(list(kernel_sizes)) in str(error.value)

@@ -49,13 +49,6 @@ class Sinc(nn.Module):
         return nn.functional.conv1d(wavs, filters[:, None])
 
 
-class Resnet(nn.Module):
-    def __init__(self, n_genres):
-        super().__init__()
-        self.model = resnet18()
-        self.model.fc = nn.Linear(512, n_genres)
-
-
 class Released(nn.Module):
     def __init__(self, n_filters, n_genres=10):
         super().__init__()
@@ -68,7 +61,8 @@ class Released(nn.Module):
                 nn.AdaptiveAvgPool1d(1024),
             )
             self.add_module(f"sincNet{number}", scale)
-        self.resnet = Resnet(n_genres)
+        self.resnet = nn.Module()
+        self.resnet.model = resnet18(num_classes=n_genres)
 
     def forward(self, wavs):
         wavs = self.layerNorm(wavs[:, None])
@@ -101,8 +95,8 @@ def network():
         network.layerNorm.bias.normal_(0.0, 0.05)
         for module in network.modules():
             if isinstance(module, Sinc):
-                module.low_hz_ += 20 * torch.randn_like(module.low_hz_)
-                module.band_hz_ += 20 * torch.randn_like(module.band_hz_)
+                for hz in module.parameters():
+                    hz += 20 * torch.randn_like(hz)
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0.0, 0.2)
@@ -117,10 +111,12 @@ def network():
 def folder(network, tmp_path_factory):
     """The model folder that its checkpoint is converted to."""
     work = tmp_path_factory.mktemp("released")
-    torch.save(
-        {"epoch": 199, "state_dict": network.state_dict(), "train_acc": torch.ones(())},
-        work / "MS-SincResNet.tar",
-    )
+    run = {
+        "epoch": 199,
+        "state_dict": network.state_dict(),
+        "train_acc": torch.ones(()),
+    }
+    torch.save(run, work / "MS-SincResNet.tar")
     folder = work / "converted" / "model"
     assert convert_checkpoint(work / "MS-SincResNet.tar", folder, GENRES) == folder
     return folder
@@ -136,10 +132,9 @@ def refused(tmp_path):
             path.write_bytes(content)
         else:
             torch.save(content, path)
-        with pytest.raises(error) as found:
+        with pytest.raises(error, match=f"^{path}: ") as found:
             convert_checkpoint(path, tmp_path / "model", genres)
         assert not (tmp_path / "model").exists()
-        assert str(found.value).startswith(f"{path}: ")
         return str(found.value)
 
     return convert
@@ -185,25 +180,19 @@ def test_a_bare_state_dict_of_data_parallel_is_converted(network, tmp_path):
     assert model.classifier.layers.bias.equal(weights["resnet.model.fc.bias"])
 
 
+CONV = "resnet.model.conv1.weight"
+SEVERAL = {"sincNet1.0.low_hz_": torch.zeros(0, 1), "layerNorm.weight": torch.tensor(1)}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resnet.model.conv1.weight": None}, r"conv1\.weight is missing$"),
+        ({CONV: None}, r"conv1\.weight is missing$"),
         ({"sincNet4.0.low_hz_": torch.zeros(4, 1)}, r"'sincNet4.*' is unknown$"),
-        (
-            {"resnet.model.conv1.weight": torch.zeros(64, 1, 7, 7)},
-            r"conv1\.weight has shape \[64, 1, .* expected \[64, 3,",
-        ),
+        ({CONV: torch.zeros(64, 1, 7, 7)}, r"has shape \[64, 1, .* expected \[64, 3,"),
         ({"sincNet2.0.band_hz_": torch.zeros(5, 1)}, r"\[5, 1\], expected \[16, 1\]$"),
         ({"layerNorm.bias": 1.0}, r"has shape \[None\], expected \[1, 48000\]$"),
-        (
-            {
-                "sincNet1.0.low_hz_": torch.zeros(0, 1),
-                "layerNorm.weight": torch.tensor(1.0),
-                "resnet.model.fc.weight": torch.zeros(0, 512),
-            },
-            r"expected \[1, 48000\], and \d+ more$",
-        ),
+        (SEVERAL, r"expected \[1, 48000\], and \d+ more$"),
         ("empty", r"is missing, and \d+ more$"),
     ],
 )
@@ -213,17 +202,12 @@ def test_a_checkpoint_of_another_network_is_refused(changes, message, network, r
     assert re.search(message, refused({"state_dict": state}))
 
 
-class Poison:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
-
-
 def test_a_poisoned_pickle_is_refused_and_not_run(tmp_path, refused):
-    poison = Poison(str(tmp_path / "run"))
-    for content in (poison, {"state_dict": {"layerNorm.weight": poison}}):
+    class Poison:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "run"),)
+
+    for content in (Poison(), {"state_dict": {"layerNorm.weight": Poison()}}):
         assert "not a file of weights" in refused(content)
     assert not (tmp_path / "run").exists()
     torch.load(tmp_path / "checkpoint.tar", weights_only=False)
@@ -233,7 +217,6 @@ def test_a_poisoned_pickle_is_refused_and_not_run(tmp_path, refused):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a file of weights"),
         (b"not a tar file", "not a file of weights"),
         ([torch.zeros(1)], "expected a dict of tensors by name; got list"),
         ({"state_dict": None}, "its state_dict is a NoneType"),
@@ -245,7 +228,5 @@ def test_a_file_of_something_else_is_refused(content, message, refused):
 
 @pytest.mark.parametrize("genres", [["a"], ["a"] * 10, []])
 def test_genres_must_be_as_many_as_the_outputs(genres, network, refused):
-    message = refused(network.state_dict(), genres, UserError)
-    assert (
-        f"10 outputs; expected as many different genres; got {len(genres)}" in message
-    )
+    message = f"10 outputs; expected as many different genres; got {len(genres)}"
+    assert message in refused(network.state_dict(), genres, UserError)
