@@ -101,18 +101,17 @@ def test_identical_tracks_stay_on_one_side_whatever_their_format(data, tmp_path)
     assert read_report(tmp_path)["identical"] == [list(pair) for pair in pairs]
 
 
-@pytest.mark.parametrize(
-    "option", [{"fold": 1}, {"n_folds": 5}, {"valid_fraction": 0.4}, {"split_seed": 1}]
-)
 def test_a_changed_option_remakes_the_manifests_without_decoding(
-    data, tmp_path, monkeypatch, option
+    data, tmp_path, monkeypatch
 ):
     before = prepare(data, tmp_path)
     monkeypatch.delattr(prepare_module, "cache_audio")
-    changed = prepare(data, tmp_path, **option)
-    assert changed != before
-    assert sorted(sum(changed.values(), [])) == sorted(sum(before.values(), []))
-    assert read_report(tmp_path)["options"].items() >= option.items()
+    changes = {"fold": 1, "n_folds": 5, "valid_fraction": 0.4, "split_seed": 1}
+    for name, value in changes.items():
+        changed = prepare(data, tmp_path, **{name: value})
+        assert changed != before
+        assert sorted(sum(changed.values(), [])) == sorted(sum(before.values(), []))
+        assert read_report(tmp_path)["options"][name] == value
 
 
 @pytest.mark.parametrize("name", [None, "", "genres.tar.gz", "pop"])
@@ -128,40 +127,31 @@ def test_without_data_the_error_says_how_to_get_it(tmp_path, name):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_an_option_out_of_range_is_named_and_leaves_nothing(data, tmp_path):
+    for options, message in [
         ({"fold": 10}, "fold: "),
         ({"n_folds": 11}, "n_folds: "),
         ({"valid_fraction": 0.01}, "valid_fraction: "),
         ({"protocol": "artist"}, "protocol: .* random, filtered; got 'artist'"),
         ({"protocol": "filtered", "fold": 3}, "fold: .*one split.* 0, got 3"),
-    ],
-)
-def test_an_option_out_of_range_is_named_and_leaves_nothing(
-    data, tmp_path, options, message
-):
-    with pytest.raises(HparamError, match=f"^{message}"):
-        prepare(data, tmp_path, **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    ]:
+        with pytest.raises(HparamError, match=f"^{message}"):
+            prepare(data, tmp_path, **options)
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize(
-    ("genres", "warning"),
-    [
-        (gtzan.GENRES, None),
-        (gtzan.GENRES - {"blues"}, "missing: blues; not GTZAN's: none"),
-        (gtzan.GENRES | {"polka"}, "missing: none; not GTZAN's: polka"),
-        ({"polka", "waltz"}, None),
-    ],
-)
-def test_a_copy_without_exactly_ten_genres_is_reported(
-    tmp_path, caplog, genres, warning
-):
-    write_genres(tmp_path / "genres", genres=sorted(genres), n_tracks=4)
-    prepare(tmp_path, tmp_path, n_folds=2, valid_fraction=0.5)
-    warnings = messages(caplog, "WARNING")
-    assert [warning in text for text in warnings] == ([True] if warning else [])
+def test_a_copy_without_exactly_ten_genres_is_reported(tmp_path, caplog):
+    for name, genres, warning in [
+        ("all", gtzan.GENRES, None),
+        ("fewer", gtzan.GENRES - {"blues"}, "missing: blues; not GTZAN's: none"),
+        ("more", gtzan.GENRES | {"polka"}, "missing: none; not GTZAN's: polka"),
+        ("other", {"polka", "waltz"}, None),
+    ]:
+        caplog.clear()
+        write_genres(tmp_path / name, genres=sorted(genres), n_tracks=4)
+        prepare(tmp_path / name, tmp_path, n_folds=2, valid_fraction=0.5)
+        warnings = messages(caplog, "WARNING")
+        assert [warning in text for text in warnings] == ([True] if warning else [])
 
 
 # Two genres with tracks of each part on the authors' own lists, and one on none.
@@ -213,12 +203,9 @@ def test_the_whole_of_gtzan_is_split_by_the_filtered_lists(
     assert [row["ID"] for row in read_report(tmp_path)["left_out"]] == ["jazz.00054"]
     (warning,) = messages(caplog, "WARNING")
     assert "left out jazz.00054" in warning
-    for message in [
-        "70 tracks are not in the filtered split",
-        "jazz.00054 does not decode in the common copies of GTZAN",
-        "929 tracks of 10 genres: 442 train, 197 valid, 290 test; 1 left out",
-    ]:
-        assert message in caplog.text
+    assert "70 tracks are not in the filtered split" in caplog.text
+    assert "jazz.00054 does not decode in the common copies" in caplog.text
+    assert "442 train, 197 valid, 290 test; 1 left out" in caplog.text
 
 
 def test_the_filtered_split_takes_what_is_there_and_counts_it(tmp_path, caplog):
@@ -256,17 +243,15 @@ def test_other_options_and_tracks_do_not_change_the_filtered_split(listed, tmp_p
     ("lost", "message"),
     [
         (LISTED["valid"], "for valid"),
-        (LISTED["train"], "for jazz in train, rock in train"),
         ([*LISTED["test"], "jazz.00000", "jazz.00001"], "for test, jazz in train"),
     ],
 )
-@pytest.mark.parametrize("how", ["missing", "bad"])
-def test_a_part_without_tracks_is_named(listed, tmp_path, lost, message, how):
+@pytest.mark.parametrize("lose", [Path.unlink, Path.touch])
+def test_a_part_without_tracks_is_named(listed, tmp_path, lost, message, lose):
     for track_id in lost:
         path = listed / track_id[:4] / f"{track_id}.wav"
-        path.write_text("no audio")
-        if how == "missing":
-            path.unlink()
+        path.write_bytes(b"")
+        lose(path)
     with pytest.raises(DataFolderError, match=f"^{listed}: .* {message}\\. .*random"):
         prepare(listed, tmp_path, protocol="filtered")
     assert not (tmp_path / "manifests").exists()
