@@ -90,9 +90,10 @@ def genre_datasets(
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(genres)
     encoder.expect_len(n_genres)
-    options = {"clip_samples": clip_samples, "seed": seed, "cache": cache}
     datasets: dict[str, DynamicItemDataset] = {
-        "train": RandomClipDataset(tracks["train"], **options),
+        "train": RandomClipDataset(
+            tracks["train"], clip_samples=clip_samples, seed=seed, cache=cache
+        ),
         "valid": DynamicItemDataset(tracks["valid"]),
         "test": DynamicItemDataset(tracks["test"]),
     }
