@@ -49,9 +49,11 @@ def split_fold(
     genres = np.asarray(labels)
     group_of = _numbered(groups, len(genres))
     if not isinstance(n_folds, int) or n_folds < 2:
-        raise HparamError(f"n_folds: expected at least 2, got {n_folds!r}")
+        raise HparamError(f"n_folds: expected an integer from 2 up, got {n_folds!r}")
     if fold not in range(n_folds):
-        raise HparamError(f"fold: expected 0 to {n_folds - 1}, got {fold!r}")
+        raise HparamError(
+            f"fold: expected an integer from 0 to {n_folds - 1}, got {fold!r}"
+        )
     folds = stratified_folds(genres, n_folds, seed, group_of)
     rest = np.flatnonzero(folds != fold)
     in_valid = draw_valid(genres[rest], valid_fraction, seed, group_of[rest])
