@@ -216,6 +216,8 @@ def test_an_interrupted_call_resumes_and_repeats_nothing(small, monkeypatch):
     [
         (["--seed=5"], "its folds were run with small.yaml; repeat"),
         (["--fould=5"], "did you mean --fold?"),
+        (["--fold=1"], "--fold=1: each fold has its own"),
+        (["--save_folder=x"], "--save_folder=x: each fold has its own"),
         (
             ["--protocol=filtered"],
             "single split without folds; run train.py",

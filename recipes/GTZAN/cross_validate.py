@@ -29,6 +29,7 @@ from ms_sincresnet.training.hparams import plain_hparams
 
 HERE = Path(__file__).parent
 TRAIN = HERE / "train.py"
+OF_A_FOLD = ("--fold=", "--save_folder", "--model_folder", "--manifest_folder")
 OF_THE_MACHINE = ("--cache", "--device=", "--num_workers=")  # change no figure
 
 # Columns of Table 1, accuracies in %; low and high bound the interval of the mean.
@@ -103,6 +104,12 @@ def run_folds(
     system: str | None = None,
 ) -> None:
     """Trains and tests on each fold that is not finished, and prints the summary."""
+    for word in words:
+        if word.startswith(OF_A_FOLD):
+            raise HparamError(
+                f"{word}: each fold has its own; leave it out. --folds chooses folds, "
+                "--output_folder the folder of all of them"
+            )
     stem = Path(hparams_file).stem
     hparams = plain_hparams(hparams_file, overrides_of(words))
     if hparams["protocol"] != "random":
