@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from ms_sincresnet import GenreClassifier, MSSincResNet
+from ms_sincresnet import GenreClassifier, MSSincResNet, vote
 from ms_sincresnet.errors import UserError, WeightsError
 from ms_sincresnet.pretrained.released import convert_checkpoint
 
@@ -162,7 +162,7 @@ def test_a_song_is_classified_as_by_the_authors_network(network, folder, tmp_pat
     prediction = classifier.predict_song(tmp_path / "song.wav")
     winners = [GENRES[winner] for winner in expected.argmax(1)]
     assert [clip.genre for clip in prediction.clips] == winners
-    assert prediction.genre == max(set(winners), key=winners.count)
+    assert prediction.genre == GENRES[vote(expected.log())[0]]
     np.testing.assert_allclose(
         [prediction.posteriors[genre] for genre in GENRES], expected.mean(0), atol=1e-4
     )
