@@ -39,7 +39,11 @@ def filtered_maps(
     backend: str = "auto",
     half: bool = False,
 ) -> Tensor:
-    """Maps by one of ``BACKENDS``; ``half`` lets tensor cores round as in autocast."""
+    """Maps [batch, n_filters, n_frames] by one of ``BACKENDS``.
+
+    ``wavs`` are normalised clips [batch, time], ``filters`` [n_filters, kernel_size],
+    ``padding`` zeros on either side. ``half`` lets tensor cores round as in autocast.
+    """
     if backend == "auto":
         backend = fastest_backend(wavs, filters, norm)
     if backend == "reference":
@@ -88,7 +92,7 @@ def song_piece(
 def reference_maps(
     wavs: Tensor, filters: Tensor, norm: _BatchNorm, n_frames: int, padding: int = 0
 ) -> Tensor:
-    """Maps by the definition."""
+    """Maps [batch, n_filters, n_frames] by the definition, as in ``filtered_maps``."""
     filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
     return F.adaptive_avg_pool1d(norm(filtered).relu(), n_frames)
 

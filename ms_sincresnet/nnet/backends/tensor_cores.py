@@ -42,11 +42,28 @@ SPLITS = 16  # of time in the backward pass, so that every multiprocessor has wo
 
 @_jit
 def _forward_kernel(
-    wavs, taps, offsets, windows, weights, maps, mask,
-    mask_bytes, n_octets, n_lags, n_filters, n_samples, n_frames,
-    frames_a_tile, n_parts, N_WINDOWS: constexpr, KEEP_MASK: constexpr,
-    OCTETS: constexpr, FILTERS: constexpr, LAGS: constexpr, FRAMES: constexpr,
-):  # fmt: skip
+    wavs,
+    taps,
+    offsets,
+    windows,
+    weights,
+    maps,
+    mask,
+    mask_bytes,
+    n_octets,
+    n_lags,
+    n_filters,
+    n_samples,
+    n_frames,
+    frames_a_tile,
+    n_parts,
+    N_WINDOWS: constexpr,
+    KEEP_MASK: constexpr,
+    OCTETS: constexpr,
+    FILTERS: constexpr,
+    LAGS: constexpr,
+    FRAMES: constexpr,
+):
     """Maps of a few filters and frames of a clip, or one part of each window's sum."""
     clip = tl.program_id(2).to(tl.int64)
     first_frame = tl.program_id(1) // n_parts * frames_a_tile
@@ -104,10 +121,24 @@ def _forward_kernel(
 
 @_jit
 def _backward_kernel(
-    grad_maps, mask, wavs, windows, weights, grad_taps, grad_offsets,
-    mask_bytes, n_octets, n_lags, n_clips, n_filters, n_frames, N_WINDOWS: constexpr,
-    OCTETS: constexpr, FILTERS: constexpr, LAGS: constexpr,
-):  # fmt: skip
+    grad_maps,
+    mask,
+    wavs,
+    windows,
+    weights,
+    grad_taps,
+    grad_offsets,
+    mask_bytes,
+    n_octets,
+    n_lags,
+    n_clips,
+    n_filters,
+    n_frames,
+    N_WINDOWS: constexpr,
+    OCTETS: constexpr,
+    FILTERS: constexpr,
+    LAGS: constexpr,
+):
     """Gradients of a few filters' shifted taps, at a few lags, over a split of time."""
     split = tl.program_id(2)
     channel = tl.program_id(0) * FILTERS + tl.arange(0, FILTERS)
