@@ -18,11 +18,7 @@ from scipy import stats
 from ms_sincresnet.data.synthetic import make_synthetic_gtzan
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.files import read_json
-from ms_sincresnet.training.folds import (
-    clopper_pearson_interval,
-    student_interval,
-    write_summary,
-)
+from ms_sincresnet.training.folds import spread, write_summary
 
 # Writes the files of train.py in their order. behaviour.json has a fold's accidents.
 STUB = """
@@ -108,17 +104,9 @@ def small(tmp_path, monkeypatch):
 def test_student_interval_is_that_of_the_sleep_data():
     # Student 1908; R's t.test of the ten differences says -2.4598858 and -0.7001142.
     differences = [-1.2, -2.4, -1.3, -1.3, 0.0, -1.0, -1.8, -0.8, -4.6, -1.4]
-    assert student_interval(differences) == pytest.approx((-2.4598858, -0.7001142))
-    assert student_interval([0.5, 0.5]) == (0.5, 0.5)
-
-
-@pytest.mark.parametrize(("right", "tracks"), [(16, 20), (1, 7), (832, 1000)])
-def test_clopper_pearson_leaves_a_fortieth_at_each_end(right, tracks):
-    low, high = clopper_pearson_interval(right, tracks)
-    assert stats.binom.sf(right - 1, tracks, low) == pytest.approx(0.025)
-    assert stats.binom.cdf(right, tracks, high) == pytest.approx(0.025)
-    assert clopper_pearson_interval(0, 10) == pytest.approx((0, 1 - 0.025**0.1))
-    assert clopper_pearson_interval(10, 10) == pytest.approx((0.025**0.1, 1))
+    low, high = spread([1 + each / 5 for each in differences])["interval"]  # 0 to 1
+    assert (5 * low - 5, 5 * high - 5) == pytest.approx((-2.4598858, -0.7001142))
+    assert spread([0.5, 0.5])["interval"] == [0.5, 0.5]
 
 
 def test_summary_is_that_counted_by_hand(small, capsys):
@@ -135,6 +123,9 @@ def test_summary_is_that_counted_by_hand(small, capsys):
     assert clips["interval"] == pytest.approx([0, 0.1 + half], rel=1e-6)
     pooled = summary["pooled_song_accuracy"]
     assert pooled["right"] == 7 and pooled["accuracy"] == pytest.approx(7 / 9)
+    low, high = pooled["interval"]  # Clopper's and Pearson's: a fortieth at each end
+    assert stats.binom.sf(6, 9, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(7, 9, high) == pytest.approx(0.025)
     assert (summary["tracks"], summary["clips"]) == (9, 18)
     assert (summary["folds_done"], summary["n_folds"]) == (3, 3)
     assert (summary["system"], summary["dataset"]) == ("small", "toy")

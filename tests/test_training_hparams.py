@@ -1,4 +1,5 @@
 import pytest
+import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from ms_sincresnet.errors import HparamError, WeightsError
@@ -6,6 +7,7 @@ from ms_sincresnet.training.hparams import (
     flatten,
     open_hparams,
     plain_hparams,
+    quoted,
     read_plainly,
 )
 
@@ -34,6 +36,29 @@ def load(path, overrides=""):
 
 def test_overrides_reach_what_is_built(recipe):
     assert load(recipe, "kernel_size: 501")["bank"].filters().shape == (8, 501)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(
+            (text, text)
+            for text in ["/music/a #1", "a: b", "take=1", "x: =#'\"q", "- a"]
+        ),
+        *(
+            (text, text)
+            for text in ["*a", "@a", "it's", "a\\tb: c", "ü: 音", "50%", "#1"]
+        ),
+        *(("7", 7), ("0.5", 0.5), ("true", True), ("null", None), ("", None)),
+        *(("[3, 5]", [3, 5]), ('"a: b"', "a: b"), ("!ref <kernel_size>", 251)),
+    ],
+)
+def test_a_value_on_the_command_line_is_read_as_written(recipe, text, value):
+    for words in ([f"--weights={text}"], ["--weights", text]):
+        words = quoted(["recipe.yaml", "--device=cuda:1", *words, "--debug"])
+        _, run_opts, overrides = sb.parse_arguments(words)
+        assert plain_hparams(recipe, overrides)["weights"] == value
+        assert run_opts.device == "cuda:1" and run_opts.debug
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ from ms_sincresnet.training.schedule import WarmupStepScheduler
     ],
 )
 def test_the_papers_rates(epochs, rate):
-    assert {WarmupStepScheduler().rate(epoch) for epoch in epochs} == {rate}
+    assert {WarmupStepScheduler()(epoch)[0] for epoch in epochs} == {rate}
 
 
 def test_each_number_can_be_chosen():
     schedule = WarmupStepScheduler(0.1, 8.0, warmup_epochs=2, step=1, factor=0.25)
-    assert [schedule.rate(epoch) for epoch in range(1, 6)] == [0.1, 0.1, 8.0, 2.0, 0.5]
+    assert [schedule(epoch)[0] for epoch in range(1, 6)] == [0.1, 0.1, 8.0, 2.0, 0.5]
     unwarmed = WarmupStepScheduler(warmup_epochs=0, step=2)
-    assert [unwarmed.rate(epoch) for epoch in range(1, 4)] == [0.005, 0.005, 0.0025]
+    assert [unwarmed(epoch)[0] for epoch in range(1, 4)] == [0.005, 0.005, 0.0025]
 
 
 def test_speechbrains_protocol_trains_each_epoch_at_its_rate():

@@ -11,11 +11,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer, ckpt_recency
-from speechbrain.utils.distributed import (
-    if_main_process,
-    infer_device,
-    run_on_main,
-)
+from speechbrain.utils.distributed import if_main_process, infer_device, run_on_main
 from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,29 +35,21 @@ CHECKPOINTS = ("best", "last")
 class GenreBrain(sb.Brain):
     """Trains on random clips and names whole songs by voting.
 
-    The paper's section 2.3. ``modules["model"]`` takes clips [batch, time] to
-    log-posteriors [batch, n_genres]. Batches have ``genre_encoded`` and, in training,
-    ``clip``, otherwise ``song``.
+    The paper's section 2.3. Batches have ``genre_encoded`` and, in training, ``clip``,
+    otherwise ``song``. Augmentation depends on seed, epoch, step and process alone, so
+    a run that was killed ends with the figures of an uninterrupted one.
 
-    The augmentation of a step depends on seed, epoch, step and process alone, and the
-    clips on seed and epoch. So a run that was killed ends with the figures of an
-    uninterrupted one.
-
-    Under ``torchrun``, training is (but for the augmentation) that of one process whose
-    batch has the clips of all: batch statistics, loss and gradient are over all of
-    them. Each process scores its share of the songs; figures are of all songs.
+    Under ``torchrun``, batch statistics, loss and gradient are over the clips of all
+    processes. Each process scores its share of the songs; figures are of all songs.
 
     Arguments
     ---------
     modules
-        {"model": model}.
+        {"model": model}: from clips [batch, time] to log-posteriors [batch, n_genres].
     opt_class
         Takes the parameters and returns an optimizer.
     hparams
-        Of these, ``dataset``, ``seed``, ``lr_annealing``, ``wav_augment``,
-        ``clip_samples``, ``hop_samples``, ``valid_hop``, ``test_hop``,
-        ``eval_batch_size``, ``voting``, ``checkpoint``, ``train_logger``,
-        ``output_folder``, ``model_folder`` and ``label_encoder`` are read.
+        As in the recipes' yaml files, and ``label_encoder``.
     run_opts
         SpeechBrain's run options.
     checkpointer
@@ -70,8 +58,8 @@ class GenreBrain(sb.Brain):
     Raises
     ------
     HparamError
-        If device or precision are not available on this machine, or ``checkpoint`` or
-        ``voting`` is unknown.
+        If device or precision are not available, or ``checkpoint`` or ``voting`` is
+        unknown.
 
     Example
     -------
@@ -107,7 +95,7 @@ class GenreBrain(sb.Brain):
 
     @property
     def model(self) -> GenreModel:
-        """The model, without the wrapper that joins several processes in training."""
+        """The model, without the wrapper that joins several processes."""
         model = self.modules.model
         return model.module if isinstance(model, DistributedDataParallel) else model
 
@@ -118,22 +106,18 @@ class GenreBrain(sb.Brain):
         return [encoder.ind2lab[index] for index in range(len(encoder))]
 
     def make_dataloader(
-        self,
-        dataset: Any,
-        stage: sb.Stage,
-        ckpt_prefix: str | None = "dataloader-",
-        **loader_kwargs: Any,
+        self, dataset: Any, stage: sb.Stage, *args: Any, **options: Any
     ) -> DataLoader:
         """As in SpeechBrain, but songs are shared out and a ``PassSampler`` is kept."""
         rank, n_processes = rank_and_processes()
         if stage != sb.Stage.TRAIN and n_processes > 1:
-            loader_kwargs["sampler"] = range(rank, len(dataset), n_processes)
-        if not isinstance(loader_kwargs.get("sampler"), PassSampler):
-            return super().make_dataloader(dataset, stage, ckpt_prefix, **loader_kwargs)
+            options["sampler"] = range(rank, len(dataset), n_processes)
+        if not isinstance(options.get("sampler"), PassSampler):
+            return super().make_dataloader(dataset, stage, *args, **options)
         # It is shared out already: SpeechBrain would take a share of this share.
-        loader = make_dataloader(dataset, **loader_kwargs)
-        if self.checkpointer is not None and ckpt_prefix is not None:
-            self.checkpointer.add_recoverable(f"{ckpt_prefix}{stage.name}", loader)
+        loader = make_dataloader(dataset, **options)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(f"dataloader-{stage.name}", loader)
         return loader
 
     def on_fit_start(self) -> None:
@@ -170,32 +154,25 @@ class GenreBrain(sb.Brain):
     def compute_forward(self, batch: PaddedBatch, stage: sb.Stage) -> list[Tensor]:
         """Log-posteriors [clips, n_genres] of each item's clips."""
         if stage == sb.Stage.TRAIN:
-            clips = batch.clip.data.to(self.device)
-            clips = self.hparams.wav_augment(clips)
+            clips = self.hparams.wav_augment(batch.clip.data.to(self.device))
             return list(self.modules.model(clips)[:, None])
-        is_test = stage == sb.Stage.TEST
+        hparams = self.hparams
         songs, lengths = batch.song
         n_samples = (lengths * songs.shape[1]).round().int().tolist()
-        # Not by the wrapper, which would wait for processes that have fewer songs.
+        items = zip(batch.id, songs.to(self.device), n_samples, strict=True)
         scored = score_songs(
-            self.model,
-            (
-                (track_id, [song[:n].to(self.device)])
-                for track_id, song, n in zip(batch.id, songs, n_samples, strict=True)
-            ),
-            clip_samples=self.hparams.clip_samples,
-            hop_samples=self.hparams.test_hop if is_test else self.hparams.valid_hop,
-            batch_size=self.hparams.eval_batch_size,
+            self.model,  # the wrapper would wait for processes that have fewer songs
+            ((track_id, [song[:n]]) for track_id, song, n in items),
+            clip_samples=hparams.clip_samples,
+            hop_samples=getattr(hparams, f"{stage.name.lower()}_hop"),
+            batch_size=hparams.eval_batch_size,
         )
         return [log_posteriors for _, log_posteriors in scored]
 
     def compute_objectives(
         self, predictions: list[Tensor], batch: PaddedBatch, stage: sb.Stage
     ) -> Tensor:
-        """Mean negative log-likelihood of the clips, which are scored as well.
-
-        In training the mean is over the clips of all processes.
-        """
+        """Mean negative log-likelihood of the clips, in training of all processes."""
         counts = [len(clips) for clips in predictions]
         clips, labels = torch.cat(predictions), batch.genre_encoded.data.flatten()
         on_cpu = clips.detach().cpu().split(counts)  # one transfer per batch
@@ -238,13 +215,10 @@ class GenreBrain(sb.Brain):
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
         """Loads the checkpoint to test: the best by validation, or the last."""
-        rank = validation_rank if self.hparams.checkpoint == "best" else ckpt_recency
-        checkpoint = self.checkpointer.recover_if_possible(
-            importance_key=None if max_key or min_key else rank,
-            max_key=max_key,
-            min_key=min_key,
-            ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta,
-        )
+        rule = checkpoint_rule(self.hparams.checkpoint)
+        if max_key or min_key:
+            rule |= {"importance_key": None, "max_key": max_key, "min_key": min_key}
+        checkpoint = self.checkpointer.recover_if_possible(**rule)
         if checkpoint is None:
             raise UserError(
                 f"{self.checkpointer.checkpoints_dir}: no checkpoint of a finished "
@@ -269,11 +243,15 @@ def write_model(
     epoch: int | None,
 ) -> None:
     """Writes the model folder of an epoch of a run, with the figures of its test."""
-    options = {
-        name: hparams[name] for name in ("clip_samples", "hop_samples", "voting")
-    }
-    training = training_of(run, hparams, epoch)
-    save_model_folder(folder, model, genres, **options, training=training)
+    save_model_folder(
+        folder,
+        model,
+        genres,
+        clip_samples=hparams["clip_samples"],
+        hop_samples=hparams["hop_samples"],
+        voting=hparams["voting"],
+        training=training_of(run, hparams, epoch),
+    )
 
 
 def _check_run_options(run_opts: RunOptions | dict | None) -> None:
@@ -291,10 +269,15 @@ def _check_run_options(run_opts: RunOptions | dict | None) -> None:
             raise HparamError(f"--{name}=fp16 needs a GPU; on the CPU, give bf16")
 
 
-def validation_rank(checkpoint: Checkpoint) -> tuple[float, ...]:
-    """Song accuracy, then clip accuracy, then the epoch: larger is better.
+def checkpoint_rule(choice: str) -> dict[str, Any]:
+    """Options to find the best or last of the checkpoints of finished epochs."""
+    return {
+        "importance_key": validation_rank if choice == "best" else ckpt_recency,
+        "ckpt_predicate": lambda checkpoint: "epoch" in checkpoint.meta,
+    }
 
-    Checkpoints from within an epoch, which have none of these, come last.
-    """
+
+def validation_rank(checkpoint: Checkpoint) -> tuple[float, ...]:
+    """Song accuracy, then clip accuracy, then epoch; lowest from within an epoch."""
     meta = checkpoint.meta
     return tuple(meta.get(k, -1) for k in ("song_accuracy", "clip_accuracy", "epoch"))

@@ -18,14 +18,13 @@ UNFINISHED = "unfinished"
 class WholeCheckpointer(Checkpointer):
     """A ``Checkpointer`` whose checkpoints count only once they are complete.
 
-    SpeechBrain recognises a checkpoint by its meta file, and writes that before all
-    others: a run that was killed while saving cannot resume. Here a checkpoint gets
-    its name last. An unfinished one is overwritten by the next.
+    SpeechBrain recognises a checkpoint by its meta file, and writes that first: a run
+    that was killed while saving cannot resume. Here a checkpoint gets its name last.
 
     Arguments
     ---------
     *args, **kwargs
-        As in ``Checkpointer``: ``checkpoints_dir`` and ``recoverables``.
+        As in ``Checkpointer``.
 
     Example
     -------
@@ -64,8 +63,6 @@ class WholeCheckpointer(Checkpointer):
 def refuse_other_split(save_folder: str | Path, manifest_folder: str | Path) -> None:
     """Raises if a folder's checkpoints were trained on another split.
 
-    A model that resumes after a change of fold has seen tracks of the new test part.
-
     Arguments
     ---------
     save_folder
@@ -94,7 +91,7 @@ def refuse_other_split(save_folder: str | Path, manifest_folder: str | Path) -> 
         note.write_text(digest.hexdigest())
     elif note.read_text() != digest.hexdigest():
         raise HparamError(
-            f"{save_folder} holds a run on another split of the data (protocol, fold, "
-            "split_seed or tracks differ): resuming it could train on test tracks. "
-            "Give another output_folder, or delete this one"
+            f"{save_folder}: a run on another split (other protocol, fold, split_seed "
+            "or tracks) would resume, and could train on test tracks; give another "
+            "output_folder"
         )

@@ -8,7 +8,7 @@ def rank_and_processes() -> tuple[int, int]:
 
     Returns
     -------
-    Two numbers: (0, 1) unless ``ddp_init_group`` made a process group.
+    (0, 1) unless ``ddp_init_group`` made a process group.
 
     Example
     -------

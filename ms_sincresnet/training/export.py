@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from speechbrain.utils.checkpoints import Checkpoint, ckpt_recency
+from speechbrain.utils.checkpoints import Checkpoint
 
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.files import load_weights
 from ms_sincresnet.models import MODELS, GenreModel
-from ms_sincresnet.training.brain import validation_rank, write_model
+from ms_sincresnet.training.brain import checkpoint_rule, write_model
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
 from ms_sincresnet.training.hparams import read_plainly
 
@@ -24,8 +24,7 @@ NEEDED = {
 def export_run(run: str | Path, folder: str | Path) -> Path:
     """Writes the model folder of a training, with the epoch that its test takes.
 
-    The run may have been moved or killed, or be in progress. Of all that its
-    ``hyperparams.yaml`` names, only the model is built.
+    The run may have been moved or killed, or be in progress.
 
     Arguments
     ---------
@@ -69,14 +68,13 @@ recipe's train.py (no hyperparams.yaml there)
 
 
 def _read_hparams(run: Path) -> dict[str, Any]:
-    """Hparams of the run, as plain values."""
+    """Hparams of a run, as plain values."""
     path = run / HPARAMS
     try:
         hparams = read_plainly(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelFolderError(
-            f"{run}: not the output_folder of a recipe's train.py (no {HPARAMS} there)"
-        ) from error
+        expected = f"the output_folder of a recipe's train.py (no {HPARAMS} there)"
+        raise ModelFolderError(f"{run}: not {expected}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelFolderError(f"{path}: not valid yaml ({error})") from error
     missing = ", ".join(sorted(NEEDED - hparams.keys()))
@@ -96,18 +94,13 @@ def _in_run(run: Path, hparams: dict[str, Any], name: str) -> Path:
 
 def _checkpoint_to_test(run: Path, hparams: dict[str, Any]) -> Checkpoint:
     """The checkpoint that ``GenreBrain`` tests."""
-    save_folder = _in_run(run, hparams, "save_folder")
-    rank = validation_rank if hparams["checkpoint"] == "best" else ckpt_recency
-    # A checkpointer would create a missing folder.
-    found = save_folder.is_dir() and WholeCheckpointer(save_folder).find_checkpoint(
-        importance_key=rank,
-        ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta,
-    )
-    if not found:
-        raise ModelFolderError(
-            f"{save_folder}: no checkpoint of a finished epoch; train for at least one"
-        )
-    return found
+    folder, rule = _in_run(run, hparams, "save_folder"), hparams["checkpoint"]
+    if folder.is_dir():  # a checkpointer would create it
+        found = WholeCheckpointer(folder).find_checkpoint(**checkpoint_rule(rule))
+        if found:
+            return found
+    advice = "train for at least one"
+    raise ModelFolderError(f"{folder}: no checkpoint of a finished epoch; {advice}")
 
 
 def _build(path: Path, named: Any) -> GenreModel:
@@ -115,9 +108,8 @@ def _build(path: Path, named: Any) -> GenreModel:
     name, arguments = named if isinstance(named, tuple) else (named, {})
     model_class = MODELS.get(str(name).removeprefix("ms_sincresnet."))
     if model_class is None:
-        raise ModelFolderError(
-            f"{path}: its model is {name}; expected one of {', '.join(MODELS)}"
-        )
+        known = ", ".join(MODELS)
+        raise ModelFolderError(f"{path}: its model is {name}; expected one of {known}")
     try:
         return model_class(**{k: v for k, v in arguments.items() if k != "weights"})
     except (TypeError, ValueError) as error:
@@ -131,12 +123,9 @@ def _genres(run: Path, hparams: dict[str, Any], n_genres: int) -> list[str]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         genres = sorted(set(table["genre"]))
     except (OSError, ValueError, KeyError) as error:
-        raise ModelFolderError(
-            f"{path}: the manifest, which names the genres, cannot be read ({error})"
-        ) from error
+        reason = f"the manifest, which names the genres, cannot be read ({error})"
+        raise ModelFolderError(f"{path}: {reason}") from error
     if len(genres) != n_genres:
-        raise ModelFolderError(
-            f"{path}: {len(genres)} genres ({', '.join(genres)}), but the model has "
-            f"{n_genres}: not the manifest of its training"
-        )
+        found = f"{len(genres)} genres ({', '.join(genres)})"
+        raise ModelFolderError(f"{path}: {found}, but the model has {n_genres}")
     return genres

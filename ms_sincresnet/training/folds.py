@@ -1,10 +1,9 @@
 """Summary of a cross-validation: accuracies over the folds, and over all tracks.
 
-Standard deviation and interval of the mean are over the folds' accuracies, the latter
-by Student's t. Folds share most of their training tracks, so they vary less than runs
-on fresh data would, and the interval is rather too narrow (Y. Bengio, Y. Grandvalet,
-"No unbiased estimator of the variance of K-fold cross-validation", JMLR 5, 2004). The
-share of all tracks comes with the interval of Clopper and Pearson.
+Folds share most of their training tracks, so they vary less than runs on fresh data
+would, and the interval of their mean, by Student's t, is rather too narrow (Y. Bengio,
+Y. Grandvalet, "No unbiased estimator of the variance of K-fold cross-validation", JMLR
+5, 2004).
 """
 
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ from ms_sincresnet.plots.training import plot_confusion_matrix, read_confusion_m
 from ms_sincresnet.pretrained.model_folder import is_model_folder
 from ms_sincresnet.training.comparison import read_predictions
 
-LEVEL = 0.95  # of the intervals
-
 
 def is_finished(folder: str | Path) -> bool:
     """True if a fold was tested and its model written, which ``train.py`` does last.
@@ -36,7 +33,7 @@ def is_finished(folder: str | Path) -> bool:
 
     Returns
     -------
-    False also if the folder is missing.
+    False also if it is missing.
 
     Example
     -------
@@ -48,31 +45,8 @@ def is_finished(folder: str | Path) -> bool:
     return is_tested and is_model_folder(folder / "model")
 
 
-def student_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of two or more values, by Student's t."""
-    mean, error = float(np.mean(values)), stats.sem(values)
-    if error == 0:  # of which SciPy makes NaN
-        return mean, mean
-    low, high = stats.t.interval(LEVEL, len(values) - 1, mean, error)
-    return float(low), float(high)
-
-
-def clopper_pearson_interval(right: int, tracks: int) -> tuple[float, float]:
-    """The exact 95 % interval of the share of tracks that were predicted right.
-
-    C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated
-    in the case of the binomial", Biometrika 26(4), 1934.
-    """
-    interval = stats.binomtest(right, tracks).proportion_ci(LEVEL, method="exact")
-    return float(interval.low), float(interval.high)
-
-
 def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
-    """Writes the summary of the finished folds in a folder.
-
-    Files: ``summary.json`` (``song_accuracy`` and ``clip_accuracy`` are over the folds,
-    ``pooled_song_accuracy`` over all tracks), ``predictions.csv`` (one row per track)
-    and the sum of the folds' confusion matrices, ``confusion_matrix.csv`` and ``.png``.
+    """Writes summary, predictions and confusion matrix of a folder's finished folds.
 
     Arguments
     ---------
@@ -81,7 +55,7 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
     n_folds
         Folds of the split.
     **about
-        More to write into ``summary.json``, such as the name of the model.
+        More for ``summary.json``, such as the name of the model.
 
     Returns
     -------
@@ -90,7 +64,7 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
     Raises
     ------
     UserError
-        If no fold is finished, a file is damaged, or two folds tested the same track.
+        If no fold is finished, a file is damaged, or two folds tested one track.
 
     Example
     -------
@@ -104,11 +78,11 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
     folders = {fold: path for fold, path in folders.items() if is_finished(path)}
     if not folders:
         raise UserError(f"{folder}: no fold of {n_folds} is finished there")
-    folds = [
-        {"fold": fold, **read_json(path / "test_summary.json")}
-        for fold, path in folders.items()
-    ]
-    tables = {fold: read_predictions(path) for fold, path in folders.items()}
+    tables, folds, matrices = {}, [], []
+    for fold, path in folders.items():
+        tables[fold] = read_predictions(path)
+        folds.append({"fold": fold, **read_json(path / "test_summary.json")})
+        matrices.append(read_confusion_matrix(path / "confusion_matrix.csv"))
     predictions = pd.concat(tables, names=["fold"]).reset_index()
     twins = predictions[predictions.ID.duplicated(keep=False)].sort_values("ID")
     if len(twins):
@@ -117,21 +91,22 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
             f"{folder}: folds {first} and {second} both tested {twins.ID.iloc[0]}, so "
             "they are not of one split: split_seed, n_folds or the data differ"
         )
-    paths = [path / "confusion_matrix.csv" for path in folders.values()]
-    matrix = reduce(pd.DataFrame.add, map(read_confusion_matrix, paths))
+    matrix = reduce(pd.DataFrame.add, matrices)
     right = int((predictions.genre == predictions.predicted).sum())
+    # Clopper's and Pearson's (Biometrika 26(4), 1934).
+    share = stats.binomtest(right, len(predictions)).proportion_ci(method="exact")
     summary = {
         "dataset": folds[0]["dataset"],
         "n_folds": n_folds,
         "folds_done": len(folds),
         "tracks": len(predictions),
         "clips": sum(fold["clips"] for fold in folds),
-        "song_accuracy": _spread([fold["song_accuracy"] for fold in folds]),
-        "clip_accuracy": _spread([fold["clip_accuracy"] for fold in folds]),
+        "song_accuracy": spread([fold["song_accuracy"] for fold in folds]),
+        "clip_accuracy": spread([fold["clip_accuracy"] for fold in folds]),
         "pooled_song_accuracy": {
             "accuracy": right / len(predictions),
             "right": right,
-            "interval": list(clopper_pearson_interval(right, len(predictions))),
+            "interval": [float(share.low), float(share.high)],
         },
         "folds": folds,
         **about,
@@ -143,50 +118,36 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
     with atomic_path(folder / "predictions.csv") as path:
         predictions.to_csv(path, index=False)
     write_json(summary, folder / "summary.json")
-    return describe(summary)
+    return _describe(summary)
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation and interval of the folds' accuracies."""
-    mean = float(np.mean(values))
-    if len(values) == 1:
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation and 95 % interval of the mean of folds' accuracies."""
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
         return {"mean": mean, "sd": None, "interval": None}
-    interval = np.clip(student_interval(values), 0, 1).tolist()
+    half = stats.t.ppf(0.975, n - 1) * stats.sem(values)
+    interval = np.clip([mean - half, mean + half], 0, 1).tolist()
     return {"mean": mean, "sd": float(np.std(values, ddof=1)), "interval": interval}
 
 
-def describe(summary: dict[str, Any]) -> str:
-    """A summary in words.
-
-    Example
-    -------
-    >>> spread = {"mean": 0.85, "sd": 0.05, "interval": [0.80, 0.90]}
-    >>> pooled = {"accuracy": 0.85, "right": 85, "interval": [0.765, 0.914]}
-    >>> done = {"n_folds": 10, "folds_done": 3, "tracks": 100}
-    >>> accuracies = {"song_accuracy": spread, "clip_accuracy": spread}
-    >>> print(describe(done | accuracies | {"pooled_song_accuracy": pooled}))
-    3 of 10 folds: mean ± standard deviation, 95 % interval of the mean (Student's t)
-      songs: 85.0 ± 5.0 %, 80.0 to 90.0 %
-      clips: 85.0 ± 5.0 %, 80.0 to 90.0 %
-    85 of 100 songs, 85.0 %, 95 % interval 76.5 to 91.4 % (Clopper-Pearson)
-    """
+def _describe(summary: dict[str, Any]) -> str:
+    """A summary in words."""
     pooled, several = summary["pooled_song_accuracy"], summary["folds_done"] > 1
     columns = ": mean ± standard deviation, 95 % interval of the mean (Student's t)"
     heading = f"{summary['folds_done']} of {summary['n_folds']} folds"
     lines = [heading + columns if several else heading]
     for name in ("song", "clip"):
-        spread = summary[f"{name}_accuracy"]
-        text = f"  {name}s: {100 * spread['mean']:.1f}"
+        folds = summary[f"{name}_accuracy"]
+        text = f"  {name}s: {100 * folds['mean']:.1f}"
         if several:
-            text += f" ± {100 * spread['sd']:.1f} %, {_range(spread['interval'])}"
+            low, high = folds["interval"]
+            text += f" ± {100 * folds['sd']:.1f} %, {100 * low:.1f} to {100 * high:.1f}"
         lines.append(f"{text} %")
-    share = f"{pooled['right']} of {summary['tracks']} songs"
-    accuracy = f"{100 * pooled['accuracy']:.1f} %"
-    interval = f"95 % interval {_range(pooled['interval'])} % (Clopper-Pearson)"
-    return "\n".join([*lines, f"{share}, {accuracy}, {interval}"])
-
-
-def _range(interval: Sequence[float]) -> str:
-    """An interval of shares, in per cent."""
-    low, high = interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    low, high = pooled["interval"]
+    lines.append(
+        f"{pooled['right']} of {summary['tracks']} songs, "
+        f"{100 * pooled['accuracy']:.1f} %, 95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f} % (Clopper-Pearson)"
+    )
+    return "\n".join(lines)

@@ -1,12 +1,12 @@
 """Hparams of recipes: overrides of included files, and errors that name the hparam.
 
-A file of hparams may build on another: ``base: !include:other.yaml``, with the values
-that differ. hyperpyyaml leaves what it includes under the key ``base``, to any depth;
-``open_hparams`` leads the command line's overrides there, and ``flatten`` lifts the
-values to the top, where recipes read them.
+A file may build on another: ``base: !include:other.yaml``, with the values that differ.
+hyperpyyaml leaves what it includes under ``base``, to any depth: ``open_hparams`` leads
+overrides there, and ``flatten`` lifts all values to the top.
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +21,53 @@ from ruamel.yaml.error import YAMLError
 from ms_sincresnet.errors import HparamError, UserError
 
 
+def quoted(words: list[str]) -> list[str]:
+    """A command line whose values ``speechbrain.parse_arguments`` takes as written.
+
+    It pastes them into yaml, where an equals sign, ``: `` or `` #`` would get lost.
+
+    Arguments
+    ---------
+    words
+        A yaml file, overrides and run options.
+
+    Returns
+    -------
+    The words, such values in quotes.
+
+    Example
+    -------
+    >>> quoted(["a.yaml", "--seed=1", "--folder=take: 1"])
+    ['a.yaml', '--seed=1', '--folder="take: 1"']
+    """
+    return [*words[:1], *map(_quote, words[1:])]
+
+
+def _quote(word: str) -> str:
+    """An option, or the value after one, that yaml reads as it is written."""
+    name, equals, value = word.partition("=")
+    if not word.startswith("--"):
+        name, equals, value = "", "", word
+    try:
+        node = yaml.compose(value)
+    except yaml.YAMLError:
+        node = None
+    is_plain = isinstance(node, yaml.ScalarNode) and node.value == value
+    if "=" not in value and (is_plain or re.match(r"""[\[{!"']|$""", value)):
+        return word
+    # SpeechBrain splits at each equals sign, but not at yaml's escape of it.
+    text = json.dumps(value, ensure_ascii=False).replace("=", r"\x3D")
+    return f"{name}{equals}{text}"
+
+
 @contextmanager
 def open_hparams(
     hparams_file: str | Path, overrides: str = "", how_to_get: str = ""
 ) -> Iterator[tuple[TextIO, dict[str, Any]]]:
     """Opens a file of hparams for ``load_hyperpyyaml``, with errors that name it.
 
-    Yaml that cannot be parsed, a placeholder that was left, and values that a
-    constructor refuses with a ``ValueError`` are mistakes of the user. Any other error
-    is a bug and passes.
+    Invalid yaml, a placeholder that was left, and a value that a constructor refuses
+    with a ``ValueError`` are mistakes of the user. Any other error is a bug and passes.
 
     Arguments
     ---------
@@ -47,18 +85,15 @@ def open_hparams(
     Raises
     ------
     HparamError
-        If the file is missing, an override is given twice or is no hparam of the file,
-        or the block finds one of the mistakes above.
+        If the file is missing, an override is unknown, or the user made such a mistake.
 
     Example
     -------
-    >>> from hyperpyyaml import load_hyperpyyaml
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "all.yaml").write_text("seed: 1\\nfold: 0\\n")
-    >>> _ = (folder / "one.yaml").write_text("base: !include:all.yaml\\n  seed: 2\\n")
-    >>> with open_hparams(folder / "one.yaml", "fold: 3") as (file, overrides):
-    ...     flatten(load_hyperpyyaml(file, overrides))
-    {'seed': 2, 'fold': 3}
+    >>> with open_hparams("nowhere.yaml", "seed: 1") as (file, overrides):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.HparamError: nowhere.yaml: no such hparams file
     """
     try:
         nested = _nest(Path(hparams_file), overrides)
@@ -69,12 +104,10 @@ def open_hparams(
     except (YAMLError, yaml.YAMLError) as error:
         raise HparamError(f"{hparams_file}: not valid yaml: {error}") from error
     except ValueError as error:
-        left = re.match(r"'(.+)' is a !PLACEHOLDER", str(error))
-        if not left:
-            raise HparamError(f"{hparams_file}: {error}") from error
-        raise HparamError(
-            f"{hparams_file}: {left[1]} is missing; give --{left[1]}=…\n{how_to_get}"
-        ) from None
+        message = str(error)
+        if left := re.match(r"'(.+)' is a !PLACEHOLDER", message):
+            message = f"{left[1]} is missing; give --{left[1]}=…\n{how_to_get}"
+        raise HparamError(f"{hparams_file}: {message}") from error
 
 
 def _nest(hparams_file: Path, overrides: str) -> dict[str, Any]:
@@ -89,15 +122,16 @@ def _nest(hparams_file: Path, overrides: str) -> dict[str, Any]:
         raise HparamError(f"options: expected --name=value; got {overrides!r}")
     nested: dict[str, Any] = {}
     for name, value in given.items():
-        depth = next((n for n, names in enumerate(files) if name in names), None)
-        if depth is None:
+        place = nested
+        for names in files:
+            if name in names:
+                place[name] = value
+                break
+            place = place.setdefault("base", {})
+        else:
             similar = difflib.get_close_matches(name, sum(files, []), n=1)
             hint = f"; did you mean --{similar[0]}?" if similar else ""
             raise HparamError(f"--{name}: no such hparam in {hparams_file}{hint}")
-        place = nested
-        for _ in range(depth):
-            place = place.setdefault("base", {})
-        place[name] = value
     return nested
 
 
@@ -121,11 +155,11 @@ def flatten(hparams: dict[str, Any]) -> dict[str, Any]:
     Arguments
     ---------
     hparams
-        Hparams as ``load_hyperpyyaml`` returns them.
+        As ``load_hyperpyyaml`` returns them.
 
     Returns
     -------
-    A dict without ``base``.
+    Values by name.
 
     Example
     -------
@@ -139,7 +173,9 @@ def flatten(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_hparams(hparams_file: str | Path, overrides: str = "") -> dict[str, Any]:
-    """Hparams of a recipe as ``read_plainly`` returns them: nothing is built.
+    """Hparams of a file; of ``!new:NAME``, the name and its arguments.
+
+    Nothing is built or run. Other tags become None.
 
     Arguments
     ---------
@@ -162,10 +198,7 @@ def plain_hparams(hparams_file: str | Path, overrides: str = "") -> dict[str, An
 
 
 def read_plainly(text: str) -> dict[str, Any]:
-    """Hparams in resolved yaml; of ``!new:NAME``, the name and its arguments.
-
-    Nothing is built or run. Other tags become None.
-    """
+    """Hparams in resolved yaml, as ``plain_hparams`` returns them."""
     values = yaml.load(text, _PlainLoader)
     return flatten(values) if isinstance(values, dict) else {}
 
@@ -173,13 +206,12 @@ def read_plainly(text: str) -> dict[str, Any]:
 class _PlainLoader(yaml.SafeLoader):
     """Reads hyperpyyaml's tags without obeying them."""
 
+    def name_and_arguments(self, name: str, node: yaml.Node) -> tuple[str, dict]:
+        """Name and arguments of ``!new:``."""
+        if isinstance(node, yaml.MappingNode):
+            return name, self.construct_mapping(node, deep=True)
+        return name, {}
 
-def _named(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> tuple[str, dict]:
-    """Name and arguments of ``!new:``."""
-    if isinstance(node, yaml.MappingNode):
-        return name, loader.construct_mapping(node, deep=True)
-    return name, {}
 
-
-_PlainLoader.add_multi_constructor("!new:", _named)
+_PlainLoader.add_multi_constructor("!new:", _PlainLoader.name_and_arguments)
 _PlainLoader.add_multi_constructor("!", lambda loader, tag, node: None)

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.distributed import main_process_only
-from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
+from speechbrain.utils.train_logger import FileTrainLogger
 
 from ms_sincresnet.errors import HparamError
 
 
 class RunLogger(FileTrainLogger):
-    """SpeechBrain's text logger, together with its TensorBoard logger if wanted.
+    """SpeechBrain's text logger, which logs to TensorBoard as well if wanted.
 
     Arguments
     ---------
     output_folder
-        Folder of the run, for ``train_log.txt`` and ``tensorboard``.
+        Folder of the run.
     tensorboard
         True to log to TensorBoard as well.
 
@@ -43,7 +43,7 @@ class RunLogger(FileTrainLogger):
             )
         self.events_folder = Path(output_folder) / "tensorboard"
         self.with_tensorboard = tensorboard
-        self.tensorboard: TensorboardLogger | None = None
+        self.writer: Any = None
 
     @main_process_only
     def log_stats(
@@ -53,14 +53,16 @@ class RunLogger(FileTrainLogger):
         super().log_stats(stats_meta, verbose=verbose, **stats)
         if not self.with_tensorboard:
             return
-        if self.tensorboard is None:  # not earlier: the folder may still be refused
-            self.tensorboard = TensorboardLogger(str(self.events_folder))
+        if self.writer is None:  # not earlier: the folder may still be refused
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(self.events_folder)
+        # SpeechBrain's logger counts its calls, from 1 again after a resume.
         numbers = {k: v for k, v in stats_meta.items() if not isinstance(v, str)}
-        # SpeechBrain counts its calls, and would start at 1 again after a resume.
-        last = numbers.pop("epoch", None) or numbers.pop("tested epoch")
-        self.tensorboard.global_step = {"meta": last - 1} | {
-            stage: dict.fromkeys(stats.get(f"{stage}_stats") or {}, last - 1)
-            for stage in ("train", "valid", "test")
-        }
-        self.tensorboard.log_stats(numbers, **stats)
-        self.tensorboard.writer.flush()  # a kill would lose the rest
+        epoch = numbers.pop("epoch", None) or numbers.pop("tested epoch")
+        for name, figures in stats.items():
+            stage = name.removesuffix("_stats")
+            numbers |= {f"{figure}/{stage}": figures[figure] for figure in figures}
+        for tag, number in numbers.items():
+            self.writer.add_scalar(tag, number, epoch)
+        self.writer.flush()  # a kill would lose the rest

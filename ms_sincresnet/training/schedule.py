@@ -4,22 +4,17 @@
 class WarmupStepScheduler:
     """A small rate for a few epochs, then a base rate that falls in steps.
 
-    The paper's section 2.3: 1e-5 for the first five epochs, 0.005 from the sixth,
-    halved every 30 epochs from there. The rate depends on the epoch alone, so there is
-    no state to save and a resumed run has the rates of an uninterrupted one.
+    By default as in the paper's section 2.3. It depends on the epoch alone, so there is
+    no state to save.
 
     Arguments
     ---------
-    warmup_lr
-        Rate of the first ``warmup_epochs`` epochs.
+    warmup_lr, warmup_epochs
+        The small rate, and its epochs.
     base_lr
-        Rate of the next ``step`` epochs.
-    warmup_epochs
-        Epochs of warm-up.
-    step
-        Epochs between two falls of the rate.
-    factor
-        Multiplies the rate at each fall.
+        The rate after these.
+    step, factor
+        Epochs between two falls of the rate, and its factor at each.
 
     Example
     -------
@@ -44,13 +39,13 @@ class WarmupStepScheduler:
         self.step = step
         self.factor = factor
 
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 1."""
+    def __call__(self, epoch: int) -> tuple[float, float]:
+        """Rates of an epoch, counted from 1, and of the next."""
+        return self._rate(epoch), self._rate(epoch + 1)
+
+    def _rate(self, epoch: int) -> float:
+        """Rate of an epoch."""
         if epoch <= self.warmup_epochs:
             return self.warmup_lr
         falls = (epoch - self.warmup_epochs - 1) // self.step
         return self.base_lr * self.factor**falls
-
-    def __call__(self, epoch: int) -> tuple[float, float]:
-        """Rates of this epoch and of the next, as SpeechBrain's schedulers return."""
-        return self.rate(epoch), self.rate(epoch + 1)

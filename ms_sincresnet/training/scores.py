@@ -31,16 +31,8 @@ class StageScores:
     """Log-posteriors of a stage's clips, track by track.
 
     Saved with a checkpoint, so that a resumed epoch ends with the figures of the whole
-    epoch. Each of several processes collects its own clips; figures are for the main
-    process, after ``gather``.
-
-    Example
-    -------
-    >>> scores = StageScores()
-    >>> clips = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]).log()
-    >>> scores.add("jazz.00000", 1, clips)
-    >>> scores.figures()["song_accuracy"]
-    1.0
+    epoch. Each process collects its own clips; the main one has figures, after
+    ``gather``.
     """
 
     def __init__(self, voting: str = "majority"):
@@ -83,11 +75,7 @@ class StageScores:
         }
 
     def predictions(self, genres: list[str]) -> pd.DataFrame:
-        """Predictions, one row per track.
-
-        Columns: ID, genre, predicted, clips (their number), clips_right, each genre's
-        share of the votes and its mean posterior, ``posterior_<genre>``.
-        """
+        """Prediction, clip counts, shares of the votes and posteriors, per track."""
         rows = []
         for track_id, label, clips in self._tracks():
             index, shares = vote(clips, self.voting)
@@ -133,26 +121,14 @@ def write_report(
     and ``.png``.
     """
     folder = Path(folder)
-    predictions = scores.predictions(genres)
-    predictions.to_csv(
-        folder / "test_predictions.csv", index=False, float_format="%.4f"
-    )
-    counts = confusion_matrix(
-        predictions["genre"], predictions["predicted"], labels=genres
-    )
+    table = scores.predictions(genres)
+    table.to_csv(folder / "test_predictions.csv", index=False, float_format="%.4f")
+    counts = confusion_matrix(table["genre"], table["predicted"], labels=genres)
     matrix = pd.DataFrame(counts, pd.Index(genres, name="genre"), genres)
     matrix.to_csv(folder / "confusion_matrix.csv")
     figure = plot_confusion_matrix(matrix, about["dataset"])
     save_figure(figure, folder / "confusion_matrix.png")
-    figures = scores.figures()
-    summary = {
-        "dataset": about["dataset"],
-        "song_accuracy": figures["song_accuracy"],
-        "clip_accuracy": figures["clip_accuracy"],
-        "tracks": len(predictions),
-        "clips": int(predictions["clips"].sum()),
-        "loss": figures["loss"],
-        **about,
-    }
+    sizes = {"tracks": len(table), "clips": int(table["clips"].sum())}
+    summary = {**about, **scores.figures(), **sizes}
     write_json(summary, folder / "test_summary.json")
     return summary

@@ -25,7 +25,7 @@ from ms_sincresnet.errors import HparamError, UserError, exit_on_user_error
 from ms_sincresnet.files import atomic_path, read_json, write_json
 from ms_sincresnet.training.comparison import compare_sources
 from ms_sincresnet.training.folds import is_finished, write_summary
-from ms_sincresnet.training.hparams import plain_hparams
+from ms_sincresnet.training.hparams import plain_hparams, quoted
 
 HERE = Path(__file__).parent
 TRAIN = HERE / "train.py"
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
 
 def overrides_of(words: list[str]) -> str:
     """Overrides of hparams among options of train.py, as yaml."""
-    return sb.parse_arguments(["hparams.yaml", *words])[2]
+    return sb.parse_arguments(quoted(["hparams.yaml", *words]))[2]
 
 
 def run_folds(

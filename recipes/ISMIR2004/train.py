@@ -20,12 +20,12 @@ from ms_sincresnet.data.dataset import (
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.distributed import rank_and_processes
-from ms_sincresnet.training.hparams import flatten, open_hparams
+from ms_sincresnet.training.hparams import flatten, open_hparams, quoted
 
 
 def main(arguments: list[str]) -> None:
     """Prepares the data, trains, tests, and writes the model folder."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, overrides = sb.parse_arguments(quoted(arguments))
     ddp_init_group(run_opts)
     with open_hparams(hparams_file, overrides, HOW_TO_GET) as (file, overrides):
         hparams = flatten(load_hyperpyyaml(file, overrides))
