@@ -56,3 +56,15 @@ def exit_on_user_error(interrupted: str = "interrupted") -> Iterator[None]:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(interrupted)
+
+
+@contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Turns a failed import into a ``UserError`` that names the extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{what} needs {error.name}, which is not installed; "
+            f"run `pip install '.[{extra}]'` in a clone of the repository"
+        ) from error

@@ -10,9 +10,9 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,35 +38,17 @@ _CHUNK_S = 30  # decoded by a thread before it turns to another file
 
 
 def find_songs(paths: Iterable[Song]) -> list[str]:
-    """Songs among files and folders, without duplicates.
+    """Songs among files, kept even if they do not exist, and in folders; none twice.
 
-    Arguments
-    ---------
-    paths
-        Files, kept even if they do not exist, and folders, searched for audio
-        recursively; hidden files and folders are skipped.
-
-    Returns
-    -------
-    Paths in the order given; within a folder in natural order ("9" before "10"), its
-    files before its subfolders.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for name in ("10.wav", "9.MP3", "cover.jpg"):
-    ...     (folder / name).touch()
-    >>> [Path(song).name for song in find_songs([folder])]
-    ['9.MP3', '10.wav']
+    Paths stay in the order given; within a folder they are in natural order ("9" before
+    "10"), its files before its subfolders. Hidden files and folders are skipped.
     """
     songs: dict[str, str] = {}
     real = cache(os.path.realpath)
     for path in map(str, paths):
-        found = [path]
-        if os.path.isdir(path):
-            found = list(_songs_in(path))
-            if not found:
-                logger.warning("%s: no audio found in this folder", path)
+        found = [*_songs_in(path)] if os.path.isdir(path) else [path]
+        if not found:
+            logger.warning("%s: no audio found in this folder", path)
         for song in found:
             folder, name = os.path.split(song)
             songs.setdefault(os.path.join(real(folder or "."), name), song)
@@ -77,8 +59,8 @@ def _songs_in(root: str) -> Iterator[str]:
     """Songs in a folder and its subfolders, which links may connect to a loop."""
 
     def warn(error: OSError) -> None:
-        reason = error.strerror
-        logger.warning("%s: this folder cannot be read (%s)", error.filename, reason)
+        message = "%s: this folder cannot be read (%s)"
+        logger.warning(message, error.filename, error.strerror)
 
     seen = set()
     for folder, below, names in os.walk(root, onerror=warn, followlinks=True):
@@ -116,7 +98,7 @@ def read_list(path: Song) -> list[str]:
 
     Returns
     -------
-    The paths, without empty lines.
+    The paths.
 
     Example
     -------
@@ -136,28 +118,10 @@ def read_list(path: Song) -> list[str]:
 def classify_songs(
     classifier: GenreClassifier, files: Iterable[Song], *, jobs: int = 2
 ) -> Iterator[tuple[Song, Outcome]]:
-    """Predicts the genres of files, in shared batches, while the next are decoded.
+    """Files, in order, with their predictions, or with the errors that prevent them.
 
-    Arguments
-    ---------
-    classifier, files
-        The model and the audio files.
-    jobs
-        Number of decoding threads; a minute of ``jobs + 1`` files is in memory.
-
-    Yields
-    ------
-    Each file, in order, with its prediction or with the error that prevents one.
-
-    Example
-    -------
-    >>> from ms_sincresnet import GenreClassifier, MSSincResNet
-    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
-    >>> folder = getfixture("tmp_path") / "model"
-    >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
-    >>> classifier = GenreClassifier.from_pretrained(folder)
-    >>> next(classify_songs(classifier, ["a.wav"]))
-    ('a.wav', AudioFileError('a.wav: no such file. Check the path.'))
+    Files share batches, and ``jobs`` threads decode the next ones meanwhile; a minute
+    of ``jobs + 1`` files is in memory.
     """
     rate = classifier.hparams.sample_rate
     with ThreadPoolExecutor(jobs) as pool:
@@ -171,38 +135,36 @@ def _decode_ahead(
     waiting: deque = deque()
     for file in files:
         chunks = _chunks(file, rate)
-        first = pool.submit(next, chunks, None)
-        waiting.append((file, _blocks(pool, chunks, first)))
+        submit = partial(pool.submit, next, chunks, None)
+        waiting.append((file, _blocks(submit, submit())))
         if len(waiting) > jobs:
             yield waiting.popleft()
     yield from waiting
 
 
-def _blocks(
-    pool: ThreadPoolExecutor, chunks: Iterator[np.ndarray], future: Future
-) -> Iterator[torch.Tensor]:
+def _blocks(submit: Callable[[], Future], future: Future) -> Iterator[torch.Tensor]:
     """Chunks of a file as tensors, each yielded while the next is decoded."""
     while (chunk := future.result()) is not None:
-        future = pool.submit(next, chunks, None)
+        future = submit()
         yield torch.from_numpy(chunk)
 
 
 def _chunks(file: Song, rate: int) -> Iterator[np.ndarray]:
     """Samples of a file, some seconds at a time."""
-    blocks, n_samples = [], 0
+    blocks: list[np.ndarray] = []
     try:
         for block in read_blocks(file, rate):
             blocks.append(block)
-            n_samples += len(block)
-            if n_samples >= _CHUNK_S * rate:
+            if sum(map(len, blocks)) >= _CHUNK_S * rate:
                 yield np.concatenate(blocks)
-                blocks, n_samples = [], 0
+                blocks = []
     except UserError:
         raise
     except Exception as error:  # one file must not stop the rest
         reason = f"cannot be decoded ({type(error).__name__}: {error})"
-        message = f"{file}: {reason}. Replace it, or leave it out."
-        raise AudioFileError(message) from error
+        raise AudioFileError(
+            f"{file}: {reason}. Replace it, or leave it out."
+        ) from error
     if blocks:
         yield np.concatenate(blocks)
 
@@ -212,24 +174,8 @@ def song_row(
 ) -> dict[str, Any]:
     """A prediction as a row of results, in types that JSON has.
 
-    Arguments
-    ---------
-    file, prediction
-        An item of ``classify_songs``.
-    top, timeline
-        The number of genres; True adds the predictions of the clips.
-
-    Returns
-    -------
-    "file" in UTF-8; "genre"; "duration" in s; "clips", the number that voted; "top",
-    dicts of "genre", "share" and "posterior"; "error", or None; "timeline", dicts of
-    "start_s", "end_s", "genre" and "posterior".
-
-    Example
-    -------
-    >>> row = song_row("song.wav", AudioFileError("song.wav: silent throughout"))
-    >>> row["genre"], row["error"]
-    (None, 'silent throughout')
+    It has the best ``top`` genres and, if ``timeline``, the predictions of the clips.
+    "clips" is the number of those that voted.
     """
     row: dict[str, Any] = {"file": as_utf8(os.fspath(file))}
     if isinstance(prediction, UserError):
@@ -251,39 +197,16 @@ def song_row(
         "error": None,
     }
     if timeline:
-        row["timeline"] = [
-            {
-                "start_s": round(clip.start_s, 3),
-                "end_s": round(clip.end_s, 3),
-                "genre": clip.genre,
-                "posterior": round(clip.posterior, 6),
-            }
-            for clip in clips
-        ]
+        names, rows = ("start_s", "end_s", "genre", "posterior"), []
+        for start_s, end_s, best, posterior, _ in clips:
+            values = round(start_s, 3), round(end_s, 3), best, round(posterior, 6)
+            rows.append(dict(zip(names, values, strict=True)))
+        row["timeline"] = rows
     return row
 
 
 def model_identity(classifier: GenreClassifier) -> str:
-    """An identifier of all in a model that its results depend on.
-
-    Arguments
-    ---------
-    classifier
-        The model.
-
-    Returns
-    -------
-    12 digits of a SHA-256, and the voting.
-
-    Example
-    -------
-    >>> from ms_sincresnet import GenreClassifier, MSSincResNet
-    >>> from ms_sincresnet.pretrained.model_folder import save_model_folder
-    >>> folder = getfixture("tmp_path") / "model"
-    >>> save_model_folder(folder, MSSincResNet(2, n_filters=8), ["jazz", "rock"])
-    >>> len(model_identity(GenreClassifier.from_pretrained(folder)))
-    21
-    """
+    """12 digits of a hash of all in a model that its results depend on; its voting."""
     hparams, traits = classifier.hparams, [classifier.precision]
     for each in getattr(hparams, "fused", [hparams]):
         names = ("sample_rate", "clip_samples", "hop_samples", "full_scale")

@@ -60,28 +60,22 @@ class GenreClassifier(EncoderClassifier):
     def from_hparams(cls, source: Sources, **kwargs: Any) -> "GenreClassifier":
         """Loads a model with SpeechBrain's loader, or several as one.
 
-        Only load sources that you trust: ``hyperparams.yaml`` can run any code. Fused
-        models must agree in sample rate, clips and genres; a clip's posteriors are the
-        mean of theirs, and a song's those of its clips.
+        Only load sources that you trust: ``hyperparams.yaml`` can run any code.
 
         Arguments
         ---------
         source
-            Model folder, or ``user/repository`` on the Hub; a list of these is fused.
+            Model folder, or ``user/repository`` on the Hub. A list of these is fused:
+            they must agree in sample rate, clips and genres; a clip's posteriors are
+            the mean of theirs, and a song's those of its clips.
         **kwargs
             As for SpeechBrain's ``from_hparams``: ``run_opts={"device": "cuda"}`` …
             ``savedir`` is only used for downloads.
 
-        Returns
-        -------
-        The classifier.
-
         Raises
         ------
-        ModelFolderError
+        ModelFolderError, WeightsError
             If a model cannot be loaded, or if models cannot be fused.
-        WeightsError
-            If weights are damaged or do not fit the model.
         """
         # SpeechBrain's FetchSource is a tuple, but a single source.
         if isinstance(source, FetchSource) or not isinstance(source, list | tuple):
@@ -98,33 +92,17 @@ class GenreClassifier(EncoderClassifier):
 
     @classmethod
     def from_pretrained(
-        cls,
-        source: Sources,
-        *,
-        run_opts: dict[str, Any] | None = None,
-        **options: Any,
+        cls, source: Sources, *, run_opts: dict[str, Any] | None = None, **options: Any
     ) -> "GenreClassifier":
         """Loads the same classifier as ``from_hparams`` without running any code.
-
-        Only ``config.json`` and ``model.safetensors`` are read, so sources need not be
-        trusted.
 
         Arguments
         ---------
         source, run_opts
-            As for ``from_hparams``.
+            As for ``from_hparams``, but a source need not be trusted.
         **options
-            Options of downloads from the Hub: ``revision``, ``token``, ``cache_dir``
-            and ``local_files_only``, as for ``huggingface_hub.hf_hub_download``.
-
-        Returns
-        -------
-        The classifier.
-
-        Raises
-        ------
-        ModelFolderError, WeightsError
-            As for ``from_hparams``.
+            ``revision``, ``token``, ``cache_dir`` and ``local_files_only``, as for
+            ``huggingface_hub.hf_hub_download``.
         """
 
         def load(each: str | Path) -> "GenreClassifier":
@@ -184,15 +162,6 @@ class GenreClassifier(EncoderClassifier):
 
     def predict_song(self, path: str | Path) -> SongPrediction:
         """Predicts the genre of a file and shows how its clips voted.
-
-        Arguments
-        ---------
-        path
-            Audio of any length, sample rate and channel count.
-
-        Returns
-        -------
-        The prediction.
 
         Raises
         ------

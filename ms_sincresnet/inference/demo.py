@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ms_sincresnet.data.clips import repeat_to_length
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import UserError, needs_extra
 from ms_sincresnet.inference.classifier import GenreClassifier
 from ms_sincresnet.inference.fusion import genres_of
 from ms_sincresnet.inference.predictions import ClipPrediction, SongPrediction
@@ -96,32 +96,15 @@ def _plot_maps(classifier: Any, wav: Tensor, start_s: float) -> Figure | None:
 
 
 def build_demo(source: str | Path | GenreClassifier) -> Any:
-    """The page of a model. Serving it sends no request to other machines.
+    """The page of a model, as a ``gradio.Blocks``.
 
-    Arguments
-    ---------
-    source
-        Model folder, ``user/repository`` on the Hub, or a loaded model.
-
-    Returns
-    -------
-    A ``gradio.Blocks``, which its method ``launch()`` serves.
-
-    Raises
-    ------
-    UserError
-        If the model cannot be loaded, or gradio is not installed.
+    Serving it by its method ``launch()`` sends no request to other machines.
     """
     classifier: Any = source
     if not isinstance(source, GenreClassifier):
         classifier = GenreClassifier.from_pretrained(source)
-    try:
+    with needs_extra("the page", "demo"):
         import gradio as gr
-    except ImportError as error:
-        raise UserError(
-            "the page needs gradio, which is not installed; "
-            "run `pip install '.[demo]'` in a clone of the repository"
-        ) from error
     hparams, genres = classifier.hparams, genres_of(classifier.hparams)
     model = type(hparams.model).__name__
     about = ABOUT.format(
@@ -175,15 +158,10 @@ def build_demo(source: str | Path | GenreClassifier) -> Any:
             learned = gr.Markdown()
             maps = gr.Plot(container=False, elem_classes="figure")
         gr.Markdown(NOTES, elem_classes="notes")
-        song.change(
-            show,
-            song,
-            [genre, details, timeline, learned, maps],
-            show_progress_on=genre,
-            api_visibility="private",
-            trigger_mode="always_last",
-            concurrency_limit=1,
-        )
+        once: Any = {"trigger_mode": "always_last", "concurrency_limit": 1}
+        outputs = [genre, details, timeline, learned, maps]
+        private: Any = {"show_progress_on": genre, "api_visibility": "private"}
+        song.change(show, song, outputs, **private, **once)
     demo.queue(api_open=False)
     # Gradio accepts these here only, and the app.py of a Space passes none.
     demo.launch = partial(
@@ -203,16 +181,10 @@ def launch(source: Any, *, host: str = "127.0.0.1", port: int | None = None) -> 
     Arguments
     ---------
     source
-        As for ``build_demo``.
-    host
-        Address to listen on; "0.0.0.0" admits other machines.
-    port
-        Port; by default the first free one from 7860.
-
-    Raises
-    ------
-    UserError
-        As for ``build_demo``, or if the port is in use.
+        Model folder, ``user/repository`` on the Hub, or a ``GenreClassifier``.
+    host, port
+        Address to listen on ("0.0.0.0" admits other machines), and port; by default
+        the first free one from 7860.
 
     Example
     -------

@@ -14,7 +14,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor, nn
 
 from ms_sincresnet.errors import ModelFolderError
-from ms_sincresnet.inference.speechbrain_modules import SongEmbedding, VotingClassifier
+from ms_sincresnet.inference.speechbrain_modules import VotingClassifier
 
 
 def sum_rule(log_posteriors: Tensor) -> Tensor:
@@ -63,21 +63,16 @@ def fuse(
                 )
     hparams = vars(models[0].hparams) | {"voting": "mean"}
     hparams["fused"] = [model.hparams for model in models]
-    first, *others = embeddings = [model.mods.embedding_model for model in models]
-    keys = ("clip_samples", "hop_samples", "batch_size", "full_scale")
-    options = {key: getattr(first, key) for key in keys}
+    embeddings = [model.mods.embedding_model for model in models]
+    embeddings[0].fused_with.extend(embeddings[1:])
     genres = [genres_of(model.hparams) for model in models]
     classifier = FusedClassifier(
         [model.mods.classifier.classifier for model in models],
         [embedding.embedding.embedding_size for embedding in embeddings],
         [[names.index(name) for name in genres[0]] for names in genres],
     )
-    modules = {
-        **models[0].mods,
-        "embedding_model": SongEmbedding(first, **options, fused_with=others),
-        "classifier": VotingClassifier(SimpleNamespace(classifier=classifier), "mean"),
-    }
-    return modules, hparams
+    voting = VotingClassifier(SimpleNamespace(classifier=classifier), "mean")
+    return {**models[0].mods, "classifier": voting}, hparams
 
 
 def _traits(model: EncoderClassifier) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ms_sincresnet.errors import ModelFolderError, UserError
+from ms_sincresnet.errors import ModelFolderError, UserError, needs_extra
 from ms_sincresnet.files import atomic_path
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.hub import fetch
@@ -109,7 +109,7 @@ class _Frames(nn.Module):
 
 
 def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
-    """Writes a model as an ONNX file, once onnxruntime agrees with PyTorch on it.
+    """Writes a model as an ONNX file, if onnxruntime agrees with PyTorch within 1e-4.
 
     The file maps ``wavs`` [batch, clip_samples] to ``log_posteriors`` [batch,
     n_genres], in float32. Its metadata are ``genres`` (as json), ``sample_rate``,
@@ -127,12 +127,6 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     -------
     The same name.
 
-    Raises
-    ------
-    UserError
-        If the extra ``export`` is not installed, the model or ``path`` is unusable, or
-        onnxruntime's log-posteriors differ from PyTorch's by more than 1e-4.
-
     Example
     -------
     >>> export_onnx("no/such/folder", "model.onnx")
@@ -140,25 +134,18 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     ...
     ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
-    try:
+    with needs_extra("an ONNX file", "export"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401 (torch.onnx needs it)
-    except ImportError as error:
-        raise UserError(
-            f"an ONNX file needs {error.name}, which is not installed; "
-            "run `pip install '.[export]'` in a clone of the repository"
-        ) from error
     if Path(path).is_dir():
         raise UserError(f"{path}: a folder; expected the name of the file to write")
     model: Any = source
     if not isinstance(source, GenreModel):
         model = read_model_folder(fetch(source))
     elif not source.settings:
-        raise ModelFolderError(
-            f"{type(source).__name__}: its genres and clips are not known; expected a "
-            "model loaded from a model folder"
-        )
+        advice = "expected a model loaded from a model folder"
+        raise ModelFolderError(f"{type(source).__name__}: no genres known; {advice}")
     names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
     names |= {"dynamic_shapes": {INPUT: {0: "batch"}}}
     program = export_program(model, model.settings["clip_samples"])

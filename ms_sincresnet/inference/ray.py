@@ -17,16 +17,9 @@ import fsspec
 import pandas as pd
 from tqdm import tqdm
 
-from ms_sincresnet.errors import AudioFileError, UserError
+from ms_sincresnet.errors import AudioFileError, UserError, needs_extra
 from ms_sincresnet.files import as_utf8
-from ms_sincresnet.inference.batch import (
-    NO_SONGS,
-    classify_songs,
-    find_songs,
-    is_audio,
-    model_identity,
-    song_row,
-)
+from ms_sincresnet.inference import batch
 from ms_sincresnet.inference.results import Kind, write_table
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
@@ -57,15 +50,13 @@ def classify_on_ray(
 
     Arguments
     ---------
-    load
-        Loads the classifier on a device; called by every worker.
+    load, device
+        Loads the classifier on a device, in every worker; on "cuda", each has a GPU.
     sources
         Songs and folders: paths that all machines see, or fsspec's ``s3://bucket/songs``.
     folder
         Path or address of a folder for a parquet file per shard. Songs that are in it
         already are skipped.
-    device
-        Device of the workers. If it is "cuda", each gets a GPU of its own.
     address
         Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
     workers, shard_size
@@ -82,25 +73,21 @@ def classify_on_ray(
     >>> classify_on_ray(load, ["music/"], "s3://bucket/genres")  # doctest: +SKIP
     (1000, 3)
     """
-    try:
+    with needs_extra("a cluster", "ray"):
         import ray
-    except ImportError as error:
-        advice = "run `pip install '.[ray]'` in a clone of the repository"
-        raise UserError(f"Ray is not installed; {advice}") from error
     folder, songs = os.fspath(folder), find_addresses(sources)
     if not songs:
-        raise UserError(NO_SONGS)
+        raise UserError(batch.NO_SONGS)
     classifier = load("cpu")  # reports errors of the model before any worker starts
     top = min(top, classifier.hparams.n_genres)
-    kind = Kind(model_identity(classifier), top, timeline)
+    kind = Kind(batch.model_identity(classifier), top, timeline)
     done, write = _songs_done(folder, kind), partial(_write, folder, kind)
     songs = [song for song in songs if as_utf8(song) not in done]
     if done:
         logger.warning("%s: %d songs are done already", folder, len(done))
     if not songs:
         return 0, 0
-    starts = range(0, len(songs), shard_size)
-    shards = [songs[start : start + shard_size] for start in starts]
+    shards = [songs[n : n + shard_size] for n in range(0, len(songs), shard_size)]
     _connect(ray, address)
     try:
         on_gpu = device.startswith("cuda")
@@ -118,7 +105,7 @@ def find_addresses(sources: Iterable[str]) -> list[str]:
     songs = []
     for source in sources:
         if "://" not in source:
-            songs += find_songs([source])
+            songs += batch.find_songs([source])
             continue
         system, path = _file_system(source)
         try:
@@ -127,7 +114,7 @@ def find_addresses(sources: Iterable[str]) -> list[str]:
             reason = f"cannot be read ({type(error).__name__}: {error})"
             raise UserError(f"{source}: {reason}") from error
         if found != [path]:
-            found = [each for each in sorted(found) if is_audio(each)]
+            found = [each for each in sorted(found) if batch.is_audio(each)]
         songs += [system.unstrip_protocol(each) for each in found]
     return list(dict.fromkeys(songs))
 
@@ -158,7 +145,7 @@ class Worker:
         errors: dict[str, AudioFileError] = {}
         with tempfile.TemporaryDirectory() as copies:
             files = (_local_copy(song, copies, errors) for song in shard)
-            found = classify_songs(self.classifier, files)
+            found = batch.classify_songs(self.classifier, files)
             for song, (file, outcome) in zip(shard, found, strict=True):
                 if file != song:
                     Path(file).unlink(missing_ok=True)
@@ -177,13 +164,13 @@ def _run(
     crashes: Counter = Counter()
     running: dict = {}
 
-    def launch() -> None:
-        # It gets no shard until it is ready: there may be no machine for it.
-        worker = start()
-        running[worker.classify.remote([])] = worker, []
+    def assign(worker: Any, shard: list[str]) -> None:
+        running[worker.classify.remote(shard)] = worker, shard
 
     for _ in range(n_workers):
-        launch()
+        assign(
+            start(), []
+        )  # no shard until it is ready: there may be no machine for it
     bar = tqdm(total=sum(map(len, shards)), unit="song", disable=None)
     while waiting or any(shard for _, shard in running.values()):
         (future,), _ = ray.wait(list(running))
@@ -195,9 +182,10 @@ def _run(
                 raise UserError(f"a worker cannot start: {error}") from error
             failed_starts = 0 if shard else failed_starts + 1
             if failed_starts > _MOST_FAILED_STARTS:
-                reason = "workers were lost while they loaded the model"
-                advice = "if memory is short, use fewer --workers"
-                raise UserError(f"{failed_starts} {reason}; {advice}") from error
+                raise UserError(
+                    f"{failed_starts} workers were lost while they loaded the model; "
+                    "if memory is short, use fewer --workers"
+                ) from error
             if len(shard) == 1:
                 crashes[shard[0]] += 1
             if shard and crashes[shard[0]] == _ATTEMPTS:
@@ -207,14 +195,13 @@ def _run(
             else:
                 half = len(shard) // 2
                 waiting += filter(None, (shard[half:], shard[:half]))
-            launch()
+            assign(start(), [])
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         else:
             bar.update(len(shard))
             if waiting:  # otherwise the worker ends, which makes room for another
-                shard = waiting.pop()
-                running[worker.classify.remote(shard)] = worker, shard
+                assign(worker, waiting.pop())
     bar.close()
     return n_errors
 
@@ -222,7 +209,7 @@ def _run(
 def _write(folder: str, kind: Kind, shard: list[str], outcomes: list) -> int:
     """Writes the part of a shard, whole or not at all, and counts its errors."""
     pairs = zip(shard, outcomes, strict=True)
-    rows = [song_row(*pair, kind.top, kind.timeline) for pair in pairs]
+    rows = [batch.song_row(*pair, kind.top, kind.timeline) for pair in pairs]
     digest = hashlib.sha256("\n".join(shard).encode(errors="surrogateescape"))
     name = f"part-{digest.hexdigest()[:16]}.parquet"
     system, path = _file_system(folder)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import UserError, needs_extra
 from ms_sincresnet.files import as_utf8, atomic_path, printable
 
 Row = dict[str, Any]
@@ -26,6 +26,11 @@ Row = dict[str, Any]
 _TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 _BEST = ("genre", "share", "posterior")
 _NUMBERS = ("share", "posterior", "duration")
+_READ: dict[str, Callable] = {
+    "clips": int,
+    "timeline": json.loads,
+    **dict.fromkeys(_NUMBERS, float),
+}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -55,17 +60,15 @@ def open_results(
 
     Returns
     -------
-    A context manager. ``write(row)`` writes a row, and ``done`` is the set of those
-    ``files`` that an earlier run has classified.
+    A context manager that can ``write(row)``; ``done`` are those of ``files`` that an
+    earlier run has classified.
 
     Example
     -------
     >>> row = {"file": "a.wav", "top": [], "clips": 0, "error": "no such file"}
-    >>> path = getfixture("tmp_path") / "genres.csv"
     >>> options = {"model": "12ab-majority", "top": 1, "timeline": False}
-    >>> with open_results("csv", path, **options) as results:
+    >>> with open_results("csv", None, **options) as results:
     ...     results.write(row)
-    >>> print(path.read_text().strip())
     file,genre,share,posterior,duration,clips,error,model
     a.wav,,,,,0,no such file,12ab-majority
     """
@@ -80,16 +83,15 @@ def open_results(
         table = Table(top, files, genres)
         return Results(path, table.text, table.head)
     if path is None and output_format == "csv":
-        head = _csv_text(kind.columns())
-        return Results(None, lambda row: _csv_text(kind.csv_cells(row)), head)
+        return Results(None, kind.csv_text, _csv_text(kind.columns()))
     if path is None:
         return Results(None, kind.json_text)
     lines, end = path, None
     if output_format == "parquet":
         _arrow()  # its absence is reported before any song is classified
     if output_format != "jsonl":
-        lines = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.jsonl")
         end = partial(write_table, path=path, output_format=output_format, kind=kind)
+        lines = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.jsonl")
     found = lines if os.path.exists(lines) else path
     with _errors_of(found):
         if not os.path.exists(found) or not os.path.getsize(found):
@@ -143,10 +145,10 @@ class Kind(NamedTuple):
             flat |= {name + rank: value for name, value in best.items()}
         return flat | {"model": self.model}
 
-    def csv_cells(self, row: Row) -> list:
-        """Values in the order of the columns."""
+    def csv_text(self, row: Row) -> str:
+        """The line of a row in csv."""
         flat = self.flat(row)
-        return [_csv_cell(name, flat.get(name)) for name in self.columns()]
+        return _csv_text(_csv_cell(name, flat.get(name)) for name in self.columns())
 
     def check(self, row: Any) -> None:
         """Refuses a row of another model or of other options."""
@@ -181,14 +183,7 @@ def _csv_cell(name: str, value: Any) -> Any:
     return value
 
 
-def _csv_value(name: str, cell: str) -> Any:
-    """The value of a cell."""
-    read: dict[str, Callable] = {"clips": int, "timeline": json.loads}
-    read |= dict.fromkeys(_NUMBERS, float)
-    return read.get(name.split("_")[0], str)(cell) if cell else None
-
-
-def _csv_text(cells: list) -> str:
+def _csv_text(cells: Iterable) -> str:
     """A line of csv."""
     stream = io.StringIO()
     csv.writer(stream).writerow(cells)  # quotes "\r", for its lines end in "\r\n"
@@ -203,7 +198,7 @@ def write_table(
         if output_format == "csv":
             with open(new_path, "w", **_TEXT) as file:
                 file.write(_csv_text(kind.columns()))
-                file.writelines(_csv_text(kind.csv_cells(row)) for row in rows)
+                file.writelines(map(kind.csv_text, rows))
         else:
             names = kind.columns()
             table = pd.DataFrame(map(kind.flat, rows), columns=names, dtype=object)
@@ -216,8 +211,12 @@ def read_table(path: str | os.PathLike, output_format: str, kind: Kind) -> list[
         # Without index_col, one row that is too long would move all columns.
         options: Any = {"keep_default_na": False, "index_col": False}
         table = pd.read_csv(path, dtype=str, **options).fillna("")
-        names, flat = list(table), table.to_dict("records")
-        flat = [{name: _csv_value(name, row[name]) for name in row} for row in flat]
+        names = list(table)
+        for name in names:
+            read = _READ.get(name.split("_")[0], str)
+            cells = [read(cell) if cell else None for cell in table[name]]
+            table[name] = pd.Series(cells, dtype=object)
+        flat = table.to_dict("records")
     else:
         with _arrow().parquet.ParquetFile(path) as file:
             names, flat = file.schema_arrow.names, file.read().to_pylist()
@@ -237,15 +236,10 @@ def _schema(names: list[str]) -> Any:
 
 
 def _arrow() -> Any:
-    """The package pyarrow, which an extra installs."""
-    try:
+    """The package pyarrow."""
+    with needs_extra("parquet", "parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(
-            "parquet needs pyarrow, which is not installed; "
-            "run `pip install '.[parquet]'` in a clone of the repository"
-        ) from error
     return pyarrow
 
 
@@ -257,10 +251,9 @@ class Results:
     ) -> None:
         self.done: set[str] = set(done)
         self._path, self._text, self._end = path, text, end
+        self._stream = sys.stdout
         with _errors_of(path):
-            if path is None:
-                self._stream = sys.stdout
-            else:
+            if path is not None:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 self._stream = open(path, "a", **_TEXT)  # noqa: SIM115, see __exit__
                 if head and self._stream.tell():

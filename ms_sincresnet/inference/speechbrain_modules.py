@@ -4,7 +4,6 @@ Cutting, batching and voting take place in them, so the stock class predicts the
 of a whole song.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,8 +72,6 @@ class SongEmbedding(nn.Module):
         Clips that pass through the model at once.
     full_scale
         Amplitude of a sample of 1 at the model's input.
-    fused_with
-        Models whose embeddings are appended to those of ``model``.
 
     Example
     -------
@@ -91,22 +88,17 @@ class SongEmbedding(nn.Module):
         hop_samples: int = 8000,
         batch_size: int = BATCH_SIZE,
         full_scale: float = 1.0,
-        fused_with: Sequence["SongEmbedding"] = (),
     ) -> None:
         super().__init__()
-        self.frontend = model.frontend
-        self.embedding = model.embedding
-        self.clip_samples = clip_samples
-        self.hop_samples = hop_samples
-        self.batch_size = batch_size
-        self.full_scale = full_scale
-        self.fused_with = nn.ModuleList(fused_with)
+        self.frontend, self.embedding = model.frontend, model.embedding
+        self.clip_samples, self.hop_samples = clip_samples, hop_samples
+        self.batch_size, self.full_scale = batch_size, full_scale
+        self.fused_with = nn.ModuleList()  # models whose embeddings are appended
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Embeddings [batch, clips, size] of songs [batch, time].
+        """Embeddings [batch, clips, size] of songs [batch, time], NaN in silence.
 
-        ``wav_lens`` [batch] are relative to the longest. Rows are NaN for silent clips
-        and after a shorter song's last clip.
+        ``wav_lens`` [batch] are relative to the longest. NaN fills up shorter songs.
         """
         if wav_lens is None:
             wav_lens = wavs.new_ones(len(wavs))
@@ -126,9 +118,14 @@ class SongEmbedding(nn.Module):
 
     def embed_songs(self, songs: Songs) -> Scored:
         """As ``models.songs.embed_songs``."""
-        names = ("clip_samples", "hop_samples", "batch_size", "full_scale")
-        options: Any = {name: getattr(self, name) for name in names}
-        return embed_songs(self, songs, **options, fused_with=self.fused_with)
+        names = (
+            "clip_samples",
+            "hop_samples",
+            "batch_size",
+            "full_scale",
+            "fused_with",
+        )
+        return embed_songs(self, songs, **{name: getattr(self, name) for name in names})
 
 
 class VotingClassifier(nn.Module):
@@ -175,13 +172,7 @@ def song_parts(model: GenreModel) -> tuple[dict[str, nn.Module], dict[str, Any]]
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable(settings["genres"])
     label_encoder.expect_len(len(settings["genres"]))
-    hparams = {
-        **clips,
-        "voting": settings["voting"],
-        "sample_rate": model.config["sample_rate"],
-        "n_genres": len(settings["genres"]),
-        "model": model,
-        "audio_normalizer": AudioNormalizer(model.config["sample_rate"]),
-        "label_encoder": label_encoder,
-    }
-    return modules, hparams
+    rate, n_genres = model.config["sample_rate"], len(settings["genres"])
+    hparams = {**clips, "sample_rate": rate, "n_genres": n_genres, "model": model}
+    hparams |= {"voting": settings["voting"], "label_encoder": label_encoder}
+    return modules, hparams | {"audio_normalizer": AudioNormalizer(rate)}

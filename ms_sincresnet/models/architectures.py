@@ -22,10 +22,10 @@ class MSSincResNet(GenreModel):
         Outputs and hidden units of the classifier, ``GenreMLP``.
     n_filters, kernel_sizes, n_frames, sample_rate, init, padding, backend
         Front-end, as in ``MSSincNet``.
+    affine_samples
+        Clip length if the layer norm has per-sample weights.
     arch, weights, pooling
         Trunk, as in ``ResNetEmbedding``.
-    affine_samples
-        Clip length if the layer norm has per-sample weights, as in ``MSSincNet``.
 
     Example
     -------
@@ -54,15 +54,9 @@ class MSSincResNet(GenreModel):
         super().__init__(locals())
         if len(kernel_sizes) != 3:
             raise ValueError(f"expected three kernel_sizes; got {list(kernel_sizes)}")
+        sizes = n_filters, tuple(kernel_sizes), n_frames
         self.frontend = MSSincNet(
-            n_filters,
-            tuple(kernel_sizes),
-            n_frames,
-            sample_rate,
-            init,
-            padding,
-            backend,
-            affine_samples=affine_samples,
+            *sizes, sample_rate, init, padding, backend, affine_samples=affine_samples
         )
         self.embedding = ResNetEmbedding(arch, weights, pooling)
         self.classifier = GenreMLP(self.embedding.embedding_size, hidden_size, n_genres)

@@ -1,4 +1,4 @@
-"""GenreModel: what the models of Table 1 share, and their way to the Hub and back."""
+"""GenreModel: the base class of Table 1's models, which the Hub knows."""
 
 from os import PathLike
 from pathlib import Path
@@ -25,8 +25,8 @@ class GenreModel(
 ):
     """Front-end, embedding and classifier in sequence; also a model of the Hub.
 
-    A subclass sets the three parts. ``config`` holds the arguments that rebuild it. A
-    model of songs also has ``settings``: ``genres``, ``clip_samples``, ``hop_samples``,
+    A subclass sets the three parts. ``config`` holds the arguments that rebuild it, and
+    a model of songs has ``settings``: ``genres``, ``clip_samples``, ``hop_samples``,
     ``voting``, ``full_scale`` and, if known, ``training``.
 
     Arguments
@@ -62,31 +62,23 @@ class GenreModel(
         return self.classifier(self.embedding(self.frontend(wavs)))[:, 0]
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | PathLike, **options: Any
-    ):
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any):
         """Loads a model in evaluation mode from a folder or from ``user/repository``.
 
-        Only ``config.json`` and ``model.safetensors`` are read, and no code is run.
-        ``options`` are arguments of the class that replace the saved ones, such as
-        ``backend``, and those of huggingface_hub's ``hf_hub_download``.
+        No code is run. ``options`` are those of ``hf_hub_download``, and arguments of
+        the class that replace the saved ones, such as ``backend``.
         """
         hub_options = {key: options.pop(key) for key in HUB_OPTIONS & options.keys()}
         folder = fetch(pretrained_model_name_or_path, **hub_options)
         return read_model(folder, {cls.__name__: cls}, **options)
 
-    def save_pretrained(
-        self,
-        save_directory: str | PathLike,
-        *,
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **options: Any,
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | PathLike, *, push_to_hub: bool = False, **hub: Any
     ) -> str | None:
         """Writes all of the model's files or none, and returns the commit if pushed.
 
-        ``training`` is left out: the weights may have changed since. ``README.md`` is
-        written unless there is one.
+        ``training`` is left out, since the weights may have changed; a ``README.md`` in
+        the folder stays. ``hub`` are ``repo_id`` and the options of ``push_to_hub``.
         """
         settings = {k: v for k, v in self.settings.items() if k != "training"}
         with whole_files(save_directory) as folder:
@@ -94,9 +86,8 @@ class GenreModel(
             name = type(self).__name__
             card = self.generate_model_card(name=name, **self.config)
             card.save(folder / "README.md")
-        if push_to_hub:
-            return self.push_to_hub(repo_id or Path(save_directory).name, **options)
-        return None
+        hub = {"repo_id": Path(save_directory).name} | hub
+        return self.push_to_hub(**hub) if push_to_hub else None
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Pushes the files of ``save_pretrained`` and returns the commit's address."""

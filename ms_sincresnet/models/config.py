@@ -17,24 +17,17 @@ from ms_sincresnet.files import read_json
 from ms_sincresnet.nnet.voting import VOTES
 
 CONFIG = "config.json"
-FORMAT_VERSION = 1
+FORMAT = 1
 SETTINGS = ("genres", "clip_samples", "hop_samples", "voting", "full_scale")
 FIGURES = ("song_accuracy", "clip_accuracy", "tracks", "clips", "epoch")
 
 NOT_SAVED = ("self", "weights")  # arguments of a model's constructor
 MAY_BE_NONE = ("hidden_size", "affine_samples")
 # Generous, but no file from elsewhere can ask for more memory than a machine has.
+MOST = {"n_filters": 2**14, "kernel_sizes": 2**15, "kernel_size": 2**15}
+MOST |= {"n_frames": 2**16, "n_mels": 2**11, "window_samples": 2**14}
+MOST |= {"sample_rate": 768_000}
 LEAST = {"sample_rate": 1000}
-MOST = {
-    "sample_rate": 768_000,
-    "n_filters": 2**14,
-    "kernel_sizes": 2**15,
-    "kernel_size": 2**15,
-    "n_frames": 2**16,
-    "n_mels": 2**11,
-    "window_samples": 2**14,
-}
-MOST_OF_ALL = 2**24
 MOST_BYTES = 2**20  # of a config.json: 10 000 genres and more
 
 Known = Mapping[str, type]  # classes of models by name
@@ -60,20 +53,18 @@ def check_config(config: Any, known: Known) -> Config:
     """Class, arguments and settings in a configuration; ValueError names a fault."""
     if not isinstance(config, dict):
         raise ValueError(f"expected names and values; got {type(config).__name__}")
-    version = config.get("format_version")
+    version: Any = config.get("format_version")
     _require("format_version", version, _is_whole(version), "a whole number ≥ 1")
-    if config["format_version"] > FORMAT_VERSION:
+    if version > FORMAT:
         raise ValueError(
             f"format_version is {shortened(version)}; ms_sincresnet {__version__} "
-            f"reads up to {FORMAT_VERSION}: install a newer one"
+            f"reads up to {FORMAT}: install a newer one"
         )
     name: Any = config.get("system")
     _require("system", name, name in list(known), " or ".join(known))
-    defaults = {
-        key: parameter.default
-        for key, parameter in inspect.signature(known[name]).parameters.items()
-        if key not in NOT_SAVED
-    }
+    parameters = inspect.signature(known[name]).parameters
+    names = [key for key in parameters if key not in NOT_SAVED]
+    defaults = {key: parameters[key].default for key in names}
     others = {"format_version", "speechbrain_interface", "system", "training"}
     if unknown := config.keys() - others - defaults.keys() - set(SETTINGS):
         raise ValueError(f"unknown names: {shortened(sorted(unknown))}")
@@ -97,7 +88,7 @@ def _require(key: str, value: Any, fits: bool, expected: str) -> None:
 
 def _check_argument(key: str, value: Any, default: Any) -> None:
     """Raises unless an argument has the type of its default and is within bounds."""
-    least, most = LEAST.get(key, 1), MOST.get(key, MOST_OF_ALL)
+    least, most = LEAST.get(key, 1), MOST.get(key, 2**24)
     if isinstance(default, str):
         _require(key, value, isinstance(value, str), "a word")
     elif isinstance(default, tuple):

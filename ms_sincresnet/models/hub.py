@@ -26,21 +26,9 @@ EXPLANATIONS = {  # subclasses first
 
 
 def local_path(address: str | PathLike, hub_parts: int) -> Path | None:
-    """The path that an address means; None for an address on the Hub or a URL.
+    """The path that an address means; None for a URL or an address on the Hub.
 
-    Arguments
-    ---------
-    address, hub_parts
-        A path, a URL, ``user/repository`` (2 parts) or a file in it (3 parts).
-
-    Returns
-    -------
-    The path or None.
-
-    Example
-    -------
-    >>> local_path("user/repository", hub_parts=2) is None
-    True
+    ``hub_parts`` is 2 for a repository, ``user/songs``, and 3 for a file in it.
     """
     if not isinstance(address, str | os.PathLike) or "://" in str(address):
         return None
@@ -66,7 +54,7 @@ def fetch(source: str | PathLike, **hub_options: Any) -> Path:
 
     Returns
     -------
-    The folder; if it is ``source`` itself, it is not checked for files.
+    The folder.
 
     Example
     -------
@@ -76,9 +64,9 @@ def fetch(source: str | PathLike, **hub_options: Any) -> Path:
     ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
     folder = local_path(source, hub_parts=2)
+    if folder is not None and not folder.is_dir():
+        raise ModelFolderError(f"{folder}: no such model folder")
     if folder is not None:
-        if not folder.is_dir():
-            raise ModelFolderError(f"{folder}: no such model folder")
         return folder
     with hub_errors(f"{source} (no such folder here)"):
         for name in (CONFIG, WEIGHTS):

@@ -1,11 +1,11 @@
 """Clips of songs: cut, batched and scored for training's test and inference alike.
 
-Songs are pairs of a key and blocks of waveform [time] on the model's device. Blocks are
-read when needed, and no more of a song is held than one batch takes.
+Songs are pairs of a key and blocks of waveform [time] on the model's device, which are
+read when needed.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
@@ -32,9 +32,8 @@ def embed_songs(
     """Embeddings [clips, size] of songs by their keys, at most ``batch_size`` at once.
 
     Songs stay in order and share batches; one without samples is left out. Rows are NaN
-    for silent clips, and infinite for clips on which the model failed. ``full_scale``
-    is the model's amplitude for a sample of 1. The embeddings by models in
-    ``fused_with``, which have a ``full_scale`` of their own, are appended.
+    for silent clips, and infinite for clips on which the model failed. Those of models
+    in ``fused_with``, which have a ``full_scale`` of their own, are appended.
     """
     cut = clip_samples, hop_samples
     for batch in _batches(songs, *cut, batch_size):
@@ -52,13 +51,12 @@ def score_songs(model: GenreModel, songs: Songs, **clips: Any) -> Scored:
     """Log-posteriors [clips, n_genres] of each song's audible clips, by its key.
 
     They are NaN for clips on which the model failed. A song that is silent throughout
-    has one row, in which all genres are equally likely. ``clips`` are the arguments of
-    ``embed_songs``.
+    has one row, of equal values. ``clips`` are the arguments of ``embed_songs``.
     """
     # Numbers keep neighbours with equal keys apart.
     numbered = (((n, key), blocks) for n, (key, blocks) in enumerate(songs))
     pieces = embed_songs(model, numbered, **clips)
-    for (_, key), song in groupby(pieces, key=itemgetter(0)):
+    for (_, key), song in itertools.groupby(pieces, key=itemgetter(0)):
         scores = torch.cat([score_clips(model.classifier, rows) for _, rows in song])
         if len(scores) == 0:
             scores = scores.new_zeros(1, scores.shape[1]).log_softmax(1)
@@ -93,30 +91,22 @@ def _batches(
     songs: Songs, clip_samples: int, hop_samples: int, batch_size: int
 ) -> Iterator[list[tuple[Any, Tensor]]]:
     """Stretches of songs, with their keys, that have ``batch_size`` clips together."""
-
-    def n_clips(stretch: Tensor) -> int:
-        return max(0, (len(stretch) - clip_samples) // hop_samples + 1)
-
     batch: list[tuple[Any, Tensor]] = []
     free = batch_size
     for key, blocks in songs:
-        rest, is_cut = None, False
-        for block in blocks:
-            rest = block if rest is None else torch.cat([rest, block])
-            while n_clips(rest) >= free:
+        rest, is_cut = torch.empty(0), False
+        for block in itertools.chain(blocks, [None]):
+            if block is not None:
+                rest = torch.cat([rest.to(block), block])
+            elif len(rest) and not is_cut:
+                rest = repeat_to_length(rest, clip_samples)
+            while (n_clips := (len(rest) - clip_samples) // hop_samples + 1) >= free:
                 end = (free - 1) * hop_samples + clip_samples
                 yield [*batch, (key, rest[:end])]
                 rest, is_cut = rest[free * hop_samples :], True
                 batch, free = [], batch_size
-        if rest is None:
-            continue
-        if not is_cut:
-            rest = repeat_to_length(rest, clip_samples)
-        if n_clips(rest):
+        if n_clips > 0:
             batch.append((key, rest))
-            free -= n_clips(rest)
-        if free == 0:  # filled by a song that was repeated to one clip
-            yield batch
-            batch, free = [], batch_size
+            free -= n_clips
     if batch:
         yield batch

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from reprlib import repr as shortened
@@ -17,13 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.files import load_weights, write_json
-from ms_sincresnet.models.config import (
-    CONFIG,
-    FORMAT_VERSION,
-    Known,
-    check_config,
-    read_config,
-)
+from ms_sincresnet.models.config import CONFIG, FORMAT, Known, check_config, read_config
 
 WEIGHTS = "model.safetensors"
 HYPERPARAMS = "hyperparams.yaml"
@@ -36,7 +31,7 @@ class _MetaWeights(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Diverts ``torch.empty``, by which PyTorch's layers make their weights."""
         device = {"device": "meta"} if func is torch.empty else {}
-        return func(*args, **{**(kwargs or {}), **device})
+        return func(*args, **(kwargs or {}) | device)
 
 
 def build_on_meta(model_class: type, arguments: dict[str, Any]) -> nn.Module:
@@ -48,9 +43,10 @@ def build_on_meta(model_class: type, arguments: dict[str, Any]) -> nn.Module:
 def read_model(folder: str | PathLike, known: Known, **changes: Any) -> Any:
     """The model in a folder, in evaluation mode; ``changes`` replace its arguments."""
     model_class, arguments, settings = read_config(folder, known)
-    for key in changes:
-        if key not in arguments:
-            raise TypeError(f"{model_class.__name__} has no saved argument {key!r}")
+    if unknown := changes.keys() - arguments.keys():
+        raise TypeError(
+            f"{model_class.__name__} has no saved argument {min(unknown)!r}"
+        )
     try:
         outline = build_on_meta(model_class, arguments | changes)
     except ValueError as error:
@@ -94,7 +90,7 @@ def check_fit(
 def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
     """Writes a model's files; a model that could not be read again is refused."""
     name = type(model).__name__
-    config: dict[str, Any] = {"format_version": FORMAT_VERSION, "system": name}
+    config: dict[str, Any] = {"format_version": FORMAT, "system": name}
     if settings:  # the Hub then shows how SpeechBrain loads the model
         config["speechbrain_interface"] = "EncoderClassifier"
     config |= settings | model.config
@@ -119,10 +115,8 @@ def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
 
 def _hyperparams(model_class: type, arguments: dict, settings: dict) -> str:
     """The ``hyperparams.yaml`` of a model; its values are JSON, which is YAML too."""
-    values = {
-        name: json.dumps(value, ensure_ascii=False)
-        for name, value in (settings | arguments).items()
-    }
+    dumps = partial(json.dumps, ensure_ascii=False)
+    values = {name: dumps(value) for name, value in (settings | arguments).items()}
     is_ours = model_class.__module__.startswith("ms_sincresnet.")
     module = "ms_sincresnet" if is_ours else model_class.__module__
     template = Template((TEMPLATES / f"{HYPERPARAMS}.template").read_text("utf-8"))
@@ -135,10 +129,7 @@ def _hyperparams(model_class: type, arguments: dict, settings: dict) -> str:
 
 @contextmanager
 def whole_files(folder: str | PathLike) -> Iterator[Path]:
-    """A temporary folder whose files move into ``folder`` if the block ends well.
-
-    A ``README.md`` already in the folder stays.
-    """
+    """A temporary folder whose files replace those in ``folder``, except the card."""
     folder = Path(folder).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder}: expected a folder; got a file")

@@ -66,16 +66,15 @@ def _results(dataset: str, protocol: str, figures: dict, voting: str) -> list:
         f"song accuracy ({voting} of the clips)": figures["song_accuracy"],
         "clip accuracy": figures["clip_accuracy"],
     }
+    test: Any = {
+        "task_type": "audio-classification",
+        "task_name": "Music genre classification",
+        "dataset_type": ON_THE_HUB.get(dataset, dataset),
+        "dataset_name": f"{dataset}, {protocol}; {figures['tracks']} test tracks",
+        "dataset_split": "test",
+        "metric_type": "accuracy",
+    }
     return [
-        EvalResult(
-            task_type="audio-classification",
-            task_name="Music genre classification",
-            dataset_type=ON_THE_HUB.get(dataset, dataset),
-            dataset_name=f"{dataset}, {protocol}; {figures['tracks']} test tracks",
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_name=name,
-            metric_value=round(value, 4),
-        )
+        EvalResult(**test, metric_name=name, metric_value=round(value, 4))
         for name, value in metrics.items()
     ]

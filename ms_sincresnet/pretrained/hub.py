@@ -13,16 +13,15 @@ import huggingface_hub
 import ms_sincresnet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.models import MODELS
-from ms_sincresnet.models.config import FORMAT_VERSION, read_config
+from ms_sincresnet.models.config import FORMAT, read_config
 from ms_sincresnet.models.hub import fetch, hub_errors
-from ms_sincresnet.models.weights import (
-    TEMPLATES,
-    WEIGHTS,
-    build_on_meta,
-    read_model,
-    write_model,
+from ms_sincresnet.models.weights import TEMPLATES, WEIGHTS, build_on_meta, write_model
+from ms_sincresnet.pretrained.model_folder import (
+    CARD,
+    FILES,
+    check_model_folder,
+    read_model_folder,
 )
-from ms_sincresnet.pretrained.model_folder import CARD, FILES, check_model_folder
 
 
 def describe(source: str | PathLike, **hub_options: Any) -> dict[str, Any]:
@@ -35,8 +34,8 @@ def describe(source: str | PathLike, **hub_options: Any) -> dict[str, Any]:
 
     Returns
     -------
-    ``system``, ``arguments``, ``parameters`` (their number), ``settings`` (genres,
-    clips, voting and training), ``sha256`` of the weights, and ``format_version``.
+    ``system``, ``arguments``, ``parameters`` (their number), ``settings``, ``sha256``
+    of the weights, and ``format_version``.
 
     Example
     -------
@@ -56,7 +55,7 @@ def describe(source: str | PathLike, **hub_options: Any) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in parameters),
         "settings": settings,
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT,
     }
 
 
@@ -74,13 +73,10 @@ def push_folder(
 
     Arguments
     ---------
-    folder
-        The folder.
-    repo
-        The repository, ``user/repository``; it is created if it does not exist.
+    folder, repo
+        The folder, and the repository ``user/repository``, created if it is missing.
     private, token, revision, commit_message
-        As in huggingface_hub's ``create_repo`` and ``upload_folder``; ``revision`` is a
-        branch, which is created if it does not exist.
+        As in huggingface_hub; ``revision`` is a branch, created if it is missing.
     space
         Push a Space that runs the demo, with this package's source code, not a model.
 
@@ -99,22 +95,22 @@ def push_folder(
     check_model_folder(folder)
     if not (folder / CARD).is_file():
         raise ModelFolderError(f"{folder}: {CARD} missing; write the folder anew")
-    model = read_model(folder, MODELS)
-    kind = "space" if space else "model"
+    model = read_model_folder(folder)
     api = huggingface_hub.HfApi(token=token)
+    kind: Any = {"repo_type": "space" if space else "model"}
+    sdk = "gradio" if space else None
     with TemporaryDirectory() as work, hub_errors(repo):
         for name in FILES:
             shutil.copy(folder / name, work)
         if space:
             _add_demo(Path(work), model)
-        sdk = "gradio" if space else None
         url = api.create_repo(
-            repo, private=private, repo_type=kind, space_sdk=sdk, exist_ok=True
+            repo, private=private, space_sdk=sdk, exist_ok=True, **kind
         )
         if revision is not None:
-            api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
-        about: Any = {"revision": revision, "commit_message": commit_message}
-        api.upload_folder(repo_id=repo, folder_path=work, repo_type=kind, **about)
+            api.create_branch(repo, branch=revision, exist_ok=True, **kind)
+        about: Any = {"revision": revision, "commit_message": commit_message, **kind}
+        api.upload_folder(repo_id=repo, folder_path=work, **about)
     return str(url)
 
 
@@ -130,8 +126,9 @@ def _add_demo(folder: Path, model: Any) -> None:
         if "extra ==" not in line or 'extra == "demo"' in line
     ]
     (folder / "requirements.txt").write_text("".join(lines), "utf-8")
-    shutil.copytree(
+    package, omitted = (
         Path(ms_sincresnet.__file__).parent,
-        folder / "ms_sincresnet",
-        ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.c"),
+        ("__pycache__", "*.so", "*.c"),
     )
+    ignore = shutil.ignore_patterns(*omitted)
+    shutil.copytree(package, folder / "ms_sincresnet", ignore=ignore)

@@ -28,8 +28,8 @@ def save_model_folder(
 ) -> None:
     """Writes a model folder, or replaces one as a whole.
 
-    ``genres`` are in the order of the model's outputs. ``full_scale`` is the amplitude
-    of a full-scale sample at its input: 32768 if it was trained on 16-bit integers.
+    ``genres`` are in the order of the model's outputs. ``full_scale`` is its amplitude
+    of a full-scale sample: 32768 if it was trained on 16-bit integers.
     """
     settings = {
         "genres": list(genres),
@@ -60,12 +60,12 @@ def save_model_folder(
 
 
 def read_model_folder(folder: str | PathLike) -> GenreModel:
-    """The model of a folder; nothing in the folder is run.
+    """The model of a folder.
 
     Arguments
     ---------
     folder
-        Holds ``config.json`` and ``model.safetensors``; nothing else is read.
+        Holds ``config.json`` and ``model.safetensors``; no more is read, nothing run.
 
     Returns
     -------
@@ -94,8 +94,7 @@ def check_model_folder(folder: str | PathLike) -> None:
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: no such model folder")
     names = (CONFIG, WEIGHTS, HYPERPARAMS)
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise ModelFolderError(
             f"{folder}: not a complete model folder: {', '.join(missing)} missing; "
             "expected the folder `model` that train.py writes"
@@ -109,20 +108,5 @@ def check_model_folder(folder: str | PathLike) -> None:
 
 
 def is_model_folder(path: str | PathLike) -> bool:
-    """True for a folder with the two files of a model.
-
-    Arguments
-    ---------
-    path
-        Any path.
-
-    Returns
-    -------
-    True or False.
-
-    Example
-    -------
-    >>> is_model_folder("nowhere")
-    False
-    """
+    """True for a folder with the two files of a model."""
     return all((Path(path) / name).is_file() for name in (CONFIG, WEIGHTS))

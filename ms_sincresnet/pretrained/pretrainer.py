@@ -53,13 +53,8 @@ class SafetensorsPretrainer(Pretrainer):
                 )
             savedir.mkdir(parents=True, exist_ok=True)
             note.write_text(name, "utf-8")
-        self.paths["model"] = fetch(
-            WEIGHTS,
-            source,
-            savedir=savedir,
-            local_strategy=local_strategy,
-            fetch_config=fetch_config,
-        )
+        options = {"local_strategy": local_strategy, "fetch_config": fetch_config}
+        self.paths["model"] = fetch(WEIGHTS, source, savedir=savedir, **options)
         return {"model": self.paths["model"]}
 
     def load_collected(self) -> None:

@@ -34,12 +34,9 @@ def convert_checkpoint(
     Arguments
     ---------
     path
-        ``MS-SincResNet.tar`` or its state dict. Kernel lengths, which it does not hold,
-        are assumed to be the paper's.
-    folder
-        The model folder to write.
-    genres
-        Names of the genres, in the order of the network's outputs.
+        ``MS-SincResNet.tar`` or its state dict; kernel lengths are the paper's.
+    folder, genres
+        Folder to write; names of the genres in the order of the network's outputs.
 
     Returns
     -------
