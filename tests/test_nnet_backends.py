@@ -17,10 +17,8 @@ from ms_sincresnet.nnet.backends import fft, simd, songs
 from ms_sincresnet.nnet.backends.op import Sizes
 from ms_sincresnet.nnet.filtering import filtered_maps, output_statistics
 
-needs_compiler = pytest.mark.skipif(
-    simd.LIBRARY is None, reason="installed without a C compiler"
-)
-FAST = ["fft", pytest.param("simd", marks=needs_compiler)]
+from .backends import FAST
+
 PORTABLE = ["reference", "fft", "tensor_cores", "auto"]
 SIZES = {"n_filters": 8, "kernel_sizes": (11, 21, 31), "n_frames": 32}
 CLIP, HOP = 4800, 800

@@ -5,10 +5,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from ms_sincresnet.nnet.backends import fft, simd, tensor_cores
 from ms_sincresnet.nnet.backends.op import filter_and_pool_operator
 
+from .backends import needs_compiler
+
 OPERATORS = torch.ops.ms_sincresnet
-needs_compiler = pytest.mark.skipif(
-    simd.LIBRARY is None, reason="installed without a C compiler"
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def operator(calls):
 
     return filter_and_pool_operator(
         *("for_a_test", forward, backward, lambda sizes: (sizes.n_frames,)),
-        options="int factor, ",
+        options=", int factor",
     )
 
 

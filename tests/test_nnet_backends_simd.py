@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from ms_sincresnet.nnet.backends import simd
 from ms_sincresnet.nnet.backends.simd import filter_and_pool
 
-needs_compiler = pytest.mark.skipif(
-    simd.LIBRARY is None, reason="installed without a C compiler"
-)
+from .backends import needs_compiler
+
 OPERATORS = torch.ops.ms_sincresnet
 
 

@@ -5,14 +5,13 @@ import copy
 import pytest
 import torch
 
-from ms_sincresnet.nnet.backends import simd, songs
+from ms_sincresnet.nnet.backends import songs
 from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips, piece_size
-from ms_sincresnet.nnet.filtering import reference_maps
+from ms_sincresnet.nnet.filtering import filtered_maps
 from ms_sincresnet.nnet.frontend import MSSincNet
 
-needs_compiler = pytest.mark.skipif(
-    simd.LIBRARY is None, reason="installed without a C compiler"
-)
+from .backends import needs_compiler
+
 CLIP = 4800  # samples
 LONG = {"kernel_sizes": (251, 1001), "n_filters": 3, "n_frames": 1024}
 
@@ -31,8 +30,7 @@ def small_frontend(kernel_sizes=(51, 201), n_filters=5, n_frames=64, **options):
         torch.nn.init.normal_(norm.running_mean, std=0.3)
         torch.nn.init.uniform_(norm.running_var, 0.1, 4)
         torch.nn.init.normal_(norm.bias, std=0.5)
-        with torch.no_grad():
-            norm.weight.copy_(torch.linspace(-2, 2, n_filters).round())
+        norm.weight.data = torch.linspace(-2, 2, n_filters).round()
     return frontend.requires_grad_(False)
 
 
@@ -143,26 +141,19 @@ def test_filters_that_are_not_symmetric(padding):
     clips = (clips - clips.mean(1, keepdim=True)) * scales[:, None]
     norm = torch.nn.BatchNorm1d(5, eps=0).double().eval().requires_grad_(False)
     norm.bias.copy_(offsets)
-    expected = reference_maps(clips, filters.double(), norm, 64, padding)
+    expected = filtered_maps(clips, filters.double(), norm, 64, padding, "reference")
     found = maps_of_clips(song, scales, [(filters, offsets, padding)], 64)
     check_maps(found, expected[:, None])
 
 
-@pytest.mark.parametrize(
-    ("clip_samples", "hop_samples", "kernel_size"),
-    [
-        *((48000, hop, 1001) for hop in (1000, 2000, 4000, 8000, 24000, 48000)),
-        *((48000, 8000, kernel_size) for kernel_size in (1, 999, 2001)),
-        (66150, 11025, 1001),
-    ],
-)
-def test_pieces_make_up_hop_and_clip_and_fit_the_fft(
-    clip_samples, hop_samples, kernel_size
-):
-    samples = piece_size(clip_samples, hop_samples, kernel_size)
-    assert hop_samples % samples == clip_samples % samples == 0
-    # The two edges of a piece's output must not meet.
-    assert kernel_size - 1 <= samples <= 4096 - kernel_size + 1
+def test_pieces_make_up_hop_and_clip_and_fit_the_fft():
+    sizes = [(48000, hop, 1001) for hop in (1000, 2000, 4000, 8000, 24000, 48000)]
+    sizes += [(48000, 8000, kernel_size) for kernel_size in (1, 999, 2001)]
+    for clip_samples, hop_samples, kernel_size in [*sizes, (66150, 11025, 1001)]:
+        samples = piece_size(clip_samples, hop_samples, kernel_size)
+        assert hop_samples % samples == clip_samples % samples == 0
+        # The two edges of a piece's output must not meet.
+        assert kernel_size - 1 <= samples <= 4096 - kernel_size + 1
 
 
 @pytest.mark.parametrize(

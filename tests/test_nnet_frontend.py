@@ -14,12 +14,11 @@ from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet import frontend as frontend_file
 from ms_sincresnet.nnet.backends import simd
 from ms_sincresnet.nnet.backends.songs import cut_song
-from ms_sincresnet.nnet.filtering import filtered_maps, reference_maps
+from ms_sincresnet.nnet.filtering import filtered_maps
 from ms_sincresnet.nnet.frontend import LogMelSpectrogram, MSSincNet, normalize_clips
 
-needs_compiler = pytest.mark.skipif(
-    simd.LIBRARY is None, reason="installed without a C compiler"
-)
+from .backends import needs_compiler
+
 backends = pytest.mark.parametrize("backend", ["reference", "fft", "auto"])
 modes = pytest.mark.parametrize("training", [True, False])
 KERNEL_SIZES = (51, 101, 201)
@@ -100,7 +99,8 @@ def test_each_scale_has_its_own_filters_and_norm(padding, make, backend):
             bank, norm = frontend.banks[scale], frontend.norms[scale]
             assert bank.kernel_size == kernel_size
             zeros = kernel_size // 2 if padding == "same" else 0
-            expected = reference_maps(wavs, bank.filters(), norm, 64, zeros)
+            filtered = F.conv1d(wavs[:, None], bank.filters()[:, None], padding=zeros)
+            expected = F.adaptive_avg_pool1d(norm(filtered).relu(), 64)
             rounding = {"rtol": 0, "atol": 1e-5 * expected.max().item()}
             torch.testing.assert_close(maps[:, scale], expected, **rounding)
 
@@ -115,26 +115,23 @@ def test_other_scales_and_cutoffs_can_be_chosen():
 
 
 @modes
-def test_maps_have_the_parameters_type_also_under_autocast(training):
+def test_maps_are_the_same_under_autocast(training):
     frontend = small_frontend().train(training)
-    double = copy.deepcopy(frontend).double()
     expected = copy.deepcopy(frontend)(music())
     with torch.autocast("cpu", torch.bfloat16):
         assert frontend(music()).equal(expected)
-    maps = double(music().double())
-    torch.testing.assert_close(maps, expected.double(), rtol=0, atol=1e-4)
-    maps.sum().backward()
-    assert double.banks[2].low_hz_.grad.dtype == torch.float64
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_half_precision_model_works(dtype):
-    halved = small_frontend().eval().to(dtype)
-    frontend = copy.deepcopy(halved).float()  # with parameters rounded alike
-    maps, expected = halved(music(1000)), frontend(music(1000))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_maps_and_gradients_have_the_parameters_type(dtype):
+    typed = small_frontend().eval().to(dtype)
+    frontend = copy.deepcopy(typed).float()  # with parameters rounded alike
+    maps, expected = typed(music(1000)), frontend(music(1000))
     assert maps.dtype == dtype
-    atol = 0.01 * expected.max().item()
+    atol = (1e-5 if dtype == torch.float64 else 0.01) * expected.max().item()
     torch.testing.assert_close(maps.float(), expected, rtol=0, atol=atol)
+    maps.sum().backward()
+    assert typed.banks[2].low_hz_.grad.dtype == dtype
 
 
 CLIPS = {
@@ -178,9 +175,8 @@ def test_weights_load_only_into_a_front_end_of_their_kernel_lengths():
     for kernel_sizes in [(51, 101, 203), (201, 101, 51)]:
         other = MSSincNet(n_filters=8, kernel_sizes=kernel_sizes)
         lengths = re.escape(f"{list(KERNEL_SIZES)}, the model has {list(kernel_sizes)}")
-        for strict in (True, False):
-            with pytest.raises(WeightsError, match=lengths):
-                other.load_state_dict(state, strict=strict)
+        with pytest.raises(WeightsError, match=lengths):
+            other.load_state_dict(state, strict=False)
     del state["kernel_sizes"]
     with pytest.raises(RuntimeError, match="kernel_sizes"):
         frontend.load_state_dict(state)
@@ -199,9 +195,8 @@ def test_a_layer_norms_weights_get_their_gradients(training):
     )
 
 
-@modes
-def test_a_backend_without_these_gradients_is_refused(training):
-    frontend = affine_frontend(backend="fft").train(training)
+def test_a_backend_without_these_gradients_is_refused():
+    frontend = affine_frontend(backend="fft")
     with pytest.raises(ValueError, match="backend='fft' gives no gradient .*'auto'"):
         frontend(music())
     with torch.no_grad():
@@ -274,32 +269,23 @@ def test_otherwise_a_songs_clips_are_filtered_separately(case, ways, monkeypatch
         assert value.equal(same.get_buffer(name))
 
 
-OTHER_SIZES = {"n_mels": 40, "window_samples": 200, "hop_samples": 80}
-OTHER_SIZES["sample_rate"] = 8000
-
-
-@pytest.mark.parametrize("options", [{}, OTHER_SIZES])
-def test_the_spectrogram_is_torchaudios(options):
+@pytest.mark.parametrize("sizes", [(160, 512, 128, 16000), (40, 200, 80, 8000)])
+def test_the_spectrogram_is_torchaudios(sizes):
     wavs = torch.cat([noise(8000), 0.001 * noise(8000)], dim=1).double() + 0.5
-    window = options.get("window_samples", 512)
-    theirs = MelSpectrogram(
-        options.get("sample_rate", 16000),
-        n_fft=4 * window,
-        win_length=window,
-        hop_length=options.get("hop_samples", 128),
-        n_mels=options.get("n_mels", 160),
-        norm="slaney",
-    ).double()
+    n_mels, window, hop, rate = sizes
+    options = {"n_mels": n_mels, "win_length": window, "hop_length": hop}
+    theirs = MelSpectrogram(rate, 4 * window, norm="slaney", **options).double()
     expected = (theirs(normalize_clips(wavs)) + 1e-6).log()
     for dtype, rounding in [(torch.float32, 2e-4), (torch.float64, 1e-9)]:
-        found = LogMelSpectrogram(**options).to(dtype)(wavs.to(dtype))[:, 0]
+        found = LogMelSpectrogram(*sizes).to(dtype)(wavs.to(dtype))[:, 0]
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=rounding)
 
 
-def test_a_spectrogram_has_the_shape_of_an_image_and_nothing_to_learn_or_save():
+def test_a_spectrogram_is_an_image_with_nothing_to_learn_or_save():
     spectrogram = LogMelSpectrogram(n_channels=2)
     maps = spectrogram(noise(48000, batch=2))
+    assert maps.equal(LogMelSpectrogram(160, 512, 128, 16000, 2)(noise(48000, batch=2)))
     assert maps.shape == (2, 2, 160, 1 + 48000 // 128)
     assert maps[:, 0].equal(maps[:, 1])
     assert not list(spectrogram.parameters()) and not spectrogram.state_dict()

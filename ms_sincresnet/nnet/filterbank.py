@@ -14,7 +14,7 @@ def half_hamming_window(kernel_size: int, device: torch.device | None = None) ->
     0.0089 of the paper's eq. (5), which is not symmetric.
     """
     half, last = kernel_size // 2, kernel_size / 2 - 1
-    u = torch.linspace(0, last, steps=half, dtype=torch.float64, device=device)
+    u = torch.linspace(0, last, half, dtype=torch.float64, device=device)
     left = 0.54 - 0.46 * torch.cos(2 * torch.pi * u / kernel_size)
     return torch.cat([left, left.new_ones(1), left.flip(0)])
 
@@ -30,9 +30,8 @@ def sinc_filters(
     """
     f1, f2 = (hz.double()[:, None] / sample_rate for hz in (low_hz, high_hz))
     n = torch.arange(-(kernel_size // 2), 0, dtype=f1.dtype, device=f1.device)
-    left = (2 * f2 * torch.sinc(2 * f2 * n) - 2 * f1 * torch.sinc(2 * f1 * n)) / (
-        2 * (f2 - f1)
-    )
+    left = 2 * f2 * torch.sinc(2 * f2 * n) - 2 * f1 * torch.sinc(2 * f1 * n)
+    left = left / (2 * (f2 - f1))
     taps = torch.cat([left, torch.ones_like(f1), left.flip(1)], dim=1)
     return taps * half_hamming_window(kernel_size, taps.device)
 
@@ -182,7 +181,5 @@ class SincFilterbank(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes, for ``print``."""
-        return (
-            f"n_filters={self.n_filters}, kernel_size={self.kernel_size}, "
-            f"sample_rate={self.sample_rate}"
-        )
+        names = ("n_filters", "kernel_size", "sample_rate")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)

@@ -39,16 +39,30 @@ def filtered_maps(
     backend: str = "auto",
     half: bool = False,
 ) -> Tensor:
-    """Maps [batch, n_filters, n_frames] by one of ``BACKENDS``.
+    """Maps of normalised clips by one of ``BACKENDS``.
 
-    ``wavs`` are normalised clips [batch, time], ``filters`` [n_filters, kernel_size],
-    ``padding`` zeros on either side. ``half`` lets tensor cores round as in autocast.
+    "reference" is the definition. The others fold the batch norm into the filters, so
+    that one operator does the rest; they give no gradient to the waveform. ``half``
+    lets tensor cores round as in autocast.
     """
     if backend == "auto":
         backend = fastest_backend(wavs, filters, norm)
     if backend == "reference":
-        return reference_maps(wavs, filters, norm, n_frames, padding)
-    return fast_maps(wavs, filters, norm, n_frames, padding, backend, half)
+        filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
+        return F.adaptive_avg_pool1d(norm(filtered).relu(), n_frames)
+    _check_backend(backend, wavs, filters, norm)
+    statistics = []
+    if norm.training:
+        count: Any = len(wavs) * (wavs.shape[1] + 2 * padding - filters.shape[1] + 1)
+        mean, variance = output_statistics(wavs, filters, padding)
+        if isinstance(norm, SharedBatchNorm1d):
+            mean, variance, count = moments_over_processes(mean, variance, count)
+        update_running_statistics(norm, mean, variance, count)
+        statistics = [mean, variance]
+    filters, offsets = fold_norm(filters, norm, *statistics)
+    options = {"half": half} if backend == "tensor_cores" else {}
+    operator = OPERATORS[backend].filter_and_pool
+    return operator(wavs, filters, offsets, n_frames, padding, **options)
 
 
 def fastest_backend(wavs: Tensor, filters: Tensor, norm: _BatchNorm) -> str:
@@ -72,12 +86,13 @@ def song_piece(
     hop_samples: int,
     backend: str,
 ) -> int | None:
-    """Length of the pieces in which a song is filtered once for all of its clips.
+    """Samples of the pieces in which a song is filtered once; None: clip by clip.
 
-    None: clip by clip. A scale is filters, norm and padding.
+    A scale is filters, norm and padding.
     """
-    learned = [wav, *(filters for filters, _, _ in scales)]
-    learned += [value for _, norm, _ in scales for value in norm.parameters()]
+    learned = [wav]
+    for filters, norm, _ in scales:
+        learned += [filters, *norm.parameters()]
     if (
         backend not in ("auto", "simd")
         or any(norm.training for _, norm, _ in scales)
@@ -87,42 +102,6 @@ def song_piece(
         return None
     longest = max(filters.shape[1] for filters, _, _ in scales)
     return songs.piece_size(clip_samples, hop_samples, longest)
-
-
-def reference_maps(
-    wavs: Tensor, filters: Tensor, norm: _BatchNorm, n_frames: int, padding: int = 0
-) -> Tensor:
-    """Maps [batch, n_filters, n_frames] by the definition, as in ``filtered_maps``."""
-    filtered = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
-    return F.adaptive_avg_pool1d(norm(filtered).relu(), n_frames)
-
-
-def fast_maps(
-    wavs: Tensor,
-    filters: Tensor,
-    norm: _BatchNorm,
-    n_frames: int,
-    padding: int = 0,
-    backend: str = "fft",
-    half: bool = False,
-) -> Tensor:
-    """Same as ``reference_maps``, many times faster; the waveform gets no gradient.
-
-    The batch norm is folded into the filters, so that one operator does the rest.
-    """
-    _check_backend(backend, wavs, filters, norm)
-    if norm.training:
-        count: Any = len(wavs) * (wavs.shape[1] + 2 * padding - filters.shape[1] + 1)
-        mean, variance = output_statistics(wavs, filters, padding)
-        if isinstance(norm, SharedBatchNorm1d):
-            mean, variance, count = moments_over_processes(mean, variance, count)
-        update_running_statistics(norm, mean, variance, count)
-        filters, offsets = fold_norm(filters, norm, mean, variance)
-    else:
-        filters, offsets = fold_norm(filters, norm)
-    options = {"half": half} if backend == "tensor_cores" else {}
-    operator = OPERATORS[backend].filter_and_pool
-    return operator(wavs, filters, offsets, n_frames, padding, **options)
 
 
 def _check_backend(
@@ -153,10 +132,7 @@ def fold_norm(
     mean: Tensor | None = None,
     variance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Filters and offsets equivalent to filters and a batch norm: x ⋆ (a·g) + b.
-
-    Mean and variance [n_filters] are the running statistics by default.
-    """
+    """Filters and offsets, x ⋆ (a·g) + b, by running statistics or those given."""
     if mean is None or variance is None:
         mean, variance = norm.running_mean, norm.running_var
     scale, offsets = scale_and_offset(norm, mean, variance)
@@ -181,10 +157,8 @@ def output_statistics(
     # Tap j meets the samples j − padding … j − padding + n_outputs − 1.
     sums = F.pad(wavs.sum(0).cumsum(0), (1, 0))
     first = torch.arange(kernel_size, device=wavs.device) - padding
-    first, past_last = (
-        bound.clamp(0, n_samples) for bound in (first, first + n_outputs)
-    )
-    mean = filters @ (sums[past_last] - sums[first]) / total
+    ends = (first + n_outputs).clamp(0, n_samples)
+    mean = filters @ (sums[ends] - sums[first.clamp(0, n_samples)]) / total
 
     # Lags reach to kernel_size − 1: the FFT must not wrap them.
     fft_size = 1 << (n_samples + kernel_size - 1).bit_length()
@@ -196,10 +170,10 @@ def output_statistics(
 
     beyond = kernel_size - 1 - padding  # outputs of the support beyond either edge
     if beyond:
-        ends = [wavs[:, :beyond].flip(1), wavs[:, -beyond:]]
-        for taps, end in zip([filters.flip(1), filters], ends, strict=True):
-            end = F.pad(end, (beyond - end.shape[1], 0))  # of a very short waveform
-            energy = energy - _energy_beyond(end, taps)
+        start, end = wavs[:, :beyond].flip(1), wavs[:, -beyond:]
+        for taps, edge in [(filters.flip(1), start), (filters, end)]:
+            edge = F.pad(edge, (beyond - edge.shape[1], 0))  # of a very short waveform
+            energy = energy - _energy_beyond(edge, taps)
     return mean, energy / total - mean.square()
 
 

@@ -29,8 +29,8 @@ def normalize_clips(wavs: Tensor, eps: float = 1e-8) -> Tensor:
 class MSSincNet(nn.Module):
     """Learned representations of a clip at several scales.
 
-    The paper's section 2.2.2 and Fig. 2. Layer norm of the clip; then, at each scale,
-    a filterbank, batch norm, ReLU and adaptive average pooling.
+    Layer norm of the clip; then, at each scale, a filterbank, batch norm, ReLU and
+    adaptive average pooling: the paper's section 2.2.2 and Fig. 2.
 
     Arguments
     ---------
@@ -47,9 +47,8 @@ class MSSincNet(nn.Module):
     padding
         "same": zeros at the edges keep the clip's length, eq. (6). "valid": no zeros.
     backend
-        "reference": conv1d → BatchNorm1d → ReLU → adaptive pooling, the definition.
-        "fft", "simd", "tensor_cores": the same outputs, faster. "auto": the fastest
-        that can be used, without "tensor_cores".
+        "reference": the definition. "fft", "simd", "tensor_cores": the same outputs,
+        faster. "auto": the fastest that can be used, without "tensor_cores".
     min_low_hz
         Least lower cut-off frequency, in Hz.
     min_band_hz
@@ -91,16 +90,12 @@ class MSSincNet(nn.Module):
         if backend not in BACKENDS:
             known = ", ".join(BACKENDS)
             raise ValueError(f"backend must be one of {known}; got {backend!r}")
-        self.n_frames = n_frames
-        self.padding = padding
-        self.backend = backend
+        self.n_frames, self.padding, self.backend = n_frames, padding, backend
         # The authors' shape, and nn.LayerNorm's eps, which differs from ours.
         self.clip_norm = nn.LayerNorm([1, affine_samples]) if affine_samples else None
+        options = (sample_rate, init, min_low_hz, min_band_hz)
         self.banks: Any = nn.ModuleList(
-            SincFilterbank(
-                n_filters, kernel_size, sample_rate, init, min_low_hz, min_band_hz
-            )
-            for kernel_size in kernel_sizes
+            SincFilterbank(n_filters, length, *options) for length in kernel_sizes
         )
         self.norms: Any = nn.ModuleList(nn.BatchNorm1d(n_filters) for _ in kernel_sizes)
         # Saved because parameters have the same shapes for all kernel lengths.
@@ -118,8 +113,8 @@ class MSSincNet(nn.Module):
                         "with padding='valid' a clip needs at least the "
                         f"{filters.shape[1]} samples of a kernel; got {wavs.shape[1]}"
                     )
-                arguments = (wavs, filters, norm, self.n_frames, padding)
-                maps.append(filtered_maps(*arguments, self.backend, half))
+                options = (self.n_frames, padding, self.backend, half)
+                maps.append(filtered_maps(wavs, filters, norm, *options))
             return torch.stack(maps, dim=1)
 
     def clip_maps(self, wav: Tensor, clip_samples: int, hop_samples: int) -> Tensor:
@@ -196,8 +191,7 @@ class LogMelSpectrogram(nn.Module):
         n_channels: int = 3,
     ):
         super().__init__()
-        self.hop_samples = hop_samples
-        self.n_channels = n_channels
+        self.hop_samples, self.n_channels = hop_samples, n_channels
         self.n_fft = 4 * window_samples
         bands = melscale_fbanks(
             self.n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, "slaney"
@@ -209,14 +203,9 @@ class LogMelSpectrogram(nn.Module):
     def forward(self, wavs: Tensor) -> Tensor:
         """Natural logarithms [batch, n_channels, n_mels, frames]; equal channels."""
         with torch.autocast(wavs.device.type, enabled=False):
-            spectra = torch.stft(
-                normalize_clips(wavs).to(self.window.dtype),
-                self.n_fft,
-                self.hop_samples,
-                len(self.window),
-                self.window,
-                return_complex=True,
-            )
+            wavs = normalize_clips(wavs).to(self.window.dtype)
+            sizes = (self.n_fft, self.hop_samples, len(self.window))
+            spectra = torch.stft(wavs, *sizes, self.window, return_complex=True)
             # White noise of a clip's power gives 25 in every band, 74 dB above 1e-6.
             mel = torch.log(self.bands @ spectra.abs().square() + 1e-6)
         return mel[:, None].expand(-1, self.n_channels, -1, -1)

@@ -132,9 +132,7 @@ class ResNetEmbedding(nn.Module):
     ):
         super().__init__()
         if pooling not in POOLING_LEVELS:
-            raise ValueError(
-                f"pooling must be one of {', '.join(POOLING_LEVELS)}; got {pooling!r}"
-            )
+            raise ValueError(f"pooling must be one of spp, avg; got {pooling!r}")
         archs = torchvision.models.list_models(torchvision.models, include="resnet*")
         if arch not in archs:
             raise ValueError(f"arch must be one of {', '.join(archs)}; got {arch!r}")
@@ -198,14 +196,10 @@ def checkpointed_forward(trunk: nn.Sequential, feats: Tensor) -> Tensor:
     the memory at almost no cost in time. One backward pass per forward pass:
     ``retain_graph`` and second derivatives need evaluation mode.
     """
+    options: Any = {"use_reentrant": False, "preserve_rng_state": False}
     for part in (trunk[:4], *chain(*trunk[4:])):  # the stem, and blocks of the stages
-        feats = checkpoint(
-            part,
-            feats,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=partial(_keep_convolutions, part),
-        )
+        contexts = partial(_keep_convolutions, part)
+        feats = checkpoint(part, feats, context_fn=contexts, **options)
     return feats
 
 
@@ -255,20 +249,16 @@ def load_trunk(trunk: nn.Module, arch: str, weights: str | PathLike) -> None:
         )
     state = {str(name): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if name[:3] != "fc."}
-    expected = trunk.state_dict()
-    # Old files lack the batch norms' counters, which nothing depends on.
-    counters = {name for name in expected if name.endswith("num_batches_tracked")}
-    missing = sorted(expected.keys() - state.keys() - counters)
-    unknown = sorted(state.keys() - expected.keys())
+    for name, expected in trunk.state_dict().items():
+        if name in state and state[name].shape != expected.shape:
+            raise WeightsError(
+                f"{weights}: {name} has shape {list(state[name].shape)}, that of "
+                f"{arch} {list(expected.shape)}"
+            )
+    # Batch norms do without the counters that old files lack.
+    missing, unknown = map(sorted, trunk.load_state_dict(state, strict=False))
     if missing or unknown:
         raise WeightsError(
             f"{weights}: not the weights of a {arch}: {len(missing)} missing, such as "
             f"{missing[:2]}; {len(unknown)} unknown, such as {unknown[:2]}"
         )
-    for name, value in state.items():
-        if value.shape != expected[name].shape:
-            raise WeightsError(
-                f"{weights}: {name} has shape {list(value.shape)}, that of {arch} "
-                f"{list(expected[name].shape)}"
-            )
-    trunk.load_state_dict(state, strict=False)

@@ -18,11 +18,9 @@ FRAMES_AT_A_TIME = 64  # in evaluation: more need fresh memory each time
 class FrameNetwork(nn.Module):
     """The original SincNet on each frame of a clip, and the mean of its posteriors.
 
-    M. Ravanelli, Y. Bengio, "Speaker recognition from raw waveform with SincNet",
-    SLT 2018, section 4.2; the baseline of the paper's section 3.3. In training, a
-    clip's log-posteriors are the mean of those of ``train_frames`` random frames, so
-    that their loss is SincNet's, the mean over the frames. In evaluation they are the
-    logarithm of the mean posterior of all frames.
+    The baseline of the paper's section 3.3. In training, log-posteriors are the mean
+    of those of ``train_frames`` random frames, so that their loss is SincNet's. In
+    evaluation they are the logarithm of the mean posterior of all frames.
     """
 
     def __init__(
@@ -37,10 +35,8 @@ class FrameNetwork(nn.Module):
         train_frames: int = 16,
     ):
         super().__init__()
-        self.embedding_size = n_genres
-        self.frame_samples = frame_samples
-        self.frame_hop = frame_hop
-        self.train_frames = train_frames
+        self.embedding_size, self.train_frames = n_genres, train_frames
+        self.frame_samples, self.frame_hop = frame_samples, frame_hop
         self.bank = SincFilterbank(n_filters, kernel_size, sample_rate, init)
         lengths = [(frame_samples - kernel_size + 1) // POOL]
         for _ in range(2):
@@ -53,19 +49,12 @@ class FrameNetwork(nn.Module):
         self.frame_norm = nn.LayerNorm([n_filters, lengths[0]])
         layers: list[nn.Module] = [nn.LeakyReLU(SLOPE)]
         for channels, length in zip((n_filters, 60), lengths[1:], strict=True):
-            layers += [
-                nn.Conv1d(channels, 60, 5),
-                nn.MaxPool1d(POOL),
-                nn.LayerNorm([60, length]),
-                nn.LeakyReLU(SLOPE),
-            ]
+            layers += [nn.Conv1d(channels, 60, 5), nn.MaxPool1d(POOL)]
+            layers += [nn.LayerNorm([60, length]), nn.LeakyReLU(SLOPE)]
         layers.append(nn.Flatten())
         for inputs in (60 * lengths[-1], 2048, 2048):
-            layers += [
-                nn.Linear(inputs, 2048, bias=False),
-                nn.BatchNorm1d(2048),
-                nn.LeakyReLU(SLOPE),
-            ]
+            layers += [nn.Linear(inputs, 2048, bias=False), nn.BatchNorm1d(2048)]
+            layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers, nn.Linear(2048, n_genres))
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:

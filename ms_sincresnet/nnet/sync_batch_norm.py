@@ -73,15 +73,12 @@ class _SharedStatistics(_BatchNorm):
             return super().forward(feats)
         self._check_input_dim(feats)
         # Also under autocast, statistics have at least the parameters' precision.
-        values = feats.movedim(1, -1).to(
-            torch.promote_types(feats.dtype, self.weight.dtype)
-        )
-        dims = tuple(range(values.ndim - 1))
+        dtype = torch.promote_types(feats.dtype, self.weight.dtype)
+        values = feats.movedim(1, -1).to(dtype)
+        dims, count = tuple(range(values.ndim - 1)), values[..., 0].numel()
         variance, mean = torch.var_mean(values, dims, correction=0)
-        mean, variance, count = moments_over_processes(
-            mean, variance, values[..., 0].numel()
-        )
-        update_running_statistics(self, mean, variance, count)
+        mean, variance, total = moments_over_processes(mean, variance, count)
+        update_running_statistics(self, mean, variance, total)
         scale, offset = scale_and_offset(self, mean, variance)
         normed = values * scale.to(values.dtype) + offset.to(values.dtype)
         return normed.movedim(-1, 1).to(feats.dtype)
@@ -97,18 +94,11 @@ class SharedBatchNorm2d(_SharedStatistics, nn.BatchNorm2d):
 
 def share_statistics(module: nn.Module) -> None:
     """Makes the batch norms of a model, on its device, share statistics; in place."""
-    for parent in [*module.modules()]:
-        for name, norm in [*parent.named_children()]:
-            if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d):
-                setattr(parent, name, _shared(norm))
-
-
-def _shared(norm: nn.Module) -> nn.Module:
-    """A batch norm that shares statistics, with the same parameters and buffers."""
-    two_d = isinstance(norm, nn.BatchNorm2d)
-    if two_d and norm.weight.device.type != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # faster, on GPUs only
-    kind: Any = SharedBatchNorm2d if two_d else SharedBatchNorm1d
-    shared = kind(norm.num_features, norm.eps, norm.momentum)
-    shared._parameters, shared._buffers = norm._parameters, norm._buffers
-    return shared.train(norm.training)
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm1d:
+            norm.__class__ = SharedBatchNorm1d
+        elif type(norm) is nn.BatchNorm2d:
+            on_cpu = norm.weight.device.type == "cpu"
+            kind: Any = SharedBatchNorm2d if on_cpu else nn.SyncBatchNorm
+            norm.__class__ = kind
+            norm.process_group = None  # all processes, to SyncBatchNorm

@@ -27,17 +27,15 @@ class BlockPlan(NamedTuple):
     frames: int  # per block
     n_blocks: int
 
-
-def plan_blocks(n_samples: int, n_frames: int, kernel_size: int) -> BlockPlan:
-    """The plan whose blocks are as many periods of the frames as one FFT holds.
-
-    >>> plan_blocks(48000, 1024, kernel_size=1001)
-    BlockPlan(fft_size=4096, hop=3000, frames=64, n_blocks=16)
-    """
-    n_periods, samples, frames, _, _ = frame_pattern(n_samples, n_frames)
-    fft_size = max(LEAST_FFT, 1 << (samples + kernel_size - 2).bit_length())
-    n = min(n_periods, (fft_size - kernel_size + 1) // samples)
-    return BlockPlan(fft_size, n * samples, n * frames, n_blocks=-(-n_periods // n))
+    @classmethod
+    def of(cls, sizes: Sizes) -> "BlockPlan":
+        """Blocks of as many periods of the frames as one FFT holds."""
+        n_periods, samples, frames, _, _ = frame_pattern(
+            sizes.n_outputs, sizes.n_frames
+        )
+        fft_size = max(LEAST_FFT, 1 << (samples + sizes.kernel_size - 2).bit_length())
+        n = min(n_periods, (fft_size - sizes.kernel_size + 1) // samples)
+        return cls(fft_size, n * samples, n * frames, n_blocks=-(-n_periods // n))
 
 
 def frame_pattern(n_samples: int, n_frames: int) -> tuple[int, int, int, int, int]:
@@ -76,7 +74,7 @@ def average(activations: Tensor, n_samples: int, n_frames: int) -> Tensor:
 def spread(grads: Tensor, positive: Tensor) -> Tensor:
     """Gradient of the ReLU and ``average``, in place of the mask of ones and zeros."""
     n_samples, n_frames = positive.shape[-1], grads.shape[-1]
-    periods, period, frames, width, slack = frame_pattern(n_samples, n_frames)
+    periods, period, _, width, slack = frame_pattern(n_samples, n_frames)
     starts, ends = op.pool_windows(n_samples, n_frames, grads.device)
     shares = grads / (ends - starts)
     if slack > 1:
@@ -85,7 +83,7 @@ def spread(grads: Tensor, positive: Tensor) -> Tensor:
         total[..., starts[1:]] += shares[..., :-1] * (starts[1:] < ends[:-1])
         return positive.mul_(total)
     samples = positive.unflatten(-1, (periods, period))
-    shares = shares.unflatten(-1, (periods, frames))
+    shares = shares.unflatten(-1, (periods, -1))
     if slack:  # what frame i - 1 gives to the first sample of frame i
         shared = samples[..., width - 1 :: width]
         more = shared * shares[..., :-1]
@@ -101,7 +99,7 @@ def _forward(
     wavs: Tensor, filters: Tensor, offsets: Tensor, sizes: Sizes, masks: Tensor | None
 ) -> Tensor:
     """Maps; a byte of the masks [batch, groups, n_blocks, hop] holds eight filters."""
-    plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
+    plan = BlockPlan.of(sizes)
     spectra = _spectra(wavs, plan, sizes.padding)
     # Correlation, as conv1d. The lazy conj() is lost where a compiled caller runs this.
     responses = torch.fft.rfft(filters, plan.fft_size).conj_physical()[:, None]
@@ -127,7 +125,7 @@ def _backward(
     grad_maps: Tensor, wavs: Tensor, masks: Tensor, sizes: Sizes
 ) -> tuple[Tensor, Tensor]:
     """Gradients of filters and offsets."""
-    plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
+    plan = BlockPlan.of(sizes)
     conj_spectra = _spectra(wavs, plan, sizes.padding).conj_physical()
     grad_maps = F.pad(grad_maps, (0, plan.n_blocks * plan.frames - sizes.n_frames))
     grad_maps = grad_maps.unflatten(-1, (plan.n_blocks, plan.frames))
@@ -149,16 +147,14 @@ def _backward(
 
 def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
     """One bit per activation of each block."""
-    plan = plan_blocks(sizes.n_outputs, sizes.n_frames, sizes.kernel_size)
+    plan = BlockPlan.of(sizes)
     return sizes.batch, -(-sizes.n_filters // GROUP), plan.n_blocks, plan.hop
 
 
 def _spectra(wavs: Tensor, plan: BlockPlan, padding: int) -> Tensor:
     """Spectra of the blocks, [batch, 1, n_blocks, fft_size // 2 + 1]."""
-    blocks = op.overlapping_blocks(
-        wavs, padding, plan.fft_size, plan.hop, plan.n_blocks
-    )
-    return torch.fft.rfft(blocks)[:, None]
+    cut = (plan.fft_size, plan.hop, plan.n_blocks)
+    return torch.fft.rfft(op.overlapping_blocks(wavs, padding, *cut))[:, None]
 
 
 def _places(few: Tensor) -> Tensor:

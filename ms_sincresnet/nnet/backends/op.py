@@ -39,9 +39,9 @@ def filter_and_pool_operator(
     So callers can be traced, compiled and exported. The masks hold one bit per
     activation, its sign, in ``mask_shape(sizes)`` bytes:
     ``forward(wavs, filters, offsets, sizes, masks, *options)`` returns the maps, and
-    fills the masks, if given; ``backward(grad_maps, wavs, masks, sizes,
-    *options)`` returns the gradients of filters and offsets. ``options`` declares a
-    backend's own arguments, as in "bool half, ".
+    fills the masks, if given; ``backward(grad_maps, wavs, masks, sizes, *options)``
+    returns the gradients of filters and offsets. ``options`` declares a backend's own
+    arguments, as in ", bool half".
     """
 
     def new_masks(wavs, sizes, keep_masks):
@@ -52,8 +52,8 @@ def filter_and_pool_operator(
         *options, keep_masks = rest
         sizes = Sizes.of(wavs, *filters.shape, padding, n_frames)
         masks = new_masks(wavs, sizes, keep_masks)
-        kept = masks if keep_masks else None
-        return forward(wavs, filters, offsets, sizes, kept, *options), masks
+        arguments = (sizes, masks if keep_masks else None, *options)
+        return forward(wavs, filters, offsets, *arguments), masks
 
     def differentiate(grad_maps, wavs, masks, kernel_size, padding, *options):
         _, n_filters, n_frames = grad_maps.shape
@@ -65,15 +65,14 @@ def filter_and_pool_operator(
         compute,
         mutates_args=(),
         schema="(Tensor wavs, Tensor filters, Tensor offsets, SymInt n_frames, "
-        f"SymInt padding, {options}bool keep_masks) -> (Tensor, Tensor)",
+        f"SymInt padding{options}, bool keep_masks) -> (Tensor, Tensor)",
     )
     gradient = torch.library.custom_op(
         f"ms_sincresnet::{name}_backward",
         differentiate,
         mutates_args=(),
         schema="(Tensor grad_maps, Tensor wavs, Tensor masks, SymInt kernel_size, "
-        f"SymInt padding, {options}".rstrip(", ")
-        + ") -> (Tensor, Tensor)",
+        f"SymInt padding{options}) -> (Tensor, Tensor)",
     )
 
     @operator.register_fake
@@ -84,9 +83,8 @@ def filter_and_pool_operator(
 
     @gradient.register_fake
     def _(grad_maps, wavs, masks, kernel_size, padding, *options):
-        n_filters = grad_maps.shape[1]
-        grad_filters = grad_maps.new_empty(n_filters, kernel_size)
-        return grad_filters, grad_maps.new_empty(n_filters)
+        grad_filters = grad_maps.new_empty(grad_maps.shape[1], kernel_size)
+        return grad_filters, grad_maps.new_empty(grad_maps.shape[1])
 
     def setup_context(ctx, inputs, output):
         wavs, filters, _, _, padding, *options, _ = inputs
@@ -111,10 +109,8 @@ def filter_and_pool_operator(
         keep_masks = torch.is_grad_enabled() and learns
         n_samples = Sizes.of(wavs, *filters.shape, padding, n_frames).n_outputs
         # Backends have no frames shorter than a sample.
-        maps, _ = operator(
-            *(wavs.detach(), filters, offsets, min(n_frames, n_samples), padding),
-            *(*options.values(), keep_masks),
-        )
+        rest = (min(n_frames, n_samples), padding, *options.values(), keep_masks)
+        maps, _ = operator(wavs.detach(), filters, offsets, *rest)
         return maps if n_frames <= n_samples else F.adaptive_avg_pool1d(maps, n_frames)
 
     return filter_and_pool

@@ -57,9 +57,9 @@ def cut_song(
     >>> song.means.tolist(), song.clip_means.tolist(), song.clip_variances.tolist()
     ([2.0, 2.0, 6.0], [2.0, 4.0], [1.0, 5.0])
     """
-    n_clips = (len(wav) - clip_samples) // hop_samples + 1
     span, hop = clip_samples // piece_samples, hop_samples // piece_samples
-    pieces = wav[: (n_clips - 1) * hop_samples + clip_samples].view(-1, piece_samples)
+    rest = (len(wav) - clip_samples) % hop_samples
+    pieces = wav[: len(wav) - rest].view(-1, piece_samples)
     means = pieces.mean(1)
     centred = pieces - means[:, None]
     variances = centred.square().mean(1).unfold(0, span, hop)

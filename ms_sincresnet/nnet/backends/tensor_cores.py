@@ -193,7 +193,7 @@ def _octet_windows(
     Row 0 is an octet's first window; row 1 + n has a bit for each of its samples in
     the n-th window from there.
     """
-    n_samples, n_frames = sizes.n_outputs, sizes.n_frames
+    n_samples, n_frames = sizes[-2:]
     n_windows = (n_samples + 8 * n_frames - 2) // n_samples + 1
     starts, ends = pool_windows(n_samples, n_frames, device)
     step = torch.arange(8, device=device)
@@ -208,7 +208,7 @@ def _octet_windows(
 
 def _round_up(n: int, multiple: int) -> int:
     """The next multiple."""
-    return triton.cdiv(n, multiple) * multiple
+    return n + -n % multiple
 
 
 def _pad(wavs: Tensor, padding: int, n_octets: int, n_lags: int, half: bool) -> Tensor:
@@ -249,8 +249,8 @@ def _forward(
     n_octets = _round_up(n_samples, 128) // 8 + n_parts * tiles["OCTETS"]
     wavs = _pad(wavs, padding, n_octets, n_lags, half)
     shifted = wavs.new_zeros(n_tiles, 8, tiles["FILTERS"], n_lags)
-    filters = F.pad(filters, (0, 0, 0, n_tiles * tiles["FILTERS"] - n_filters))
-    filters = filters.unflatten(0, (n_tiles, tiles["FILTERS"]))
+    filters = F.pad(filters, (0, 0, 0, -n_filters % tiles["FILTERS"]))
+    filters = filters.unflatten(0, (-1, tiles["FILTERS"]))
     _taps_of(shifted, kernel_size).copy_(filters[..., None])
 
     maps = offsets.new_empty(n_parts, batch, n_filters, n_frames)
@@ -299,14 +299,13 @@ def _backward(
     return grad_filters[:n_filters] / scale, grad_offsets[:n_filters] / scale
 
 
-def _mask_shape(sizes: Sizes) -> tuple[int, ...]:
-    """One byte per octet."""
-    return sizes.batch, sizes.n_filters, (sizes.n_outputs + 7) // 8
-
-
 # Sums are accumulated in float32, in an order that is the same from call to call. With
 # ``half``, factors are rounded to float16, as under autocast; otherwise each is split
 # in two, for products as exact as those of float32.
 filter_and_pool = filter_and_pool_operator(
-    "filter_and_pool", _forward, _backward, _mask_shape, options="bool half, "
+    "filter_and_pool",
+    _forward,
+    _backward,
+    lambda sizes: (sizes.batch, sizes.n_filters, (sizes.n_outputs + 7) // 8),
+    options=", bool half",
 )
