@@ -38,17 +38,14 @@ def test_overrides_reach_what_is_built(recipe):
     assert load(recipe, "kernel_size: 501")["bank"].filters().shape == (8, 501)
 
 
+AS_WRITTEN = ["/music/a #1", "a: b", "take=1", "x: =#'\"q", "- a", "*a", "@a", "it's"]
+AS_WRITTEN += ["a\\tb: c", "ü: 音", "50%", "#1"]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        *(
-            (text, text)
-            for text in ["/music/a #1", "a: b", "take=1", "x: =#'\"q", "- a"]
-        ),
-        *(
-            (text, text)
-            for text in ["*a", "@a", "it's", "a\\tb: c", "ü: 音", "50%", "#1"]
-        ),
+        *((text, text) for text in AS_WRITTEN),
         *(("7", 7), ("0.5", 0.5), ("true", True), ("null", None), ("", None)),
         *(("[3, 5]", [3, 5]), ('"a: b"', "a: b"), ("!ref <kernel_size>", 251)),
     ],

@@ -12,15 +12,7 @@ from ms_sincresnet.errors import exit_on_user_error
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line, and returns its exit status.
-
-    Example
-    -------
-    >>> main(["info", "no/such/model"])
-    Traceback (most recent call last):
-    ...
-    SystemExit: error: no/such/model: no such model folder
-    """
+    """Runs a command line, and returns its exit status."""
     arguments = parse(argv)
     with exit_on_user_error(), _messages():
         try:
@@ -51,7 +43,7 @@ def _messages() -> Iterator[None]:
             tqdm.write(message, file=sys.stderr)
 
     ours, theirs = logging.getLogger("ms_sincresnet"), logging.getLogger("speechbrain")
-    levels, handler = (ours.level, theirs.level), Handler()
+    before, handler = (ours.level, theirs.level), Handler()
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     theirs.setLevel(logging.ERROR)
@@ -62,5 +54,5 @@ def _messages() -> Iterator[None]:
             yield
     finally:
         ours.removeHandler(handler)
-        ours.setLevel(levels[0])
-        theirs.setLevel(levels[1])
+        ours.setLevel(before[0])
+        theirs.setLevel(before[1])

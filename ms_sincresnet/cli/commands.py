@@ -68,13 +68,12 @@ def _output_format(arguments: Namespace) -> Any:
         if getattr(arguments, name) is not None:
             arguments.error(f"--{name.replace('_', '-')} is for --engine ray")
     if suffix == ".json":
-        stem = arguments.output[: -len(suffix)]
-        arguments.error(f"JSON is written as JSON Lines; use --output {stem}.jsonl")
+        advice = f"use --output {arguments.output}l"
+        arguments.error(f"JSON is written as JSON Lines; {advice}")
     output_format = arguments.format or FORMATS.get(suffix or ".txt")
     if output_format is None:
-        reason = f"no format has the suffix {suffix!r}"
         advice = f"use {', '.join(FORMATS)}, or --format"
-        arguments.error(f"--output {arguments.output}: {reason}; {advice}")
+        arguments.error(f"--output: no format has the suffix {suffix!r}; {advice}")
     if output_format == "parquet" and arguments.output is None:
         arguments.error("--format parquet needs a file: --output FILE")
     return output_format
@@ -91,10 +90,10 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     if not songs:
         raise UserError(batch.NO_SONGS)
     classifier = _load_classifier(arguments, arguments.device)
+    stdout: Any = sys.stdout
     if arguments.output is None:
         # A terminal shows a name as well as it can; jsonl and csv are always UTF-8.
         encoding = None if output_format == "table" else "utf-8"
-        stdout: Any = sys.stdout
         stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
     kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
@@ -153,9 +152,8 @@ def _load_classifier(arguments: Namespace, device: str | None) -> Any:
             reason = str(error).partition("\n")[0]
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
-    fused = [arguments.model, *arguments.fuse] if arguments.fuse else None
-    source = fused or arguments.model
-    classifier = GenreClassifier.from_pretrained(source, run_opts=options)
+    models = [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model
+    classifier = GenreClassifier.from_pretrained(models, run_opts=options)
     if arguments.voting is not None:
         classifier.hparams.voting = arguments.voting
     return classifier
@@ -182,15 +180,7 @@ def convert(arguments: Namespace) -> None:
     """Makes a model folder from a released checkpoint."""
     from ms_sincresnet.pretrained.released import convert_checkpoint
 
-    genres = arguments.genres
-    if genres is None:
-        file = arguments.genres_file
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: cannot be read ({error})") from error
-        genres = [line.strip() for line in lines if line.strip()]
-    convert_checkpoint(arguments.checkpoint, arguments.folder, genres)
+    convert_checkpoint(arguments.checkpoint, arguments.folder, arguments.genres)
     print(f"written: {arguments.folder}")
 
 

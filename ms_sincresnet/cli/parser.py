@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
@@ -19,7 +20,7 @@ exit status:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Arguments of a command line; ``run`` is the function that executes them."""
+    """Arguments of a command line; ``run`` executes them."""
     arguments, more = build_parser().parse_known_args(argv)
     # argparse leaves songs that follow an option (SONG --top 1 SONG) to the caller.
     end = more.index("--") if "--" in more else len(more)
@@ -77,7 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     genres = command.add_mutually_exclusive_group(required=True)
     text = "names of the genres, in the order of its outputs"
     genres.add_argument("--genres", type=_names, metavar="A,B,…", help=text)
-    genres.add_argument("--genres-file", metavar="FILE", help="the names, one per line")
+    text = "file of the names, one per line"
+    genres.add_argument("--genres-file", dest="genres", type=_lines, help=text)
 
     example = "onnx results/run/model genres.onnx"
     command = add(commands.onnx, "export a model's clip classifier to ONNX", example)
@@ -146,12 +148,10 @@ def _whole(most: int | None = None) -> Callable[[str], int]:
     """Type of an argument that is a whole number from 1."""
 
     def whole(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= (most or int(text)):
-            limit = "" if most is None else f" and ≤ {most}"
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number ≥ 1{limit}; got {text!r}"
-            )
-        return int(text)
+        if text.isdecimal() and 1 <= int(text) <= (most or int(text)):
+            return int(text)
+        wanted = "a whole number ≥ 1" + (f" and ≤ {most}" if most else "")
+        raise argparse.ArgumentTypeError(f"expected {wanted}; got {text!r}")
 
     return whole
 
@@ -161,6 +161,15 @@ def _format(text: str) -> str:
     if text == "json":
         raise argparse.ArgumentTypeError("JSON is written as JSON Lines; use jsonl")
     return text
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file that are not empty."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: cannot be read ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _names(text: str) -> list[str]:

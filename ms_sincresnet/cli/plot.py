@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_for_song("timeline", _draw_timeline, "the genres of a song over time")
     text = "spectrograms of a clip next to the maps of the learned filters (Fig. 4)"
     command = add_for_song("representations", _draw_representations, text)
-    text = "start of the clip (default: 0)"
-    command.add_argument("--start", type=float, default=0, metavar="SECONDS", help=text)
+    text = "start of the clip in seconds (default: 0)"
+    command.add_argument("--start", type=float, default=0, help=text)
     text = "frequency responses of the learned filters, and shifts of their cut-offs"
     command = add("filters", _draw_filters, text)
     command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
@@ -87,15 +87,13 @@ def cutoff_table(model: GenreModel) -> DataFrame:
 
 
 def _filterbanks(model: GenreModel) -> list[SincFilterbank]:
-    """The filterbanks of a model, one per scale."""
+    """A model's filterbanks, one per scale."""
     from ms_sincresnet.nnet.filterbank import SincFilterbank
 
     banks = [part for part in model.modules() if isinstance(part, SincFilterbank)]
     if not banks:
-        raise UserError(
-            "the model has no learned filters; expected MSSincResNet or SincNet, "
-            f"got {type(model).__name__}"
-        )
+        expected = f"expected MSSincResNet or SincNet, got {type(model).__name__}"
+        raise UserError(f"the model has no learned filters; {expected}")
     return banks
 
 
@@ -116,10 +114,9 @@ def _draw_timeline(arguments: argparse.Namespace) -> Figure:
     song = classifier.predict_song(arguments.song)
     posteriors = song.timeline()
     share = {"majority": "votes", "mean": "mean posterior"}[classifier.hparams.voting]
-    title = (
-        f"{arguments.song.name}: {song.genre}, {song.shares[song.genre]:.0%} of the "
-        f"{share} of {posteriors.notna().all(axis=1).sum()} clips"
-    )
+    n_clips = posteriors.notna().all(axis=1).sum()
+    share = f"{song.shares[song.genre]:.0%} of the {share} of {n_clips} clips"
+    title = f"{arguments.song.name}: {song.genre}, {share}"
     envelope = timeline.read_envelope(arguments.song, classifier.hparams.sample_rate)
     return timeline.plot_timeline(posteriors, song.duration, title, envelope)
 
@@ -136,19 +133,15 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
     model, start_s = _load_model(arguments.model), arguments.start
     frontend: Any = model.frontend
     if not isinstance(frontend, MSSincNet):
-        raise UserError(
-            "the model has no learned maps; expected MSSincResNet, "
-            f"got {type(model).__name__}"
-        )
+        expected = f"expected MSSincResNet, got {type(model).__name__}"
+        raise UserError(f"the model has no learned maps; {expected}")
     rate, n_samples = model.config["sample_rate"], model.settings["clip_samples"]
     samples = torch.from_numpy(read_audio(arguments.song, rate))
     song = repeat_to_length(samples, n_samples)
     last_s, clip_s = (len(song) - n_samples) / rate, n_samples / rate
     if not 0 <= start_s <= last_s:
-        raise UserError(
-            f"{arguments.song}: --start must lie between 0 and {last_s:g} s, where the "
-            f"last clip of {clip_s:g} s starts; got {start_s:g} s"
-        )
+        expected = f"a clip starts between 0 and {last_s:g} s"
+        raise UserError(f"{arguments.song}: {expected}; got {start_s:g} s")
     start = round(start_s * rate)
     clip = song[start : start + n_samples]
     with torch.no_grad():
@@ -180,11 +173,11 @@ def _draw_losses(arguments: argparse.Namespace) -> Figure:
     folders = [path if path.is_dir() else path.parent for path in paths]
     root = os.path.commonpath([folder.parent for folder in folders])
     labels = arguments.labels or [os.path.relpath(folder, root) for folder in folders]
-    if len(labels) != len(paths) or len(set(labels)) != len(labels):
+    losses = dict(zip(labels, map(training.read_losses, paths), strict=False))
+    if not len(paths) == len(labels) == len(losses):
         wanted, found = f"{len(paths)} different --labels", ", ".join(labels)
         raise UserError(f"expected {wanted}, one per run; got {found}")
-    losses = [training.read_losses(path) for path in arguments.logs]
-    return training.plot_losses(dict(zip(labels, losses, strict=True)))
+    return training.plot_losses(losses)
 
 
 def _draw_confusion_matrix(arguments: argparse.Namespace) -> Figure:

@@ -1,4 +1,4 @@
-"""Helpers that the figures share: images, decibels, colours and the written file."""
+"""Images, decibels, colours and files, for all figures."""
 
 from pathlib import Path
 from typing import Any

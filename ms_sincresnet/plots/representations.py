@@ -24,18 +24,12 @@ def plot_representations(
     start_s: float = 0.0,
     title: str = "",
 ) -> Figure:
-    """The paper's Fig. 4: spectrograms of a clip [time], and its maps (``plot_maps``).
-
-    The harmonic and percussive parts come from median filtering (D. Fitzgerald, DAFx
-    2010) over 31 frames and 31 bins, with soft masks.
-    """
+    """The paper's Fig. 4: spectrograms of a clip [time], and its maps."""
     try:
         import librosa
     except ImportError as error:
-        raise UserError(
-            "the spectrograms need librosa, which is not installed; "
-            "run `pip install '.[plots]'` in a clone of the repository"
-        ) from error
+        advice = "run `pip install '.[plots]'` in a clone of the repository"
+        raise UserError(f"the spectrograms need librosa, {advice}") from error
     options: dict[str, Any] = {"hop_length": HOP_SAMPLES, "n_fft": WINDOW_SAMPLES}
     spectrum = np.abs(librosa.stft(clip, **options))
     parts = spectrum, *librosa.decompose.hpss(spectrum)

@@ -20,20 +20,20 @@ EPOCH_LINE = re.compile(r"\bepoch: (\d+)\b.* - train loss: ([^\s,]+)")
 
 
 def read_losses(path: str | Path) -> pd.Series:
-    """Mean training loss per epoch; of an epoch that was logged twice, the later."""
+    """Training loss per epoch; of an epoch that was logged twice, the later."""
     path = Path(path)
     if path.is_dir():
         path /= LOG
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a run's folder or its {LOG}")
     found = EPOCH_LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
+    if not found:
+        raise UserError(f"{path}: no epochs found; expected the {LOG} of a run")
     try:
         losses = {int(epoch): float(loss) for epoch, loss in found}
     except ValueError as error:
         raise UserError(f"{path}: not a training log ({error})") from error
-    if not losses:
-        raise UserError(f"{path}: no epochs found; expected the {LOG} of a run")
-    return pd.Series(losses, name="train loss").rename_axis("epoch").sort_index()
+    return pd.Series(losses).sort_index()
 
 
 def plot_losses(runs: Mapping[str, pd.Series]) -> Figure:
@@ -68,10 +68,8 @@ def read_confusion_matrix(path: str | Path) -> pd.DataFrame:
     counts = matrix.to_numpy()
     square = list(matrix.index) == list(matrix.columns)
     if not square or counts.dtype.kind != "i" or (counts < 0).any():
-        raise UserError(
-            f"{path}: not a confusion matrix; expected a column named genre, and one "
-            "column of counts per genre in the order of the rows"
-        )
+        expected = "a column named genre, then one of counts per row, in their order"
+        raise UserError(f"{path}: not a confusion matrix; expected {expected}")
     return matrix
 
 

@@ -58,8 +58,7 @@ class GenreBrain(sb.Brain):
     Raises
     ------
     HparamError
-        If device or precision are not available, or ``checkpoint`` or ``voting`` is
-        unknown.
+        If device, precision, ``checkpoint`` or ``voting`` cannot be used.
 
     Example
     -------
@@ -156,7 +155,7 @@ class GenreBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             clips = self.hparams.wav_augment(batch.clip.data.to(self.device))
             return list(self.modules.model(clips)[:, None])
-        hparams = self.hparams
+        hparams, is_test = self.hparams, stage == sb.Stage.TEST
         songs, lengths = batch.song
         n_samples = (lengths * songs.shape[1]).round().int().tolist()
         items = zip(batch.id, songs.to(self.device), n_samples, strict=True)
@@ -164,7 +163,7 @@ class GenreBrain(sb.Brain):
             self.model,  # the wrapper would wait for processes that have fewer songs
             ((track_id, [song[:n]]) for track_id, song, n in items),
             clip_samples=hparams.clip_samples,
-            hop_samples=getattr(hparams, f"{stage.name.lower()}_hop"),
+            hop_samples=hparams.test_hop if is_test else hparams.valid_hop,
             batch_size=hparams.eval_batch_size,
         )
         return [log_posteriors for _, log_posteriors in scored]
@@ -220,10 +219,8 @@ class GenreBrain(sb.Brain):
             rule |= {"importance_key": None, "max_key": max_key, "min_key": min_key}
         checkpoint = self.checkpointer.recover_if_possible(**rule)
         if checkpoint is None:
-            raise UserError(
-                f"{self.checkpointer.checkpoints_dir}: no checkpoint of a finished "
-                "epoch to test; train first"
-            )
+            folder = self.checkpointer.checkpoints_dir
+            raise UserError(f"{folder}: no checkpoint of a finished epoch to test")
         self.tested_epoch = checkpoint.meta["epoch"]
 
     def save_model(self) -> None:
@@ -261,9 +258,8 @@ def _check_run_options(run_opts: RunOptions | dict | None) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # depends on PyTorch's build
-        raise HparamError(
-            f"--device={device}: not available on this machine ({error})"
-        ) from error
+        message = f"--device={device}: not available on this machine ({error})"
+        raise HparamError(message) from error
     for name in ("precision", "eval_precision"):
         if options.get(name) == "fp16" and device == "cpu":
             raise HparamError(f"--{name}=fp16 needs a GPU; on the CPU, give bf16")

@@ -66,14 +66,9 @@ def refuse_other_split(save_folder: str | Path, manifest_folder: str | Path) -> 
     Arguments
     ---------
     save_folder
-        Folder of the checkpoints; the split is noted there at the first call.
+        Folder of the checkpoints; the first call notes the split there.
     manifest_folder
         Holds ``train.csv``, ``valid.csv`` and ``test.csv``.
-
-    Raises
-    ------
-    HparamError
-        If the manifests are not those of the first call.
 
     Example
     -------

@@ -131,23 +131,14 @@ def compare_sources(sources: Sequence[str | Path], fuse: bool = False) -> str:
     -------
     Lines for the screen.
 
-    Raises
-    ------
-    UserError
-        If the number of sources does not fit, or they cannot be compared.
-
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> tables = {"a": "1,r,r 2,r,r 3,r,r 4,r,j", "b": "1,r,r 2,r,j 3,r,j 4,r,j"}
-    >>> for name, rows in tables.items():
-    ...     text = "\\n".join(["ID,genre,predicted", *rows.split()])
-    ...     _ = (folder / f"{name}.csv").write_text(text)
-    >>> report = compare_sources([folder / "a.csv", folder / "b.csv"])
-    >>> print(*report.splitlines()[-3:], sep="\\n")
-    right: both 1, the first alone 2, the second alone 0, neither 1
-    first − second: +50.0 points, 95 % interval +0.0 to +100.0 (bootstrap over tracks)
-    McNemar's exact test: p = 0.5
+    >>> for name in ("a", "b"):
+    ...     text = f"ID,genre,predicted\\n1,a,{name}\\n2,a,{name}\\n"
+    ...     _ = (folder / name).write_text(text)
+    >>> print(compare_sources([folder / "a", folder / "b"]).splitlines()[-3])
+    right: both 0, the first alone 2, the second alone 0, neither 0
     """
     names = list(dict.fromkeys(map(str, sources)))
     if len(names) != len(sources) or len(names) < 2 or (len(names) > 2 and not fuse):

@@ -40,10 +40,7 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
     Raises
     ------
     ModelFolderError
-        If ``run`` is no such folder or has no finished epoch, or if ``folder`` holds
-        something other than a model.
-    WeightsError
-        If the checkpoint cannot be read, or belongs to another model.
+        If ``run`` has no finished epoch, or ``folder`` holds something else.
 
     Example
     -------

@@ -61,11 +61,6 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
     -------
     The summary in words.
 
-    Raises
-    ------
-    UserError
-        If no fold is finished, a file is damaged, or two folds tested one track.
-
     Example
     -------
     >>> write_summary("results/nowhere", n_folds=10)
@@ -111,7 +106,7 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
         "folds": folds,
         **about,
     }
-    title = f"{summary['dataset']}, {summary['folds_done']} of {n_folds} folds"
+    title = f"{summary['dataset']}, {len(folds)} of {n_folds} folds"
     save_figure(plot_confusion_matrix(matrix, title), folder / "confusion_matrix.png")
     with atomic_path(folder / "confusion_matrix.csv") as path:
         matrix.to_csv(path)

@@ -22,9 +22,9 @@ from ms_sincresnet.errors import HparamError, UserError
 
 
 def quoted(words: list[str]) -> list[str]:
-    """A command line whose values ``speechbrain.parse_arguments`` takes as written.
+    """A command line of which ``speechbrain.parse_arguments`` takes values as written.
 
-    It pastes them into yaml, where an equals sign, ``: `` or `` #`` would get lost.
+    Otherwise those with an equals sign, ``: `` or `` #`` would be misread.
 
     Arguments
     ---------
@@ -66,26 +66,21 @@ def open_hparams(
 ) -> Iterator[tuple[TextIO, dict[str, Any]]]:
     """Opens a file of hparams for ``load_hyperpyyaml``, with errors that name it.
 
-    Invalid yaml, a placeholder that was left, and a value that a constructor refuses
-    with a ``ValueError`` are mistakes of the user. Any other error is a bug and passes.
+    Invalid yaml, unknown names, a placeholder that was left, and values for which a
+    constructor raises a ``ValueError`` become an ``HparamError``; bugs pass.
 
     Arguments
     ---------
     hparams_file
         The yaml file.
     overrides
-        Overrides as yaml, as ``speechbrain.parse_arguments`` returns them.
+        As ``speechbrain.parse_arguments`` returns them.
     how_to_get
-        Advice that ends the message if a placeholder was left.
+        Advice for a placeholder that was left.
 
     Yields
     ------
     The open file, and the overrides, nested to reach what the file includes.
-
-    Raises
-    ------
-    HparamError
-        If the file is missing, an override is unknown, or the user made such a mistake.
 
     Example
     -------
@@ -173,9 +168,9 @@ def flatten(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_hparams(hparams_file: str | Path, overrides: str = "") -> dict[str, Any]:
-    """Hparams of a file; of ``!new:NAME``, the name and its arguments.
+    """Hparams of a file, unbuilt: of ``!new:NAME``, the name and its arguments.
 
-    Nothing is built or run. Other tags become None.
+    Other tags become None.
 
     Arguments
     ---------

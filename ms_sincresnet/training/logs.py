@@ -11,7 +11,7 @@ from ms_sincresnet.errors import HparamError
 
 
 class RunLogger(FileTrainLogger):
-    """SpeechBrain's text logger, which logs to TensorBoard as well if wanted.
+    """SpeechBrain's text logger, with TensorBoard as well if wanted.
 
     Arguments
     ---------
@@ -19,11 +19,6 @@ class RunLogger(FileTrainLogger):
         Folder of the run.
     tensorboard
         True to log to TensorBoard as well.
-
-    Raises
-    ------
-    HparamError
-        If TensorBoard is wanted and not installed.
 
     Example
     -------
@@ -37,12 +32,11 @@ class RunLogger(FileTrainLogger):
     def __init__(self, output_folder: str | Path, tensorboard: bool = False):
         super().__init__(str(Path(output_folder) / "train_log.txt"), precision=4)
         if tensorboard and find_spec("tensorboard") is None:
-            raise HparamError(
-                "tensorboard: True needs the package tensorboard; run "
-                "`pip install '.[tensorboard]'` in a clone of the repository"
-            )
-        self.events_folder = Path(output_folder) / "tensorboard"
-        self.with_tensorboard = tensorboard
+            advice = "run `pip install '.[tensorboard]'` in a clone of the repository"
+            raise HparamError(f"tensorboard: True needs tensorboard; {advice}")
+        self.events_folder = (
+            Path(output_folder) / "tensorboard" if tensorboard else None
+        )
         self.writer: Any = None
 
     @main_process_only
@@ -51,7 +45,7 @@ class RunLogger(FileTrainLogger):
     ) -> None:
         """Logs an epoch or, with "tested epoch" in ``stats_meta``, a test."""
         super().log_stats(stats_meta, verbose=verbose, **stats)
-        if not self.with_tensorboard:
+        if not self.events_folder:
             return
         if self.writer is None:  # not earlier: the folder may still be refused
             from torch.utils.tensorboard import SummaryWriter
