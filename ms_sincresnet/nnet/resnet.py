@@ -235,10 +235,9 @@ def load_trunk(trunk: nn.Module, arch: str, weights: str | PathLike) -> None:
             state = source.get_state_dict(progress=True, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise WeightsError(
-                f"the ImageNet weights of {arch} could not be downloaded from "
-                f"{source.url} ({error}). Download that file elsewhere and give "
-                "--resnet_weights=FILE, or train from random weights with "
-                "--resnet_weights=null"
+                f"the ImageNet weights of {arch} cannot be downloaded from {source.url} "
+                f"({error}). Give them as --resnet_weights=FILE, or train from random "
+                "weights with --resnet_weights=null"
             ) from error
     elif Path(weights).is_file():
         state = load_weights(weights)

@@ -1,8 +1,8 @@
-"""The fast path on a CPU: compiled loops, if the package was built with a C compiler.
+"""The fast path on a CPU: the loops of simd.c, if there was a C compiler.
 
-As in ``fft``, blocks are filtered by FFT and pooled while in cache, here in one pass.
-Each lane of the processor's vectors holds two filters, as the real and the imaginary
-part of a complex one: the waveform is real, so that the parts of its output are theirs.
+Blocks are filtered by FFT and pooled while in cache, as in ``fft``. Each lane of the
+processor's vectors holds two filters, as the real and the imaginary part of a complex
+one: the waveform is real, so that the parts of its output are theirs.
 """
 
 import ctypes
@@ -128,11 +128,11 @@ def _forward(
     def task(clip: int, group: int) -> None:
         first = GROUP * group
         work, sums = torch.empty(WORK), torch.empty(n_frames, 2, LANES)
+        mask = None if masks is None else masks[clip, group]
         LIBRARY.filter_and_pool(
             *map(pointer, (spectra[clip], responses[group], lanes[group], roots)),
             *(ctypes.byref(windows), hop, min(GROUP, n_filters - first)),
-            *map(pointer, (work, sums, maps[clip, first:])),
-            pointer(None if masks is None else masks[clip, group]),
+            *map(pointer, (work, sums, maps[clip, first:], mask)),
         )
 
     parallel_map(task, product(range(batch), range(len(lanes))))
@@ -154,12 +154,12 @@ def _backward(
         first = GROUP * group
         work, frames = torch.empty(WORK), torch.empty(n_frames, 2, LANES)
         for clip in range(split, batch, splits):
+            inputs = (spectra[clip], grad_maps[clip, first:], masks[clip, group], roots)
+            outputs = (work, frames, sums[split, group], offset_sums[split, group])
             LIBRARY.filter_and_pool_backward(
-                *map(pointer, (spectra[clip], grad_maps[clip, first:])),
-                *map(pointer, (masks[clip, group], roots)),
+                *map(pointer, inputs),
                 *(ctypes.byref(windows), hop, min(GROUP, n_filters - first)),
-                *map(pointer, (work, frames)),
-                *map(pointer, (sums[split, group], offset_sums[split, group])),
+                *map(pointer, outputs),
             )
 
     parallel_map(task, product(range(splits), range(groups)))
