@@ -66,8 +66,8 @@ def filtered_once(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "n_clips", "hop_samples", "clip_samples"),
     [
-        *((LONG | {"padding": "same"}, 2, hop, 48000) for hop in (8000, 48000)),
-        *((LONG | {"padding": "valid"}, 2, hop, 48000) for hop in (4000, 24000)),
+        (LONG | {"padding": "same"}, 2, 8000, 48000),
+        (LONG | {"padding": "valid"}, 2, 4000, 24000),
         *(({}, n, hop, CLIP) for n in (1, 2, 7) for hop in (400, 1600, 2400, CLIP)),
         ({"n_filters": 1, "kernel_sizes": (51,)}, 5, 1200, CLIP),
         ({"n_filters": 33, "n_frames": 7, "kernel_sizes": (51,)}, 5, 1200, CLIP),
@@ -162,7 +162,7 @@ def test_pieces_make_up_hop_and_clip_and_fit_the_fft():
         (4800, 700, 201),  # not a part of the clip
         (4800, 9600, 201),
         (4800, 800, 1001),  # shorter than the filters
-        (44887, 44887, 1001),  # a prime
+        (4787, 4787, 1001),  # a prime
         *((4800, 4800, too_long) for too_long in (2051, 4097)),
     ],
 )

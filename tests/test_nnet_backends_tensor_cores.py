@@ -7,15 +7,17 @@ is plain float32: the interpreter does not show its accuracy on a GPU.
 """
 
 import os
+import runpy
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from ms_sincresnet.nnet.backends import tensor_cores
+from ms_sincresnet.nnet.backends import op, tensor_cores
 from ms_sincresnet.nnet.backends.tensor_cores import filter_and_pool
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -103,10 +105,9 @@ def test_in_tritons_interpreter():
 @pytest.mark.parametrize(
     ("batch", "n_samples", "n_filters", "kernel_size", "n_frames", "padding"),
     [
-        (2, 939, 17, 57, 20, 28),  # 46 or 47 samples per frame, two tiles of filters
-        (1, 1501, 3, 31, 100, 0),
+        (1, 939, 17, 57, 20, 28),  # 46 or 47 samples per frame, two tiles of filters
         (1, 2048, 2, 25, 43, 12),  # exactly two tiles of octets
-        (1, 3000, 2, 33, 2, 16),  # a frame takes several tiles
+        (1, 2100, 2, 25, 2, 12),  # a frame takes several tiles
         (2, 130, 16, 121, 9, 0),  # a frame is hardly longer than a sample
         (1, 40, 1, 9, 100, 4),  # and shorter
         (3, 3, 2, 9, 3, 4),
@@ -123,7 +124,7 @@ def test_interpreted_kernels_are_the_definition(
 
 @interpreted
 def test_interpreted_kernels_keep_one_bit_per_activation():
-    wavs, filters, offsets = inputs(2, 502, 3, 7)  # 496 samples are 62 bytes
+    wavs, filters, offsets = inputs(2, 102, 3, 7)  # 96 samples are 12 bytes
     filtered = F.conv1d(wavs[:, None], filters[:, None], offsets)
     expected = np.packbits((filtered > 0).numpy(), axis=-1, bitorder="little")
     arguments = (wavs, filters, offsets, 40, 0, False)
@@ -134,31 +135,29 @@ def test_interpreted_kernels_keep_one_bit_per_activation():
 
 
 @interpreted
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
-def test_interpreted_gradients_neither_vanish_nor_overflow(scale):
-    call = (filter_and_pool, inputs(1, 500, 3, 7), 40, 3)
+def test_interpreted_gradients_neither_vanish_nor_overflow():
+    call = (filter_and_pool, inputs(1, 100, 3, 7), 8, 3)
     _, *expected = maps_and_gradients(*call, half=True)
-    _, *found = maps_and_gradients(*call, half=True, scale=scale)
-    for x, y in zip(found, expected, strict=True):
-        assert relative_error(x / scale, y) < 5e-4
-    _, *found = maps_and_gradients(*call, half=True, scale=0.0)
-    assert not any(x.any() for x in found)
+    for scale in (1e-12, 1e12, 0.0):
+        _, *found = maps_and_gradients(*call, half=True, scale=scale)
+        for x, y in zip(found, expected, strict=True):
+            assert (x - scale * y).norm() <= 5e-4 * scale * y.norm()
 
 
 @interpreted
 def test_interpreted_kernels_propagate_nan():
-    wavs, filters, offsets = inputs(2, 500, 3, 7)
-    wavs[1, 250] = torch.nan
-    maps = filter_and_pool(wavs, filters, offsets, 40, half=False)
+    wavs, filters, offsets = inputs(2, 100, 3, 7)
+    wavs[1, 50] = torch.nan
+    maps = filter_and_pool(wavs, filters, offsets, 8, half=False)
     np.testing.assert_array_equal(maps.isnan().any(2).any(1), [False, True])
-    call = (filter_and_pool, inputs(1, 500, 3, 7), 40)
+    call = (filter_and_pool, inputs(1, 100, 3, 7), 8)
     _, *found = maps_and_gradients(*call, half=False, scale=torch.nan)
     assert all(x.isnan().all() for x in found)
 
 
 @interpreted
 def test_interpreted_operators_keep_the_rules_of_pytorch():
-    check_operators(*inputs(2, 300, 3, 7), 20, 3, False)
+    check_operators(*inputs(1, 60, 2, 7), 9, 3, False)
 
 
 def compiled_for(capability, kernel, half, **sizes):
@@ -201,11 +200,10 @@ def test_kernels_compile_without_a_gpu(capability, half, monkeypatch, tmp_path):
         assert "0x10" in kernel.asm["ptx"].split("cp.async.cg", 1)[1].split(";")[0]
 
 
-def test_it_is_imported_where_triton_is_missing():
-    module = "ms_sincresnet.nnet.backends.tensor_cores"
-    code = f"import sys; sys.modules['triton'] = None; import {module} as module; "
-    command = [sys.executable, "-c", f"{code}print(module.AVAILABLE)"]
-    assert subprocess.check_output(command, text=True) == "False\n"
+def test_it_is_imported_where_triton_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(op, "filter_and_pool_operator", Mock())
+    assert runpy.run_path(tensor_cores.__file__)["AVAILABLE"] is False
 
 
 @on_a_gpu
