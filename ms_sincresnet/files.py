@@ -18,16 +18,7 @@ if TYPE_CHECKING:  # torch takes seconds to load
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name that becomes ``path`` when the block ends without an error.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "figures" / "report.txt"
-    >>> with atomic_path(path) as temporary_path:
-    ...     _ = temporary_path.write_text("all of it")
-    >>> path.read_text()
-    'all of it'
-    """
+    """A temporary name that becomes ``path`` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Unique per process and thread; short, since path.name may be as long as allowed.
@@ -53,31 +44,7 @@ def write_json(data: Any, path: str | os.PathLike) -> None:
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Tensors by name, from a safetensors file or a state dict saved by torch.
-
-    Pickles are read with ``weights_only=True``, so no code in them runs.
-
-    Arguments
-    ---------
-    path
-        The file; the suffix ``.safetensors`` tells the two formats apart.
-
-    Returns
-    -------
-    The tensors, on the CPU.
-
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged, or holds anything but a dict.
-
-    Example
-    -------
-    >>> load_weights("nowhere.pth")
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.WeightsError: nowhere.pth: no such file of weights
-    """
+    """Tensors by name, of a ``.safetensors`` file or a state dict that torch saved."""
     import torch
     from safetensors.torch import load_file
 

@@ -41,16 +41,16 @@ def tracks(tmp_path):
     return data
 
 
-@pytest.fixture(params=CACHES)
-def dataset(tracks, request):
-    """Random clips from either cache."""
-    return clips_of(tracks, cache=request.param)
-
-
 def clips_of(tracks, **options):
     """Random clips of these tracks."""
     options = {"clip_samples": CLIP_SAMPLES, "seed": 7, "cache": "disk", **options}
     return RandomClipDataset(tracks, **options)
+
+
+@pytest.fixture(params=CACHES)
+def dataset(tracks, request):
+    """Random clips from either cache."""
+    return clips_of(tracks, cache=request.param)
 
 
 def first_sample(item):
@@ -116,17 +116,8 @@ def test_a_pass_is_every_track_once_in_a_fresh_order():
     assert list(sampler) != list(other)
 
 
-def draws(batches):
-    """ID and first sample of each clip of some batches."""
-    return [
-        (track_id, float(clip[0]))
-        for batch in batches
-        for track_id, clip in zip(batch["id"], batch["clip"], strict=True)
-    ]
-
-
 def expected_draws(dataset, sampler, epoch):
-    """The same from the data set, one by one."""
+    """ID and first sample of the clips of an epoch, from the data set one by one."""
     sampler.set_epoch(epoch)
     return [(dataset[i]["id"], float(dataset[i]["clip"][0])) for i in sampler]
 
@@ -135,24 +126,20 @@ def expected_draws(dataset, sampler, epoch):
 def test_a_run_resumed_inside_an_epoch_draws_the_rest_of_it(
     tracks, tmp_path, num_workers
 ):
-    dataset = clips_of(tracks)
-    options = {"batch_size": 4, "num_workers": num_workers}
-
-    def start_run():
-        sampler = PassSampler(N_TRACKS, n_passes=4, seed=1)
-        sampler.set_epoch(3)
-        loader = SaveableDataLoader(dataset, sampler=sampler, **options)
-        return sampler, loader, Checkpointer(tmp_path / "save", {"loader": loader})
-
-    _, loader, checkpointer = start_run()
-    batches = iter(loader)
-    before = [next(batches), next(batches)]
-    checkpointer.save_checkpoint(end_of_epoch=False)
-    sampler, loader, checkpointer = start_run()
-    checkpointer.recover_if_possible()
-    after = list(loader)
-    assert (len(before), len(after)) == (2, 3)
-    assert draws(before + after) == expected_draws(dataset, sampler, epoch=3)
+    dataset, sampler = clips_of(tracks), PassSampler(N_TRACKS, n_passes=4, seed=1)
+    options = {"sampler": sampler, "batch_size": 4, "num_workers": num_workers}
+    expected = expected_draws(dataset, sampler, epoch=3)
+    loaders = [SaveableDataLoader(dataset, **options) for _ in range(2)]
+    first, second = (Checkpointer(tmp_path / "save", {"loader": x}) for x in loaders)
+    batches = iter(loaders[0])
+    drawn = [next(batches), next(batches)]
+    first.save_checkpoint(end_of_epoch=False)
+    second.recover_if_possible()
+    drawn += loaders[1]
+    assert sum((batch["id"] for batch in drawn), []) == [name for name, _ in expected]
+    starts = torch.cat([batch["clip"][:, 0] for batch in drawn]).tolist()
+    assert starts == [start for _, start in expected]
+    assert len(drawn) == 5
 
 
 def steps_of(n_tracks, batch_size, **share):
@@ -200,8 +187,7 @@ class RecordingBrain(sb.Brain):
 def test_the_brain_passes_the_epoch_to_the_sampler(dataset):
     sampler = PassSampler(N_TRACKS, n_passes=2, seed=1)
     brain = RecordingBrain(run_opts={"device": "cpu", "noprogressbar": True})
-    brain.drawn = []
-    brain.train_sampler = sampler
+    brain.drawn, brain.train_sampler = [], sampler
     options = {"batch_size": 2 * N_TRACKS, "num_workers": 1}
     options = clip_loader_options(dataset, sampler, **options)
     assert options["num_workers"] == (dataset.cache == "disk")

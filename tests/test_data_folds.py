@@ -1,6 +1,7 @@
 """Folds and validation parts: balance, identical tracks, and options out of range."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ms_sincresnet.data.folds as folds_module
@@ -22,12 +23,7 @@ def groups():
 
 def count_table(labels, parts):
     """Number of tracks of each genre (row) in each part (column)."""
-    return np.array(
-        [
-            [np.sum((labels == label) & (parts == part)) for part in np.unique(parts)]
-            for label in np.unique(labels)
-        ]
-    )
+    return pd.crosstab(labels, parts).to_numpy()
 
 
 def test_each_of_ten_folds_has_a_tenth_of_a_genre():
@@ -82,18 +78,13 @@ def test_an_option_out_of_range_is_refused(options, message):
         split_fold(LABELS[::5], seed=0, **options)
 
 
-@pytest.mark.parametrize(
-    ("labels", "n_folds", "groups", "message"),
-    [
-        (["jazz"] * 9 + ["rock"] * 10, 10, None, "'jazz' has 9 different .* 10 folds"),
-        # Identical tracks count once.
-        (["jazz"] * 4, 3, [0, 0, 0, 1], "'jazz' has 2 different"),
-    ],
-)
-def test_a_genre_too_small_is_named_with_its_size(labels, n_folds, groups, message):
-    with pytest.raises(HparamError, match=message):
-        stratified_folds(labels, n_folds, seed=0, groups=groups)
-    stratified_folds(labels, n_folds - 1, seed=0, groups=groups)
+def test_a_genre_too_small_is_named_with_its_size():
+    labels = ["jazz"] * 9 + ["rock"] * 10
+    with pytest.raises(HparamError, match="'jazz' has 9 different .* 10 folds"):
+        stratified_folds(labels, 10, seed=0)
+    stratified_folds(labels, 9, seed=0)
+    with pytest.raises(HparamError, match="'jazz' has 2 different"):  # twins count once
+        stratified_folds(["jazz"] * 4, 3, seed=0, groups=[0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.123, 0.3, 0.5, 0.75, 0.99])

@@ -198,17 +198,6 @@ def test_a_lost_letter_is_found_whatever_replaces_it_but_not_two(data, tmp_path)
     assert all(str(path) in str(error.value) for path in paths)
 
 
-def test_two_files_or_two_lines_of_one_track_are_refused(data, tmp_path):
-    lines, _ = list_part("training", FEW)
-    path = write_list(data, "training", [*lines, lines[0]])
-    with pytest.raises(DataFolderError, match=f"{path}: expected one line .* two"):
-        prepare(data, tmp_path)
-    track = next((data / "audio" / "training" / "classical").rglob("*.mp3"))
-    write_audio([track.with_suffix(".wav")], seed=9)
-    with pytest.raises(DataFolderError, match="expected one file .*Move one away"):
-        prepare(data, tmp_path)
-
-
 def test_missing_unlisted_and_unreadable_tracks_are_named(data, tmp_path, caplog):
     training = data / "audio" / "training"
     missing = next((training / "rock").rglob("2-it's_no_1.mp3"))
@@ -246,8 +235,7 @@ def test_a_changed_option_draws_anew_without_decoding(data, tmp_path, monkeypatc
         assert ids(changed) == ids(before)
 
 
-@pytest.mark.parametrize("base", [".", "ismir04_genre"])
-@pytest.mark.parametrize("audio", [".", "audio"])
+@pytest.mark.parametrize(("base", "audio"), [(".", "audio"), ("ismir04_genre", ".")])
 def test_every_layout_is_accepted(tmp_path, base, audio):
     counts = {"training": FEW, "development": FEW}
     write_data(tmp_path / "data" / base, counts, audio)
@@ -337,17 +325,22 @@ def test_the_excerpt_of_a_song_is_used(data, tmp_path):
     assert read_report(tmp_path)["options"]["excerpt"] is None
 
 
-def test_an_unusable_list_is_named(data, tmp_path):
+def test_unusable_lists_and_two_files_of_one_track_are_named(data, tmp_path):
     path = data / "metadata" / "training" / "tracklist.csv"
     for content, message in [
         ('rock,"a,b,c,1,rock/a/b/1-c.mp3\n', "not readable as a list"),
         ("polka,a,b,c,1,polka/a/b/1-c.mp3\n", "found 'polka,a,b,c,1"),
         ("class,artist,path\nrock,a,rock/a/b/1-c.mp3\n", "found 'rock,a,rock"),
         ("rock,a,b,c,1,rock/a/b\n", "found 'rock,a,b,c,1,rock/a/b'"),
+        (path.read_text() + path.read_text(), "expected one line .* two"),
     ]:
         path.write_text(content)
         with pytest.raises(DataFolderError, match=f"{path}: .*{message}"):
             prepare(data, tmp_path)
+    track = next((data / "audio" / "training" / "classical").rglob("*.mp3"))
+    write_audio([track.with_suffix(".wav")], seed=9)
+    with pytest.raises(DataFolderError, match="expected one file .*Move one away"):
+        prepare(data, tmp_path)
 
 
 @pytest.mark.parametrize(

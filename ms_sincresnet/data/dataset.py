@@ -90,13 +90,9 @@ def genre_datasets(
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(genres)
     encoder.expect_len(n_genres)
-    datasets: dict[str, DynamicItemDataset] = {
-        "train": RandomClipDataset(
-            tracks["train"], clip_samples=clip_samples, seed=seed, cache=cache
-        ),
-        "valid": DynamicItemDataset(tracks["valid"]),
-        "test": DynamicItemDataset(tracks["test"]),
-    }
+    options: Any = {"clip_samples": clip_samples, "seed": seed, "cache": cache}
+    datasets = {part: DynamicItemDataset(tracks[part]) for part in ("valid", "test")}
+    datasets["train"] = RandomClipDataset(tracks["train"], **options)
     for part, dataset in datasets.items():
         # No closures: worker processes that are spawned could not unpickle them.
         dataset.add_dynamic_item(read_song, "wav", "song")
@@ -118,9 +114,7 @@ class RandomClipDataset(DynamicItemDataset):
         if cache not in CACHES:
             raise HparamError(f"cache must be disk or memory; got {cache!r}")
         super().__init__(data)
-        self.clip_samples = clip_samples
-        self.seed = seed
-        self.cache = cache
+        self.clip_samples, self.seed, self.cache = clip_samples, seed, cache
         self._read_clip = read_clip
         if cache == "memory":
             paths = [track["wav"] for track in data.values()]
@@ -132,9 +126,8 @@ class RandomClipDataset(DynamicItemDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         data_id = self.data_ids[index % len(self)]
-        return self.pipeline.compute_outputs(
-            {"id": data_id, "clip_index": index, **self.data[data_id]}
-        )
+        items = {"id": data_id, "clip_index": index, **self.data[data_id]}
+        return self.pipeline.compute_outputs(items)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # By default, Python would ask for larger and larger indices, all of them valid.
@@ -191,10 +184,8 @@ class PassSampler(Sampler):
         rank: int = 0,
         n_processes: int = 1,
     ) -> None:
-        self.n_tracks = n_tracks
-        self.n_passes = n_passes
-        self.seed = seed
-        self.epoch = 0
+        self.n_tracks, self.n_passes = n_tracks, n_passes
+        self.seed, self.epoch = seed, 0
         n_clips = n_tracks * n_passes
         in_last_step = n_clips % (batch_size * n_processes)
         if in_last_step < n_processes:

@@ -1,6 +1,9 @@
 """Stratified folds and validation parts that keep identical tracks together."""
 
+from collections import Counter
+
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -47,16 +50,16 @@ def split_fold(
     ['train', 'train', 'test', 'valid']
     """
     genres = np.asarray(labels)
-    group_of = _numbered(groups, len(genres))
+    groups = np.arange(len(genres)) if groups is None else np.asarray(groups)
     if not isinstance(n_folds, int) or n_folds < 2:
         raise HparamError(f"n_folds: expected an integer from 2 up, got {n_folds!r}")
     if fold not in range(n_folds):
         raise HparamError(
             f"fold: expected an integer from 0 to {n_folds - 1}, got {fold!r}"
         )
-    folds = stratified_folds(genres, n_folds, seed, group_of)
+    folds = stratified_folds(genres, n_folds, seed, groups)
     rest = np.flatnonzero(folds != fold)
-    in_valid = draw_valid(genres[rest], valid_fraction, seed, group_of[rest])
+    in_valid = draw_valid(genres[rest], valid_fraction, seed, groups[rest])
     parts = np.where(folds == fold, "test", "train")
     parts[rest[in_valid]] = "valid"
     return parts
@@ -68,11 +71,10 @@ def stratified_folds(
     """Fold of each track; every fold has its share of each genre."""
     genres = np.asarray(labels)
     group_of = _numbered(groups, len(genres))
-    for genre in np.unique(genres):
-        count = len(np.unique(group_of[genres == genre]))
+    for genre, count in pd.Series(group_of).groupby(genres).nunique().items():
         if count < n_folds:
             raise HparamError(
-                f"n_folds: {str(genre)!r} has {count} different track(s), too few for "
+                f"n_folds: {genre!r} has {count} different track(s), too few for "
                 f"{n_folds} folds. Lower n_folds, or add tracks of this genre."
             )
     # Shuffled here, as scikit-learn 1.9 would: the shuffle of 1.7, the last for Python
@@ -122,29 +124,27 @@ def draw_valid(
         raise HparamError(
             f"valid_fraction: expected a number between 0 and 1, got {valid_fraction!r}"
         )
-    wanted = {}
-    for genre, count in zip(*np.unique(genres, return_counts=True), strict=True):
-        wanted[genre] = round(valid_fraction * int(count))
+    wanted: Counter[str] = Counter()
+    for genre, count in sorted(Counter(genres.tolist()).items()):
+        wanted[genre] = round(valid_fraction * count)
         if not 0 < wanted[genre] < count:
             raise HparamError(
                 f"valid_fraction: {valid_fraction} of the {count} track(s) of "
-                f"{str(genre)!r} in the training part round to {wanted[genre]}. Choose "
+                f"{genre!r} in the training part round to {wanted[genre]}. Choose "
                 "another share, or add tracks of this genre."
             )
     in_valid = np.zeros(len(genres), dtype=bool)
-    for group in np.random.default_rng(seed).permutation(np.unique(group_of)):
+    for group in np.random.default_rng(seed).permutation(group_of.max() + 1):
         members = group_of == group
-        counts = list(zip(*np.unique(genres[members], return_counts=True), strict=True))
-        if all(wanted[genre] >= n for genre, n in counts):
+        counts = Counter(genres[members].tolist())
+        if counts <= wanted:
             in_valid |= members
-            for genre, n in counts:
-                wanted[genre] -= n
-    for genre in wanted:
-        if not in_valid[genres == genre].any():
-            raise HparamError(
-                f"valid_fraction: too many tracks of {str(genre)!r} are identical, and "
-                "identical tracks stay together. Add tracks of this genre."
-            )
+            wanted -= counts
+    for genre in sorted({*genres.tolist()} - {*genres[in_valid].tolist()}):
+        raise HparamError(
+            f"valid_fraction: too many tracks of {genre!r} are identical, and "
+            "identical tracks stay together. Add tracks of this genre."
+        )
     return in_valid
 
 

@@ -180,30 +180,26 @@ def prepare_manifests(
         )
     entries = [found[source] for source in cached.source]
     cached = cached.join(pd.DataFrame(entries, columns=CachedTrack._fields))
-    parts = pd.Series(assign_parts(cached), index=cached.index)
+    cached["part"] = pd.Series(assign_parts(cached), index=cached.index)
     # Seven digits hold any duration at 16 kHz.
-    manifest = cached.assign(
-        duration=(cached.n_samples / SAMPLE_RATE).round(7),
-        wav="$data_root/" + cached.cached,
-    )[["ID", "duration", "wav", "genre"]]
+    cached["duration"] = (cached.n_samples / SAMPLE_RATE).round(7)
+    cached["wav"] = "$data_root/" + cached.cached
     counts = {}
     for part in PARTS:
-        rows = manifest[parts == part]
+        rows = cached[cached.part == part]
         counts[part] = rows.genre.value_counts().sort_index().to_dict()
-        text = rows.to_csv(index=False, lineterminator="\n")
+        columns = ["ID", "duration", "wav", "genre"]
+        text = rows.to_csv(columns=columns, index=False, lineterminator="\n")
         _write_if_new(manifest_folder / f"{part}.csv", text)
+    lost = [*left_out, *unusable[["ID", "path", "reason"]].to_dict("records")]
     identical = cached.groupby("sha256", sort=False).ID.agg(list)
-    names = unusable[["ID", "path", "reason"]].to_dict("records")
     report = {
         "options": options,
         "counts": counts,
-        "left_out": [
-            {key: as_utf8(str(value)) for key, value in row.items()}
-            for row in [*left_out, *names]
-        ],
+        "left_out": [{k: as_utf8(str(v)) for k, v in row.items()} for row in lost],
         "identical": [group for group in identical if len(group) > 1],
         "silent": cached.ID[cached.silent].tolist(),
-        **(describe(cached.assign(part=parts)) if describe else {}),
+        **(describe(cached) if describe else {}),
     }
     _write_if_new(manifest_folder / "report.json", _as_json(report))
     _log_report(report)
@@ -275,8 +271,8 @@ def _decode(
 
 def _add_to_index(made: dict[str, CachedTrack], cache_folder: Path) -> None:
     """Adds entries to the index, which another preparation may have changed."""
-    entries = {source: track._asdict() for source, track in made.items()}
-    index = _read_index(cache_folder) | entries
+    index = _read_index(cache_folder)
+    index |= {source: track._asdict() for source, track in made.items()}
     _write_if_new(cache_folder / _INDEX_NAME, _as_json(index))
 
 
@@ -299,13 +295,12 @@ def _log_report(report: dict) -> None:
         logger.warning("left out %s: %s", track["ID"], track["reason"])
     if report["silent"]:
         logger.warning("silent from end to end: %s", ", ".join(report["silent"]))
-    sizes = {part: sum(counts.values()) for part, counts in report["counts"].items()}
-    n_genres = len(set().union(*report["counts"].values()))
+    sizes = pd.DataFrame(report["counts"]).sum().astype(int)
     parts = ", ".join(f"{size} {part}" for part, size in sizes.items())
+    n_genres = len(set().union(*report["counts"].values()))
     logger.info(
-        f"{sum(sizes.values())} tracks of {n_genres} genres: {parts}; "
-        f"{len(report['left_out'])} left out; "
-        f"{len(report['identical'])} groups of identical tracks"
+        f"{sum(sizes)} tracks of {n_genres} genres: {parts}; {len(report['left_out'])} "
+        f"left out; {len(report['identical'])} groups of identical tracks"
     )
 
 
