@@ -36,11 +36,15 @@ def read_json(path: str | os.PathLike) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def as_json(data: Any) -> str:
+    """The text of a JSON file."""
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_json(data: Any, path: str | os.PathLike) -> None:
     """Writes a JSON file, whole or not at all."""
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary_path:
-        temporary_path.write_text(text, encoding="utf-8")
+        temporary_path.write_text(as_json(data), encoding="utf-8")
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, Tensor]:

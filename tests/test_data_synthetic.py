@@ -58,21 +58,20 @@ def test_a_track_depends_on_nothing_but_the_seed_and_its_place(tmp_path, small):
     assert len(set(two.values())) == 20
 
 
-def test_a_finished_set_is_left_alone(small, monkeypatch):
+def test_a_finished_set_or_a_foreign_folder_is_left_alone(small, tmp_path, monkeypatch):
     before = contents(small)
     monkeypatch.setattr(soundfile, "write", None)
     assert make_synthetic_gtzan(small, **SMALL) == small
     with pytest.raises(UserError, match=r"'seed': 8.*found.*'seed': 7"):
         make_synthetic_gtzan(small, **(SMALL | {"seed": 8}))
     assert contents(small) == before
-
-
-@pytest.mark.parametrize("name", ["mine.wav", synthetic.MARKER])
-def test_a_foreign_folder_is_left_alone(tmp_path, name):
-    (tmp_path / name).write_text("[]")
-    with pytest.raises(UserError, match=f"{tmp_path}.*Name another folder"):
-        make_synthetic_gtzan(tmp_path, **SMALL)
-    assert contents(tmp_path) == {name: b"[]"}
+    for name in ("mine.wav", synthetic.MARKER):
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        (folder / name).write_text("[]")
+        with pytest.raises(UserError, match=f"{folder}.*Name another folder"):
+            make_synthetic_gtzan(folder, **SMALL)
+        assert contents(folder) == {name: b"[]"}
 
 
 def test_an_interrupted_set_leaves_nothing_and_is_rendered_again(tmp_path, monkeypatch):
@@ -110,14 +109,9 @@ def test_a_number_out_of_range_is_named(tmp_path, name, value):
 
 
 def test_chords_agree_with_the_textbook():
-    spelled_out_in_c = {
-        "I": {0, 4, 7},
-        "iv": {5, 8, 0},
-        "V7": {7, 11, 2, 5},
-        "Imaj7": {0, 4, 7, 11},
-        "bII": {1, 5, 8},
-    }
-    for numeral, pitch_classes in spelled_out_in_c.items():
+    in_c = {"I": {0, 4, 7}, "iv": {5, 8, 0}, "bII": {1, 5, 8}}
+    in_c |= {"V7": {7, 11, 2, 5}, "Imaj7": {0, 4, 7, 11}}
+    for numeral, pitch_classes in in_c.items():
         root, tones = synthetic.chord(numeral)
         assert {(root + semitones) % 12 for semitones in tones} == pitch_classes
 

@@ -186,7 +186,7 @@ def trainings():
         model = small_network(n_frames=128, backend=backend).double()
         optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
         losses = []
-        for step in range(8):
+        for step in range(6):
             wavs, labels = sounds(4, seed=step)
             loss = F.nll_loss(model(wavs.double()), labels)
             optimizer.zero_grad()

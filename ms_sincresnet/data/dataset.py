@@ -58,13 +58,6 @@ def genre_datasets(
     By part, a data set of ``id``, ``clip`` (in "train") or ``song``, and
     ``genre_encoded``; and the encoder, with the genres in alphabetical order.
 
-    Raises
-    ------
-    DataFolderError
-        If a manifest is missing or damaged.
-    HparamError
-        If ``cache`` is unknown, or the data has another number of genres.
-
     Example
     -------
     >>> import soundfile

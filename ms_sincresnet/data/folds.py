@@ -39,11 +39,6 @@ def split_fold(
     -------
     "train", "valid" or "test" for each track.
 
-    Raises
-    ------
-    HparamError
-        If an argument is out of range or does not suit the size of a genre.
-
     Example
     -------
     >>> split_fold(["jazz"] * 4, 0, n_folds=4, valid_fraction=0.3, seed=0).tolist()
@@ -107,11 +102,6 @@ def draw_valid(
     Returns
     -------
     True for the tracks that validate.
-
-    Raises
-    ------
-    HparamError
-        If ``valid_fraction`` is out of range or does not suit the size of a genre.
 
     Example
     -------

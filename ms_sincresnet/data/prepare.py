@@ -1,7 +1,6 @@
 """A folder of tracks to a 16 kHz cache, three manifests, and a report."""
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -16,8 +15,9 @@ from tqdm import tqdm
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE
 from ms_sincresnet.data.cache import CachedTrack, cache_audio
+from ms_sincresnet.data.twins import find_twins
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
-from ms_sincresnet.files import as_utf8, atomic_path, read_json
+from ms_sincresnet.files import as_json, as_utf8, atomic_path, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +64,6 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
     Returns
     -------
     ID (genre and file name), genre and path of each audio file, sorted by ID.
-
-    Raises
-    ------
-    DataFolderError
-        If there is no genre folder, if one has no audio, or if two files get one ID.
 
     Example
     -------
@@ -127,8 +122,9 @@ def prepare_manifests(
     cache_folder
         Folder of the 16 kHz copies, shared by any number of data sets.
     assign_parts
-        Returns the part of each track, from ``tracks`` and the sha256 of their audio;
-        called without the latter before decoding, to refuse wrong options.
+        Returns the part of each track, from ``tracks``, the sha256 of their audio and
+        their recording, which identical tracks and re-encoded twins share. Called
+        without the latter two before decoding, to refuse wrong options.
     options
         Options of the split for the report.
     left_out
@@ -140,14 +136,8 @@ def prepare_manifests(
 
     Returns
     -------
-    The report: options, counts, left_out, identical, silent, entries of ``describe``.
-
-    Raises
-    ------
-    DataFolderError
-        If no track of a genre can be decoded.
-    HparamError
-        If ``excerpt`` is not a start and a duration.
+    The report: options, counts, left_out, identical, twins, apart (recordings that are
+    in several parts), silent, entries of ``describe``.
 
     Example
     -------
@@ -180,6 +170,7 @@ def prepare_manifests(
         )
     entries = [found[source] for source in cached.source]
     cached = cached.join(pd.DataFrame(entries, columns=CachedTrack._fields))
+    twins = _name_recordings(cached, cache_folder)
     cached["part"] = pd.Series(assign_parts(cached), index=cached.index)
     # Seven digits hold any duration at 16 kHz.
     cached["duration"] = (cached.n_samples / SAMPLE_RATE).round(7)
@@ -193,15 +184,18 @@ def prepare_manifests(
         _write_if_new(manifest_folder / f"{part}.csv", text)
     lost = [*left_out, *unusable[["ID", "path", "reason"]].to_dict("records")]
     identical = cached.groupby("sha256", sort=False).ID.agg(list)
+    recordings = cached.groupby("recording", sort=False).agg({"ID": list, "part": set})
     report = {
         "options": options,
         "counts": counts,
         "left_out": [{k: as_utf8(str(v)) for k, v in row.items()} for row in lost],
         "identical": [group for group in identical if len(group) > 1],
+        "twins": twins,
+        "apart": recordings.ID[recordings.part.map(len) > 1].tolist(),
         "silent": cached.ID[cached.silent].tolist(),
         **(describe(cached) if describe else {}),
     }
-    _write_if_new(manifest_folder / "report.json", _as_json(report))
+    _write_if_new(manifest_folder / "report.json", as_json(report))
     _log_report(report)
     return report
 
@@ -269,11 +263,31 @@ def _decode(
     return made, reasons
 
 
+def _name_recordings(tracks: pd.DataFrame, cache_folder: Path) -> list[dict]:
+    """Adds the column ``recording``; returns the re-encoded twins for the report."""
+    unique = tracks.drop_duplicates("sha256")
+    rows = unique[[*CachedTrack._fields]].itertuples(index=False)
+    pairs = find_twins([CachedTrack(*row) for row in rows], cache_folder)
+    names = dict(zip(unique.sha256, unique.sha256, strict=True))
+    for pair in pairs:
+        first, second = (names[unique.sha256.iloc[nth]] for nth in pair[:2])
+        names |= {sha256: first for sha256, name in names.items() if name == second}
+    tracks["recording"] = tracks.sha256.map(names)
+    return [
+        {
+            "tracks": [unique.ID.iloc[pair.first], unique.ID.iloc[pair.second]],
+            "offset_s": pair.offset_s,
+            "correlation": pair.correlation,
+        }
+        for pair in pairs
+    ]
+
+
 def _add_to_index(made: dict[str, CachedTrack], cache_folder: Path) -> None:
     """Adds entries to the index, which another preparation may have changed."""
     index = _read_index(cache_folder)
     index |= {source: track._asdict() for source, track in made.items()}
-    _write_if_new(cache_folder / _INDEX_NAME, _as_json(index))
+    _write_if_new(cache_folder / _INDEX_NAME, as_json(index))
 
 
 def _write_if_new(path: Path, text: str) -> None:
@@ -284,23 +298,25 @@ def _write_if_new(path: Path, text: str) -> None:
             temporary_path.write_bytes(content)
 
 
-def _as_json(content: dict) -> str:
-    """Text of a JSON file."""
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
 def _log_report(report: dict) -> None:
     """Warns of what is unusual, then gives all counts in one line."""
     for track in report["left_out"]:
         logger.warning("left out %s: %s", track["ID"], track["reason"])
     if report["silent"]:
         logger.warning("silent from end to end: %s", ", ".join(report["silent"]))
+    if report["apart"]:
+        logger.warning(
+            "recordings in more than one part of the split: %d, such as %s",
+            len(report["apart"]),
+            " = ".join(report["apart"][0]),
+        )
     sizes = pd.DataFrame(report["counts"]).sum().astype(int)
     parts = ", ".join(f"{size} {part}" for part, size in sizes.items())
     n_genres = len(set().union(*report["counts"].values()))
     logger.info(
         f"{sum(sizes)} tracks of {n_genres} genres: {parts}; {len(report['left_out'])} "
-        f"left out; {len(report['identical'])} groups of identical tracks"
+        f"left out; {len(report['identical'])} groups of identical tracks; "
+        f"{len(report['twins'])} pairs of re-encoded twins"
     )
 
 
