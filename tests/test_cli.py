@@ -127,18 +127,7 @@ def test_a_model_among_the_songs_is_recognised(capsys, model_folder, monkeypatch
     assert capsys.readouterr().err.endswith(message)
 
 
-@pytest.fixture
-def runs(monkeypatch):
-    """Lets ``main`` run a function instead of a command."""
-
-    def install(function):
-        arguments = SimpleNamespace(run=function)
-        monkeypatch.setattr(cli, "parse", lambda argv: arguments)
-
-    return install
-
-
-def test_only_messages_for_the_user_are_shown(capsys, runs):
+def test_only_messages_for_the_user_are_shown(capsys, monkeypatch):
     def chatter(arguments):
         logging.getLogger("speechbrain.utils").info("Applied quirks")
         logging.getLogger("speechbrain.utils").warning("Could not parse")
@@ -147,7 +136,7 @@ def test_only_messages_for_the_user_are_shown(capsys, runs):
         logging.getLogger("ms_sincresnet.pretrained.hub").info("3 files")
         return 3
 
-    runs(chatter)
+    monkeypatch.setattr(cli, "parse", lambda argv: SimpleNamespace(run=chatter))
     before = logging.getLogger("ms_sincresnet").handlers[:]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -158,37 +147,36 @@ def test_only_messages_for_the_user_are_shown(capsys, runs):
 
 
 @pytest.mark.parametrize(
-    ("options", "resumes"),
+    ("line", "resumes"),
     [
-        (["--output", "a.csv"], True),
-        (["--output", "a", "--engine", "ray"], True),
-        (["--output", "a.txt"], False),
-        ([], False),
+        ("classify a.wav --model m --output a.csv", True),
+        ("classify a.wav --model m --output a --engine ray", True),
+        ("classify a.wav --model m --output a.txt", False),
+        ("classify a.wav --model m", False),
     ],
 )
-def test_an_interruption_names_the_way_to_resume(capsys, monkeypatch, options, resumes):
+def test_an_interruption_names_the_way_to_resume(capsys, monkeypatch, line, resumes):
     def interrupt(arguments, output_format):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "_classify_here", interrupt)
     monkeypatch.setattr(commands, "_classify_on_ray", interrupt)
-    assert main(["classify", "a.wav", "--model", "m", *options]) == 130
+    assert main(line.split()) == 130
     how = "; run the same command again to resume" if resumes else ""
     assert capsys.readouterr().err == f"interrupted{how}\n"
 
 
-def test_a_closed_pipe_ends_it_quietly(runs, monkeypatch):
+def test_a_closed_pipe_ends_it_quietly(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
-    runs(lambda arguments: print("text"))
+    arguments = SimpleNamespace(run=lambda arguments: print("text"))
+    monkeypatch.setattr(cli, "parse", lambda argv: arguments)
     with open(writer, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         assert main([]) == 141
 
 
-@pytest.fixture
-def library(monkeypatch):
-    """Records the calls of the functions behind the commands."""
+def test_each_command_calls_its_function(monkeypatch, tmp_path, capsys):
     calls = []
     for module, name in [
         ("inference.demo", "launch"),
@@ -204,31 +192,24 @@ def library(monkeypatch):
 
         home = importlib.import_module(f"ms_sincresnet.{module}")
         monkeypatch.setattr(home, name, call)
-    return calls
-
-
-def test_each_command_calls_its_function(library, tmp_path, capsys):
     genres = tmp_path / "genres.txt"
     genres.write_text("rock\n\n jazz \n")
     push = {"private": None, "revision": None, "space": False}
     all_push = {"private": True, "revision": "v1", "space": True}
+    address, flags = "https://hub/a/b", "--private --revision v1 --space"
     convert = ("convert_checkpoint", "a.tar", "model", ["rock", "jazz"], {})
     demo = {"host": "127.0.0.1", "port": 7861}
     for line, call, out in [
         ("export run model", ("export_run", "run", "model", {}), "written: model"),
-        ("push model a/b", ("push_folder", "model", "a/b", push), "https://hub/a/b"),
-        (
-            "push model a/b --private --revision v1 --space",
-            ("push_folder", "model", "a/b", all_push),
-            "https://hub/a/b",
-        ),
+        ("push model a/b", ("push_folder", "model", "a/b", push), address),
+        (f"push model a/b {flags}", ("push_folder", "model", "a/b", all_push), address),
         ("convert a.tar model --genres rock,jazz", convert, "written: model"),
         (f"convert a.tar model --genres-file {genres}", convert, "written: model"),
         ("onnx model a", ("export_onnx", "model", "a", {}), "written: a"),
         ("demo model --port 7861", ("launch", "model", demo), ""),
     ]:
         assert main(line.split()) == 0
-        assert library.pop() == call
+        assert calls.pop() == call
         assert capsys.readouterr().out.strip() == out
 
 

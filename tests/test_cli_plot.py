@@ -37,7 +37,6 @@ def drawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def mel_folder(tmp_path_factory):
-    """The folder of a model without learned filters."""
     folder = tmp_path_factory.mktemp("mel") / "model"
     save_model_folder(folder, MelResNet(2), ["jazz", "rock"])
     return folder

@@ -56,5 +56,4 @@ def test_the_confusion_matrix_agrees_with_the_file(tmp_path):
     assert [int(text.get_text()) for text in axes.texts] == np.ravel(counts).tolist()
     for axis in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [label.get_text() for label in axis] == NAMES
-    assert axes.get_xlabel() == "predicted genre"
-    assert axes.get_ylabel() == "true genre"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted genre", "true genre")

@@ -49,15 +49,10 @@ def test_each_row_builds_what_it_overrides(row):
 def test_a_row_of_each_model_learns_and_loads_back(row, tmp_path):
     """At its full size, on two clips of half a second."""
     torch.manual_seed(0)
-    overrides = {
-        **{"data_folder": "none", "output_folder": str(tmp_path), "warmup_epochs": 0},
-        **row["overrides"],
-    }
-    words = cross_validate.row_words(row, ["--resnet_weights=null"])
-    if "--resnet_weights=null" in words:
-        overrides["resnet_weights"] = None
+    words = ["--data_folder=none", f"--output_folder={tmp_path}", "--warmup_epochs=0"]
+    words = cross_validate.row_words(row, [*words, "--resnet_weights=null"])
     path = cross_validate.HERE / row["hparams_file"]
-    with open_hparams(path, yaml.safe_dump(overrides)) as (file, nested):
+    with open_hparams(path, cross_validate.overrides_of(words)) as (file, nested):
         hparams = flatten(load_hyperpyyaml(file, nested))
     model = hparams["model"]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

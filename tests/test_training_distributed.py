@@ -1,8 +1,7 @@
 """Two processes against one that sees all clips, in float64 where rounding matters.
 
 In float32 a ReLU whose input is 1e-7 may open or close by rounding, which changes the
-gradient by a hundredth: after some steps, two ways to compute the same network are as
-far from each other as two networks.
+gradient by a hundredth.
 """
 
 import os
@@ -33,6 +32,7 @@ BACKENDS = {
     "fft": torch.float64,
     "auto": torch.float32,  # the compiled loops, where they are
 }
+PRELOADED = ["ms_sincresnet.training.brain"]
 
 
 def clips(dtype=torch.float64):
@@ -49,7 +49,7 @@ def own_part():
 
 
 def prepared(model):
-    """As ``GenreBrain`` does it: the model as it is, or shared by the processes."""
+    """The model as ``GenreBrain`` makes it: as it is, or shared by the processes."""
     if rank_and_processes()[1] == 1:
         return model
     share_statistics(model)
@@ -126,25 +126,15 @@ def scores(folder):
 
 
 def recipe(folder):
-    """One epoch of train.py, which joins the processes as ``torchrun`` starts them.
-
-    At a small learning rate, as rounding grows in float32.
-    """
+    """One epoch of train.py, at a small learning rate, as rounding grows in float32."""
     n_processes = int(os.environ.get("WORLD_SIZE", 1))
     hparams = {
         **{"data_folder": folder / "data", "cache_folder": folder / "audio_16k"},
         **{"output_folder": folder / f"run_{n_processes}", "resnet_weights": "null"},
-        **{
-            "n_genres": 2,
-            "n_filters": 8,
-            "n_frames": 64,
-            "n_folds": 3,
-            "num_workers": 0,
-        },
+        **{"n_genres": 2, "n_filters": 8, "n_frames": 64, "n_folds": 3},
         **{"clip_samples": 4000, "hop_samples": 4000, "valid_hop": 4000},
-        "num_workers": 0,
-        **{"batch_size": 4 // n_processes, "valid_fraction": 0.5},
-        **{"number_of_epochs": 1, "warmup_lr": 1e-5},
+        **{"batch_size": 4 // n_processes, "valid_fraction": 0.5, "num_workers": 0},
+        **{"number_of_epochs": 1, "warmup_lr": 1e-5, "clips_per_track": 2},
         **{"gain_low": 1, "gain_high": 1, "noise_std": 0},  # drawn in each process
     }
     words = [f"--{name}={value}" for name, value in hparams.items()]
@@ -160,9 +150,7 @@ def everything(folder):
     """All of the above."""
     recipe(folder)
     return {
-        "front-end": {
-            backend: front_end(backend, dtype) for backend, dtype in BACKENDS.items()
-        },
+        "front-end": {name: front_end(name, BACKENDS[name]) for name in BACKENDS},
         "steps": steps(),
         "scores": scores(folder),
         "sum": sum_over_processes(torch.ones(2) * (1 + rank_and_processes()[0])),
@@ -180,7 +168,6 @@ def process(rank, folder, port):
 
 
 def free_port():
-    """A port that nothing listens to."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return str(listener.getsockname()[1])
@@ -188,12 +175,15 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Results of both processes, and of one alone."""
+    """The folder, and the results of both processes and of one alone."""
     folder = tmp_path_factory.mktemp("distributed")
     make_synthetic_gtzan(folder / "data", n_tracks=6, duration_s=0.5, seed=3)
     for genre in sorted((folder / "data" / "genres").iterdir())[2:]:
         shutil.rmtree(genre)
-    multiprocessing.spawn(process, (folder, free_port()), nprocs=2)
+    # Packages are imported once, in a server that both are forked from.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    arguments = process, (folder, free_port()), 2
+    multiprocessing.start_processes(*arguments, start_method="forkserver")
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = everything(folder)
@@ -222,7 +212,6 @@ def test_the_front_end_has_the_moments_of_all_clips(results, backend):
 
 
 def test_three_steps_lead_to_the_same_network(results):
-    """Of the full learning rate, with uneven parts, in evaluation and out of it."""
     _, both, alone = results
     for found in both:
         torch.testing.assert_close(found["steps"], alone["steps"], rtol=1e-8, atol=1e-8)

@@ -1,9 +1,5 @@
-"""Folds are run once, whatever happens, and summed up as by hand.
+"""Folds are run once, whatever happens, and summed up as by hand."""
 
-Most tests run a script that leaves in a moment what train.py leaves in hours.
-"""
-
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,45 +13,8 @@ from scipy import stats
 
 from ms_sincresnet.data.synthetic import make_synthetic_gtzan
 from ms_sincresnet.errors import HparamError, UserError
-from ms_sincresnet.files import read_json
+from ms_sincresnet.files import read_json, write_json
 from ms_sincresnet.training.folds import spread, write_summary
-
-# Writes the files of train.py in their order. behaviour.json has a fold's accidents.
-STUB = """
-import json, sys
-from pathlib import Path
-
-here = Path(__file__).parent
-options = dict(word[2:].split("=", 1) for word in sys.argv[2:] if "=" in word)
-fold, folder = int(options["fold"]), Path(options["output_folder"])
-behaviour = json.loads((here / "behaviour.json").read_text()).get(str(fold), {})
-
-def log(what):
-    with (here / "log.txt").open("a") as file:
-        print(fold, what, file=file)
-
-log("starts")
-if "error" in behaviour:
-    sys.exit(behaviour["error"])
-(folder / "model").mkdir(parents=True, exist_ok=True)
-(folder / "arguments.json").write_text(json.dumps(sys.argv[1:]))
-genres = ["blues", "jazz", "rock"]
-predicted = ["blues", "jazz", "rock" if fold == 1 else "jazz"]
-lines = ["ID,genre,predicted,clips"]
-for genre, name in zip(genres, predicted):
-    lines.append(f"{genre}.{fold},{genre},{name},{fold + 1}")
-(folder / "test_predictions.csv").write_text("\\n".join(lines))
-matrix = ["genre,blues,jazz,rock", "blues,1,0,0", "jazz,0,1,0"]
-matrix.append("rock,0,0,1" if fold == 1 else "rock,0,1,0")
-(folder / "confusion_matrix.csv").write_text("\\n".join(matrix))
-right = 3 if fold == 1 else 2
-summary = {"dataset": "toy", "song_accuracy": right / 3, "clip_accuracy": fold / 10}
-summary |= {"tracks": 3, "clips": 3 * (fold + 1), "epoch": 7}
-(folder / "test_summary.json").write_text(json.dumps(summary))
-for name in ("config.json", "model.safetensors"):
-    (folder / "model" / name).touch()
-log("ends")
-"""
 
 HPARAMS = """
 data_folder: null
@@ -70,35 +29,51 @@ output_folder: !ref results/fold_<fold>
 
 
 class Recipe:
-    """The stub, its yaml file and what they did."""
+    """A yaml file, and what replaces its train.py."""
 
     def __init__(self, folder):
-        self.folder, self.results = folder, folder / "results"
-        (folder / "train.py").write_text(STUB)
+        self.results = folder / "results"
+        self.log = []  # folds that were started
+        self.accidents = {}  # by fold, an exit status or an exception
         (folder / "small.yaml").write_text(HPARAMS)
-        self.behave()
 
-    def behave(self, **behaviour):
-        """Decides what happens to the folds, as fold_1={"error": …}."""
-        by_fold = {name.removeprefix("fold_"): what for name, what in behaviour.items()}
-        (self.folder / "behaviour.json").write_text(json.dumps(by_fold))
+    def train(self, command):
+        """Leaves the files that train.py leaves, in their order."""
+        words = command[2:]
+        options = dict(word[2:].split("=", 1) for word in words[1:])
+        fold, folder = int(options["fold"]), Path(options["output_folder"])
+        self.log.append(fold)
+        accident = self.accidents.get(fold, 0)
+        if accident is KeyboardInterrupt:
+            raise accident
+        if accident == 0:
+            right = fold == 1  # otherwise its third song is predicted as jazz
+            table = pd.DataFrame({"genre": ["blues", "jazz", "rock"]})
+            table.insert(0, "ID", table.genre + f".{fold}")
+            table["predicted"] = ["blues", "jazz", "rock" if right else "jazz"]
+            (folder / "model").mkdir(parents=True, exist_ok=True)
+            write_json(words, folder / "arguments.json")
+            path = folder / "test_predictions.csv"
+            table.assign(clips=fold + 1).to_csv(path, index=False)
+            summary = {"dataset": "toy", "song_accuracy": (2 + right) / 3, "epoch": 7}
+            summary |= {"clip_accuracy": fold / 10, "tracks": 3, "clips": 3 * fold + 3}
+            write_json(summary, folder / "test_summary.json")
+            for name in ("config.json", "model.safetensors"):
+                (folder / "model" / name).touch()
+        return subprocess.CompletedProcess(command, accident)
 
     def run(self, *words):
         """Cross-validates; returns the summary."""
         recipe.main(["small.yaml", f"--output_folder={self.results}", *words])
         return read_json(self.results / "summary.json")
 
-    def log(self):
-        """Starts and ends of the stub, in order."""
-        path = self.folder / "log.txt"
-        return path.read_text().splitlines() if path.exists() else []
-
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "TRAIN", tmp_path / "train.py")
+    small = Recipe(tmp_path)
+    monkeypatch.setattr(subprocess, "run", small.train)
     monkeypatch.chdir(tmp_path)
-    return Recipe(tmp_path)
+    return small
 
 
 def test_student_interval_is_that_of_the_sleep_data():
@@ -111,9 +86,7 @@ def test_student_interval_is_that_of_the_sleep_data():
 
 def test_summary_is_that_counted_by_hand(small, capsys):
     summary = small.run("--seed=7")
-    assert small.log() == [
-        f"{n} {what}" for n in range(3) for what in ("starts", "ends")
-    ]
+    assert small.log == [0, 1, 2]
     songs, clips = summary["song_accuracy"], summary["clip_accuracy"]
     assert songs["mean"] == pytest.approx(7 / 9)
     assert songs["sd"] == pytest.approx(np.sqrt(1 / 27))  # of 2/3, 1 and 2/3
@@ -148,7 +121,7 @@ def test_some_folds_make_a_summary_too(small, capsys):
     assert "1 of 3 folds\n" in capsys.readouterr().out
     small.run("--folds=2")
     assert small.run("--folds=2,1")["folds_done"] == 2
-    assert len(small.log()) == 4, "each once"
+    assert small.log == [1, 2], "each once"
     small.run("--folds=1", "--device=cuda:1", "--num_workers=0")  # change no figure
 
 
@@ -158,48 +131,40 @@ def test_options_reach_each_fold(small):
     words = read_json(folder / "fold_2" / "arguments.json")
     own = ["--fold=2", f"--output_folder={folder / 'fold_2'}"]
     assert words == ["small.yaml", "--seed=5", "--precision=bf16", *own]
-    assert [fold["fold"] for fold in read_json(folder / "summary.json")["folds"]] == [
-        *(0, 2)
-    ]
+    folds = [fold["fold"] for fold in read_json(folder / "summary.json")["folds"]]
+    assert folds == [0, 2]
     recipe.main(["small.yaml", "--n_folds=2", "--output_folder=here"])
-    assert sorted(path.name for path in Path("here").glob("fold_*")) == [
-        *("fold_0", "fold_1")
-    ]
+    assert {path.name for path in Path("here").glob("fold_*")} == {"fold_0", "fold_1"}
 
 
-def test_a_failed_fold_is_named_and_run_again(small):
-    small.behave(fold_1={"error": "error: no data"})
-    with pytest.raises(UserError, match=r"fold 1 failed \(exit status 1\)"):
+@pytest.mark.parametrize(
+    ("accident", "error", "message"),
+    [
+        (1, UserError, r"fold 1 failed \(exit status 1\)"),
+        (KeyboardInterrupt, KeyboardInterrupt, None),
+    ],
+)
+def test_a_stopped_call_resumes_and_repeats_nothing(small, accident, error, message):
+    small.accidents = {1: accident}
+    with pytest.raises(error, match=message):
         small.run()
     assert read_json(small.results / "summary.json")["folds_done"] == 1
-    small.behave()
+    small.accidents = {}
     assert small.run()["folds_done"] == 3
-    assert small.log().count("0 starts") == 1, "done before"
+    assert small.log == [0, 1, 1, 2]
+    for name in ("test_summary.json", "model/model.safetensors"):
+        (small.results / "fold_1" / name).unlink()
+        assert small.run()["folds_done"] == 3
+    assert small.log == [0, 1, 1, 2, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["test_summary.json", "model/model.safetensors"])
-def test_a_fold_that_lacks_something_is_run_again(small, name):
-    small.run("--folds=0,1")
-    (small.results / "fold_1" / name).unlink()
-    assert small.run("--folds=0,1")["folds_done"] == 2
-    assert small.log().count("1 starts") == 2
-
-
-def test_an_interrupted_call_resumes_and_repeats_nothing(small, monkeypatch):
-    run = subprocess.run
-
-    def interrupted(command):
-        if "--fold=1" in command:
-            raise KeyboardInterrupt
-        return run(command)
-
-    monkeypatch.setattr(subprocess, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        small.run()
-    assert read_json(small.results / "summary.json")["folds_done"] == 1
-    monkeypatch.setattr(subprocess, "run", run)
-    assert small.run()["folds_done"] == 3
-    assert small.log().count("0 starts") == 1
+def test_each_fold_is_a_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(HPARAMS)
+    Path("train.py").write_text("import sys; sys.exit(len(sys.argv))")
+    monkeypatch.setattr(recipe, "TRAIN", tmp_path / "train.py")
+    with pytest.raises(UserError, match=r"fold 0 failed \(exit status 5\)"):
+        recipe.main(["small.yaml", "--seed=7"])
 
 
 @pytest.mark.parametrize(
@@ -209,10 +174,7 @@ def test_an_interrupted_call_resumes_and_repeats_nothing(small, monkeypatch):
         (["--fould=5"], "did you mean --fold?"),
         (["--fold=1"], "--fold=1: each fold has its own"),
         (["--save_folder=x"], "--save_folder=x: each fold has its own"),
-        (
-            ["--protocol=filtered"],
-            "single split without folds; run train.py",
-        ),
+        (["--protocol=filtered"], "single split without folds; run train.py"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(small, words, part):
@@ -220,7 +182,7 @@ def test_options_that_do_not_fit_are_refused(small, words, part):
     with pytest.raises(HparamError) as error:
         small.run("--folds=1", *words)
     assert part in str(error.value)
-    assert len(small.log()) == 2
+    assert small.log == [0]
 
 
 def test_folds_of_different_splits_are_refused(small):
@@ -233,17 +195,11 @@ def test_folds_of_different_splits_are_refused(small):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["small.yaml", "--table1"],
-        ["--table1", "--compare", "a", "b"],
-        ["--unknown"],
-    ],
+    "line", ["", "small.yaml --table1", "--table1 --compare a b", "--unknown"]
 )
-def test_usage_is_shown(small, words, capsys):
+def test_usage_is_shown(small, line, capsys):
     with pytest.raises(SystemExit) as error:
-        recipe.main(words)
+        recipe.main(line.split())
     assert error.value.code == 2
     assert "usage: " in capsys.readouterr().err
 
@@ -276,7 +232,7 @@ def test_table1_is_written_next_to_the_papers(small):
 
 
 def test_table1_is_written_when_a_row_fails(small):
-    small.behave(fold_1={"error": "error: no"})
+    small.accidents = {1: 1}
     with pytest.raises(UserError, match="fold 1 failed"):
         recipe.main(["--table1", "--data_folder=GTZAN"])
     table = pd.read_csv(Path("results/table1/table1.csv"))
@@ -298,7 +254,7 @@ def test_mistakes_in_table1_are_named(small, words, part):
     with pytest.raises(UserError) as error:
         recipe.main(["--table1", *words])
     assert part in str(error.value)
-    assert small.log() == []
+    assert small.log == []
 
 
 def test_parameters_are_counted(small, capsys):
@@ -333,23 +289,14 @@ def test_train_py_itself_is_cross_validated(tmp_path, monkeypatch):
     data_folder = make_synthetic_gtzan(tmp_path / "data", n_tracks=3, duration_s=0.5)
     for genre in sorted((data_folder / "genres").iterdir())[2:]:
         shutil.rmtree(genre)
-    hparams = {
-        "data_folder": data_folder,
-        "cache_folder": tmp_path / "audio_16k",
-        "n_filters": 8,
-        "n_frames": 32,
-        "clip_samples": 8000,
-        "number_of_epochs": 1,
-        "clips_per_track": 1,
-        "valid_fraction": 0.5,
-        "num_workers": 0,
-        "resnet_weights": "null",
-        "n_folds": 3,
-        "n_genres": 2,
-        "output_folder": tmp_path / "out",
-    }
-    words = [f"--{name}={value}" for name, value in hparams.items()]
-    words = ["hparams/ms_sincresnet.yaml", *words, "--device=cpu", "--folds=1"]
+    line = (
+        "hparams/ms_sincresnet.yaml --device=cpu --folds=1 --n_folds=3 --n_genres=2 "
+        "--n_filters=8 --n_frames=32 --clip_samples=8000 --number_of_epochs=1 "
+        "--clips_per_track=1 --valid_fraction=0.5 --num_workers=0 "
+        f"--resnet_weights=null --data_folder={data_folder} "
+        f"--cache_folder={tmp_path}/audio_16k --output_folder={tmp_path}/out"
+    )
+    words = line.split()
     recipe.main(words)
     summary = read_json(tmp_path / "out" / "summary.json")
     assert (summary["folds_done"], summary["tracks"]) == (1, 2)

@@ -7,7 +7,6 @@ Y. Grandvalet, "No unbiased estimator of the variance of K-fold cross-validation
 """
 
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from scipy import stats
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import atomic_path, read_json, write_json
 from ms_sincresnet.plots.drawing import save_figure
-from ms_sincresnet.plots.training import plot_confusion_matrix, read_confusion_matrix
+from ms_sincresnet.plots.training import plot_confusion_matrix
 from ms_sincresnet.pretrained.model_folder import is_model_folder
 from ms_sincresnet.training.comparison import read_predictions
 
@@ -73,11 +72,10 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
     folders = {fold: path for fold, path in folders.items() if is_finished(path)}
     if not folders:
         raise UserError(f"{folder}: no fold of {n_folds} is finished there")
-    tables, folds, matrices = {}, [], []
+    tables, folds = {}, []
     for fold, path in folders.items():
         tables[fold] = read_predictions(path)
         folds.append({"fold": fold, **read_json(path / "test_summary.json")})
-        matrices.append(read_confusion_matrix(path / "confusion_matrix.csv"))
     predictions = pd.concat(tables, names=["fold"]).reset_index()
     twins = predictions[predictions.ID.duplicated(keep=False)].sort_values("ID")
     if len(twins):
@@ -86,7 +84,9 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
             f"{folder}: folds {first} and {second} both tested {twins.ID.iloc[0]}, so "
             "they are not of one split: split_seed, n_folds or the data differ"
         )
-    matrix = reduce(pd.DataFrame.add, matrices)
+    genres = sorted({*predictions.genre, *predictions.predicted})
+    matrix = pd.crosstab(predictions.genre, predictions.predicted)
+    matrix = matrix.reindex(index=genres, columns=genres, fill_value=0)
     right = int((predictions.genre == predictions.predicted).sum())
     # Clopper's and Pearson's (Biometrika 26(4), 1934).
     share = stats.binomtest(right, len(predictions)).proportion_ci(method="exact")
