@@ -235,7 +235,7 @@ def load_trunk(trunk: nn.Module, arch: str, weights: str | PathLike) -> None:
             state = source.get_state_dict(progress=True, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise WeightsError(
-                f"the ImageNet weights of {arch} cannot be downloaded from {source.url} "
+                f"cannot download the ImageNet weights of {arch} from {source.url} "
                 f"({error}). Give them as --resnet_weights=FILE, or train from random "
                 "weights with --resnet_weights=null"
             ) from error
