@@ -1,6 +1,13 @@
-"""Audio that the tests of data write to files."""
+"""Audio that the tests of data write to files, and reports that they read."""
+
+import json
 
 import numpy as np
+
+
+def read_report(folder):
+    """The report of a preparation as written."""
+    return json.loads((folder / "manifests" / "report.json").read_text())
 
 
 def noise(*shape, seed=0):

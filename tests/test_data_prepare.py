@@ -1,6 +1,5 @@
 """From files to manifests: tracks found, cached, left out, written, and untouched."""
 
-import json
 import logging
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ import ms_sincresnet.data.prepare as prepare_module
 from ms_sincresnet.data.prepare import PARTS, find_tracks, prepare_manifests
 from ms_sincresnet.errors import DataFolderError, HparamError
 
-from .sounds import noise
+from .sounds import noise, read_report
 
 N_SAMPLES = 3201
 
@@ -70,11 +69,6 @@ def check_copies(data, folder, cut=slice(None), cache=None):
         expected = soundfile.read(source)[0][cut]
         np.testing.assert_array_equal(soundfile.read(copy)[0], expected)
         assert row.duration == pytest.approx(len(expected) / 16000)
-
-
-def read_report(folder):
-    """The report as written."""
-    return json.loads((folder / "manifests" / "report.json").read_text())
 
 
 def states(folder):

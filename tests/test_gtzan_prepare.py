@@ -1,7 +1,6 @@
 """GTZAN's prepare script: layouts, protocols, bad files, and missing data."""
 
 import importlib.util
-import json
 import logging
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import soundfile
 import ms_sincresnet.data.prepare as prepare_module
 from ms_sincresnet.data.cache import CachedTrack
 from ms_sincresnet.data.prepare import PARTS
+from ms_sincresnet.data.twins import Twins
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
 
-from .sounds import noise
+from .sounds import noise, read_report
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "GTZAN" / "gtzan_prepare.py"
 spec = importlib.util.spec_from_file_location("gtzan_prepare", SCRIPT)
@@ -49,11 +49,6 @@ def prepare(data, folder, **options):
     gtzan.prepare_gtzan(data, folder / "manifests", folder / "cache", **options)
     folder = folder / "manifests"
     return {part: pd.read_csv(folder / f"{part}.csv").ID.tolist() for part in PARTS}
-
-
-def read_report(folder):
-    """The report as written."""
-    return json.loads((folder / "manifests" / "report.json").read_text())
 
 
 def messages(caplog, level):
@@ -99,6 +94,25 @@ def test_identical_tracks_stay_on_one_side_whatever_their_format(data, tmp_path)
         for pair in pairs:
             assert [len(set(pair) & set(ids)) for ids in parts.values()].count(2) == 1
     assert read_report(tmp_path)["identical"] == [list(pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_twins_stay_on_one_side_unless_they_are_let_go(
+    data, tmp_path, monkeypatch, keep
+):
+    # Positions in the order of IDs: two tracks of jazz, one of rock.
+    twins = [Twins(0, 1, 0.0, 0.9), Twins(11, 1, 0.0, 0.9)]
+    monkeypatch.setattr(prepare_module, "find_twins", lambda *_: twins)
+    names = {"jazz.00000", "jazz.00001", "rock.00001"}
+    options = {"n_folds": 5, "valid_fraction": 0.4, "keep_twins": keep}
+    together = []
+    for fold in range(5):
+        parts = prepare(data, tmp_path, fold=fold, **options)
+        together.append(any(names <= set(ids) for ids in parts.values()))
+        apart = read_report(tmp_path)["apart"]
+        assert apart == ([] if together[-1] else [sorted(names)])
+    assert all(together) == keep
+    assert read_report(tmp_path)["options"]["keep_twins"] == keep
 
 
 def test_a_changed_option_remakes_the_manifests_without_decoding(

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import io
-import json
 import logging
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import ms_sincresnet.data.prepare as prepare_module
 from ms_sincresnet.data.prepare import PARTS
 from ms_sincresnet.errors import DataFolderError, HparamError
 
-from .sounds import pcm_noise
+from .sounds import pcm_noise, read_report
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "ISMIR2004" / "ismir2004_prepare.py"
 spec = importlib.util.spec_from_file_location("ismir2004_prepare", SCRIPT)
@@ -117,11 +116,6 @@ def prepare(data, folder, cache=None, **options):
     manifests, cache = folder / "manifests", cache or folder / "cache"
     ismir2004.prepare_ismir2004(data, manifests, cache, **options)
     return {part: pd.read_csv(manifests / f"{part}.csv") for part in PARTS}
-
-
-def read_report(folder):
-    """The report as written."""
-    return json.loads((folder / "manifests" / "report.json").read_text())
 
 
 def ids(manifests):
@@ -308,7 +302,7 @@ def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test
         assert heard in parts["test"].ID.tolist()
     assert parts_of_pair == {"train", "valid"}
     assert read_report(tmp_path)["heard_in_training"] == [heard]
-    assert "1 tested tracks have the audio" in caplog.text
+    assert "recordings in more than one part of the split: 1, such as" in caplog.text
 
 
 def test_the_excerpt_of_a_song_is_used(data, tmp_path):
