@@ -20,7 +20,6 @@ TONES_HZ = {"rock": 600.0, "blues": 200.0, "metal": 3000.0, "jazz": 1400.0}
 
 
 def sine(hz, rate, n_samples, phase=0.0):
-    """A sine of amplitude 0.5."""
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(n_samples) / rate + phase)
 
 
@@ -32,11 +31,7 @@ def genres():
 
 @pytest.fixture(scope="session")
 def tone_model(genres):
-    """A model, not to be changed, to which each genre is a tone.
-
-    Its trunk is random; its last layer is fitted to clips of the tones by least
-    squares, so that what a song should be named is known when it is written.
-    """
+    """A model, not to be changed, whose last layer is fitted to tell tones apart."""
     torch.manual_seed(0)
     model = MSSincResNet(n_genres=len(genres), n_filters=8).eval()
     phases = (0.0, 1.5, 3.0, 4.5)
@@ -65,7 +60,6 @@ def model_folder(tone_model, genres, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier(model_folder):
-    """The ``GenreClassifier`` of the model folder."""
     return GenreClassifier.from_hparams(model_folder, run_opts={"device": "cpu"})
 
 

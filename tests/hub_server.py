@@ -1,8 +1,6 @@
 """A small Hub on this machine: the routes that huggingface_hub calls, kept in memory.
 
-Repositories are made, committed to (small files in the commit itself, others by
-git-lfs) and read at a branch or commit. Clients find it by ``HF_ENDPOINT``; that of xet
-is missing, so they need ``HF_HUB_DISABLE_XET``.
+Small files are committed in the commit itself, others by git-lfs; there is no xet.
 """
 
 import base64
@@ -22,16 +20,12 @@ class HubServer:
     """The Hub, for as long as the ``with`` block lasts.
 
     ``repos`` has the files of each (kind, name) by branch and by commit; ``gated``
-    names repositories for which a token is needed, ``private`` those made so;
-    ``requests`` holds all requests.
+    names repositories for which a token is needed, ``private`` those made so.
     """
 
     def __init__(self):
-        self.repos = {}
-        self.gated = set()
-        self.private = set()
-        self.requests = []
-        self.objects = {}
+        self.repos, self.objects, self.requests = {}, {}, []
+        self.gated, self.private = set(), set()
         self.token = "hf_of_the_test"
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -46,23 +40,14 @@ class HubServer:
         self.server.server_close()
 
     def environment(self, cache):
-        """Environment of a process for which this is the Hub."""
-        return {
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(cache),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_TOKEN": self.token,
-        }
+        hub = {"HF_ENDPOINT": self.url, "HF_HOME": str(cache), "HF_TOKEN": self.token}
+        return {**hub, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
     def files(self, repo, kind="model", revision="main"):
-        """The files of a repository by name."""
         return self.repos[kind, repo][revision]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request: the first of ``ROUTES`` that it fits."""
-
     protocol_version = "HTTP/1.1"
 
     def route(self):
@@ -127,7 +112,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(200, {})
 
     def validate_yaml(self):
-        """Checks the header of a card no further than that there is one."""
         header = json.loads(self.body)["content"].startswith("---\n")
         self.answer(200 if header else 400, {"warnings": [], "errors": []})
 
@@ -156,8 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def commit(self, kind, repo, revision):
         files = dict(self.hub.repos[kind, repo][revision])
-        for line in self.body.splitlines():
-            entry = json.loads(line)
+        for entry in map(json.loads, self.body.splitlines()):
             value = entry["value"]
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
@@ -170,9 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def resolve(self, repo, revision, name):
         revisions = self.hub.repos.get(("model", repo))
-        if repo in self.hub.gated and self.hub.token not in str(
-            self.headers.get("Authorization")
-        ):
+        given = str(self.headers.get("Authorization"))
+        if repo in self.hub.gated and self.hub.token not in given:
             return self.refuse(401, "GatedRepo")
         if revisions is None:
             return self.refuse(401, "RepoNotFound")

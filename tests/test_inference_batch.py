@@ -1,7 +1,6 @@
 """Finding songs, decoding ahead of the network, rows, and the identity of a model."""
 
 import copy
-import io
 import os
 import shutil
 import sys
@@ -32,7 +31,6 @@ SETTINGS = {"clip_samples": 48000, "hop_samples": 8000, "full_scale": 1.0}
 
 @pytest.fixture
 def touch(tmp_path, monkeypatch):
-    """Makes empty files in the working folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(*names):
@@ -94,10 +92,8 @@ def test_lists_of_paths(tmp_path, monkeypatch):
     path = tmp_path / "list"
     path.write_bytes(b"\xef\xbb\xbfa.wav\r\n\n b c .wav \n-x\ncaf\xe9.wav\n#1.wav")
     expected = ["a.wav", " b c .wav ", "-x", os.fsdecode(b"caf\xe9.wav"), "#1.wav"]
-    assert read_list(path) == expected
-    stdin = io.TextIOWrapper(io.BytesIO(path.read_bytes()))
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert read_list("-") == expected
+    monkeypatch.setattr(sys, "stdin", path.open())
+    assert read_list(path) == read_list("-") == expected
     for nothing in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=f"{nothing}: cannot be read"):
             read_list(nothing)
@@ -124,13 +120,12 @@ def test_songs_together_are_predicted_as_each_alone(classifier, songs):
         if file.name in ("nowhere.wav", "text.wav"):
             assert isinstance(prediction, AudioFileError)
             assert str(file) in str(prediction)
-            continue
-        alone = classifier.predict_song(file)
-        assert prediction == again
-        assert prediction.genre == alone.genre
-        assert prediction.shares == alone.shares
-        assert prediction.posteriors == pytest.approx(alone.posteriors, abs=1e-5)
-        assert prediction.duration == alone.duration
+        else:
+            alone = classifier.predict_song(file)
+            assert prediction == again
+            assert prediction[:2] == alone[:2]
+            assert prediction.duration == alone.duration
+            assert prediction.posteriors == pytest.approx(alone.posteriors, abs=1e-5)
 
 
 @pytest.fixture
@@ -152,35 +147,30 @@ def decoder(monkeypatch):
 
 
 def settle(decoder):
-    """Waits until nothing more is decoded."""
+    """The number of files that are decoded once nothing more is."""
     seconds = None
     while seconds != decoder.seconds:
         seconds = decoder.seconds
         time.sleep(0.2)
+    return decoder.files
 
 
 def test_no_more_files_are_decoded_ahead_than_jobs(classifier, decoder):
     results = classify_songs(classifier, ["14"] * 40, jobs=3)
     assert next(results)[1].duration == 14
-    settle(decoder)
     # A batch has 32 clips: those of two songs and some of the third.
-    assert 5 <= decoder.files <= 3 + 3 + 1
-    assert 1 <= len(decoder.threads) <= 3
-    assert threading.get_ident() not in decoder.threads
+    assert 5 <= settle(decoder) <= 3 + 3 + 1
+    assert 1 <= len(decoder.threads - {threading.get_ident()}) <= 3
     results.close()
-    settle(decoder)
-    assert decoder.files < 10
+    assert settle(decoder) < 10
 
 
 def test_a_long_file_is_not_decoded_far_ahead(classifier, decoder, monkeypatch):
     monkeypatch.setattr(batch, "_CHUNK_S", 5)
     batches = []
     embedding = classifier.mods.embedding_model.embedding
-    hook = embedding.register_forward_hook(lambda *_: batches.append(decoder.seconds))
-    try:
+    with embedding.register_forward_hook(lambda *_: batches.append(decoder.seconds)):
         ((_, song),) = classify_songs(classifier, ["50"], jobs=4)
-    finally:
-        hook.remove()
     assert song.duration == 50 and len(song.clips) == 95
     assert len(batches) == 3
     # After the n-th batch of 16 s, at most two chunks are decoded.
@@ -204,34 +194,24 @@ def test_any_error_of_a_decoder_is_one_of_its_file(classifier, monkeypatch, song
     assert found[songs[0]].genre == "jazz"
 
 
-CLIPS = [
-    ClipPrediction(0.0, 3.0, "rock", 0.75, {}),
-    ClipPrediction(0.5, 3.5, None, 0.0, {}),
-    ClipPrediction(1.0, 3.71234, "jazz", 1 / 3, {}),
-]
-
-
 def test_the_row_of_a_song():
-    song = SongPrediction(
-        "rock",
-        {"pop": 0.0, "jazz": 0.5, "rock": 0.5, "folk": 0.0},
-        {"pop": 0.1, "jazz": 1 / 3, "rock": 1 / 3, "folk": 0.2333333},
-        CLIPS,
-        3.71234,
-    )
+    shares = {"pop": 0.0, "jazz": 0.5, "rock": 0.5, "folk": 0.0}
+    posteriors = {"pop": 0.1, "jazz": 1 / 3, "rock": 1 / 3, "folk": 0.2333333}
+    silence = ClipPrediction(0.5, 3.5, None, 0.0, {})
+    clips = [silence, ClipPrediction(1.0, 3.71234, "jazz", 1 / 3, {})]
+    song = SongPrediction("rock", shares, posteriors, clips, 3.71234)
     row = song_row(Path("m/a.wav"), song, top=3)
     top = [
         {"genre": "rock", "share": 0.5, "posterior": 0.333333},
         {"genre": "jazz", "share": 0.5, "posterior": 0.333333},
         {"genre": "folk", "share": 0.0, "posterior": 0.233333},
     ]
-    expected = {"file": "m/a.wav", "genre": "rock", "duration": 3.712, "clips": 2}
+    expected = {"file": "m/a.wav", "genre": "rock", "duration": 3.712, "clips": 1}
     assert row == expected | {"top": top, "error": None}
     assert next(iter(row)) == "file"
     ranking = [best["genre"] for best in song_row("a", song, top=9)["top"]]
     assert ranking == ["rock", "jazz", "folk", "pop"]
     timeline = [
-        {"start_s": 0.0, "end_s": 3.0, "genre": "rock", "posterior": 0.75},
         {"start_s": 0.5, "end_s": 3.5, "genre": None, "posterior": 0.0},
         {"start_s": 1.0, "end_s": 3.712, "genre": "jazz", "posterior": 0.333333},
     ]
@@ -269,8 +249,7 @@ def test_a_model_is_identified_by_all_that_changes_its_results(
     expected = identity()
     assert expected.endswith("-majority") and len(expected) == 12 + len("-majority")
     assert expected == model_identity(classifier)  # of from_hparams
-    assert expected == identity_of(model_folder)
-    assert expected == identity(backend="fft")
+    assert expected == identity_of(model_folder) == identity(backend="fft")
     assert identity(voting="mean") == expected.replace("majority", "mean")
     others = [
         identity(precision="bf16"),

@@ -6,7 +6,6 @@ import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import huggingface_hub
 import numpy as np
@@ -29,7 +28,6 @@ CPU = {"device": "cpu"}
 
 @pytest.fixture(scope="module")
 def stock_classifier(model_folder):
-    """SpeechBrain's own class on the model folder."""
     return EncoderClassifier.from_hparams(source=str(model_folder), run_opts=CPU)
 
 
@@ -41,7 +39,6 @@ def song(tmp_path, write_song):
 
 @pytest.fixture
 def songs(tmp_path, write_song):
-    """Files of songs of different lengths."""
     parts = [[("metal", 1.3)], [("jazz", 4.2), ("rock", 2.1)], [("blues", 4.0)]]
     return [write_song(tmp_path / f"{n}.wav", *song) for n, song in enumerate(parts)]
 
@@ -53,7 +50,8 @@ def hub(monkeypatch):
     def download(repo_id, filename, **options):
         download.requests.append(f"{repo_id}/{filename}")
         if repo_id not in download.folders:
-            raise LookupError(f"{repo_id} was looked up on the network")
+            response = SimpleNamespace(headers={}, request=None)
+            raise RepositoryNotFoundError("404 Client Error", response=response)
         return str(download.folders[repo_id] / filename)
 
     download.requests, download.folders = [], {}
@@ -82,8 +80,7 @@ def test_both_classes_predict_the_voted_genre_of_a_whole_track(
     tmp_path, write_song, tone_model, genres, classifier, stock_classifier, case
 ):
     name, rate, channels, parts = case
-    path = tmp_path / name
-    write_song(path, *parts.items(), rate=rate, channels=channels)
+    path = write_song(tmp_path / name, *parts.items(), rate=rate, channels=channels)
     posteriors, n_samples = clip_posteriors(path, tone_model)
     predicted = [genres[index] for index in posteriors.argmax(1)]
     votes = Counter(predicted)
@@ -103,10 +100,9 @@ def test_both_classes_predict_the_voted_genre_of_a_whole_track(
     ours = classifier.classify_file(path)
     stock = stock_classifier.classify_file(str(path))
     for out_prob, score, index, genre in (ours, stock):
-        assert out_prob.shape == (1, len(genres))
         assert out_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
-        found = dict(zip(genres, out_prob[0].exp().tolist(), strict=True))
-        assert found == pytest.approx(expected_shares, abs=0.011)
+        (shares,) = out_prob.exp().tolist()
+        assert shares == pytest.approx([*expected_shares.values()], abs=0.011)
         assert score.tolist() == [out_prob.max().item()]
         assert index.tolist() == [genres.index("jazz")]
         assert genre == ["jazz"]
@@ -119,7 +115,6 @@ def test_songs_that_share_batches_are_predicted_as_they_are_alone(
     """Among songs that are silent, broken, empty, or on which the model fails."""
     small = GenreClassifier.from_hparams(model_folder, overrides={"batch_size": 4})
     embed, wavs = small.mods.embedding_model, [classifier.load_audio(p) for p in songs]
-    assert embed.batch_size == 4
     forward = embed.frontend.__class__.forward
 
     def fail_on_loud_clips(frontend, clips):
@@ -148,11 +143,13 @@ def test_songs_that_share_batches_are_predicted_as_they_are_alone(
         assert torch.is_grad_enabled()  # the caller's setting
         found[key] = prediction
     assert list(found) == list(given)
-    assert str(found["broken"]) == "it breaks off"
-    assert "silent: silent throughout" in str(found["silent"])
-    assert "empty: the audio is empty: 0 samples" in str(found["empty"])
-    assert isinstance(found["loud"], WeightsError)
-    assert str(found["loud"]).startswith("loud: the model's output is not finite")
+    for key, kind, message in [
+        ("broken", AudioFileError, "it breaks off"),
+        ("silent", AudioFileError, "silent: silent throughout"),
+        ("empty", AudioFileError, "empty: the audio is empty: 0 samples"),
+        ("loud", WeightsError, "loud: the model's output is not finite"),
+    ]:
+        assert isinstance(found[key], kind) and str(found[key]).startswith(message)
     for key, path in zip(["first", "second", "third"], songs, strict=True):
         alone = classifier.predict_song(path)
         for part in ("genre", "shares", "duration"):
@@ -161,27 +158,37 @@ def test_songs_that_share_batches_are_predicted_as_they_are_alone(
         assert [clip[:3] for clip in found[key].clips] == [c[:3] for c in alone.clips]
 
 
-def test_addresses_of_folders_and_songs(
+def test_addresses_of_folders_and_songs_beside_which_nothing_is_written(
     tmp_path, model_folder, write_song, monkeypatch, hub
 ):
+    before = sorted(os.listdir(model_folder))
     monkeypatch.setenv("HOME", str(model_folder.parent))
     source = FetchSource(FetchFrom.LOCAL, str(model_folder))
-    classifiers = [
-        GenreClassifier.from_hparams(folder, run_opts=CPU)
-        for folder in (f"~/{model_folder.name}", source)
+    monkeypatch.chdir(tmp_path)
+    loaded = [
+        kind.from_hparams(source=folder, run_opts=CPU)
+        for kind, folder in [
+            (GenreClassifier, f"~/{model_folder.name}"),
+            (GenreClassifier, source),
+            (EncoderClassifier, os.path.relpath(model_folder)),
+        ]
     ]
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     path = tmp_path / 'l\'été "à" $HOME' / "kruhový objazd #1.wav"
     path.parent.mkdir()
     for song in (path, "song.wav", "~song.wav"):
         write_song(song, ("jazz", 3))
-    for classifier in classifiers:
+    for classifier in loaded:
         assert isinstance(classifier, EncoderClassifier) and classifier.device == "cpu"
-        for address in (path, str(path), "~/song.wav", "~song.wav"):
+        for address in (str(path), "song.wav"):
+            assert classifier.classify_file(address)[3] == ["jazz"]
+    for classifier in loaded[:2]:
+        for address in (path, "~/song.wav", "~song.wav"):
             assert classifier.predict_song(address).genre == "jazz"
             assert classifier.classify_file(address)[3] == ["jazz"]
     assert hub.requests == []
+    assert sorted(os.listdir()) == sorted([path.parent.name, "song.wav", "~song.wav"])
+    assert sorted(os.listdir(model_folder)) == before
 
 
 def test_files_and_folders_are_not_mixed_in_savedir(
@@ -202,22 +209,6 @@ def test_files_and_folders_are_not_mixed_in_savedir(
     assert not savedir.exists()
 
 
-@pytest.mark.parametrize("kind", [GenreClassifier, EncoderClassifier])
-def test_nothing_is_written_anywhere(model_folder, song, tmp_path, monkeypatch, kind):
-    before = sorted(os.listdir(model_folder))
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    folder = os.path.relpath(model_folder)
-    classifier = kind.from_hparams(source=folder, run_opts=CPU)
-    for path in (str(song), "../song.wav"):
-        assert classifier.classify_file(path)[3] == ["blues"]
-    assert os.listdir() == []
-    monkeypatch.chdir(tmp_path)
-    assert classifier.classify_file("song.wav")[3] == ["blues"]
-    assert sorted(os.listdir()) == ["elsewhere", "song.wav"]
-    assert sorted(os.listdir(model_folder)) == before
-
-
 def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog, song):
     path = tmp_path / "silence.wav"
     soundfile.write(path, np.full(4 * 16000, 0.25), 16000)
@@ -230,43 +221,20 @@ def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog, song):
     assert log_posteriors.exp().tolist() == [pytest.approx([0.25] * 4)]
 
 
-def test_silent_clips_vote_for_nothing(
-    tmp_path, write_song, classifier, stock_classifier
-):
-    path = write_song(tmp_path / "song.wav", ("metal", 3.5))
-    samples, rate = soundfile.read(path)
-    soundfile.write(path, np.concatenate([np.zeros(5 * rate), samples]), rate)
-    song = classifier.predict_song(path)
-    assert song.shares["metal"] > 0.9 and sum(song.shares.values()) == pytest.approx(1)
-    heard = [clip.genre is not None for clip in song.clips]
-    assert heard == [clip.end_s > 5 for clip in song.clips]
-    for each in (classifier, stock_classifier):
-        log_posteriors, _, _, genre = each.classify_file(str(path))
-        assert genre == [song.genre] == ["metal"]
-        shares = pytest.approx([*song.shares.values()], abs=0.011)
-        assert log_posteriors.exp()[0].tolist() == shares
-
-
 @pytest.mark.parametrize(
     ("samples", "reason"),
-    [
-        (None, "no such file"),
-        ([], "empty track"),
-        (8000 * [0.0] + [np.nan], r"NaN or infinity at 0\.500 s"),
-    ],
+    [([], "empty track"), (8000 * [0.0] + [np.nan], r"NaN or infinity at 0\.500 s")],
 )
 def test_a_file_that_cannot_be_used_is_named(
     tmp_path, classifier, stock_classifier, samples, reason
 ):
     path = tmp_path / "the song.wav"
-    if samples is not None:
-        soundfile.write(path, np.array(samples), 16000, subtype="DOUBLE")
-        with pytest.raises(AudioFileError):
-            stock_classifier.classify_file(str(path))
+    soundfile.write(path, np.array(samples), 16000, subtype="DOUBLE")
+    with pytest.raises(AudioFileError):
+        stock_classifier.classify_file(str(path))
     for method in (classifier.classify_file, classifier.predict_song):
-        for address in (path, str(path)):
-            with pytest.raises(AudioFileError, match=f"{path}: .*{reason}"):
-                method(address)
+        with pytest.raises(AudioFileError, match=f"{path}: .*{reason}"):
+            method(path)
 
 
 @pytest.mark.parametrize(
@@ -279,12 +247,9 @@ def test_a_file_that_cannot_be_used_is_named(
         ([torch.zeros(2, 48000), torch.tensor([1.0, 0.0])], "song 1 .* is empty"),
     ],
 )
-def test_a_batch_of_anything_but_audio_is_refused(
-    classifier, stock_classifier, batch, reason
-):
-    for each in (classifier, stock_classifier):
-        with pytest.raises(AudioFileError, match=reason):
-            each.classify_batch(*batch)
+def test_a_batch_of_anything_but_audio_is_refused(stock_classifier, batch, reason):
+    with pytest.raises(AudioFileError, match=reason):
+        stock_classifier.classify_batch(*batch)
 
 
 def test_a_mistyped_path_is_named_and_not_looked_up(
@@ -293,29 +258,21 @@ def test_a_mistyped_path_is_named_and_not_looked_up(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results/run/model").mkdir(parents=True)
     for name in ("results/nowhere", "no/such/nowhere", "~/nowhere", Path("a/nowhere")):
-        for load in (GenreClassifier.from_hparams, GenreClassifier.from_pretrained):
-            with pytest.raises(ModelFolderError, match="nowhere: no such model folder"):
-                load(name)
-    for name in ("a.wav", "results/b/a.wav", "./a/a.wav"):
+        with pytest.raises(ModelFolderError, match="nowhere: no such model folder"):
+            GenreClassifier.from_hparams(name)
+    for name in ("a.wav", "results/b/a.wav", "./a/a.wav", Path("a.wav")):
         with pytest.raises(AudioFileError, match=r"a\.wav: no such file"):
-            classifier.classify_file(name)
+            classifier.predict_song(name)
     assert hub.requests == []
 
 
-def test_a_repository_of_the_hub_is_fetched(hub, model_folder, song):
-    hub.folders["user/model"] = model_folder
+def test_models_and_songs_on_the_hub(hub, model_folder, song):
+    hub.folders |= {"user/model": model_folder, "user/songs": song.parent}
     classifier = GenreClassifier.from_hparams("user/model", run_opts=CPU)
-    names = {"user/model/hyperparams.yaml", "user/model/model.safetensors"}
-    assert set(hub.requests) == names
-    hub.folders["user/songs"] = song.parent
+    names = ["user/model/hyperparams.yaml", "user/model/model.safetensors"]
+    assert sorted(set(hub.requests)) == names
     assert classifier.classify_file("user/songs/song.wav")[3] == ["blues"]
     assert hub.requests[-1] == "user/songs/song.wav"
-
-
-def test_neither_folder_nor_repository(monkeypatch):
-    response = SimpleNamespace(headers={}, request=None)
-    error = RepositoryNotFoundError("404 Client Error", response=response)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Mock(side_effect=error))
     reason = "reslts/model: no such folder here; as a repository of the Hub .*404"
     with pytest.raises(ModelFolderError, match=reason):
         GenreClassifier.from_hparams("reslts/model")
@@ -365,13 +322,12 @@ def test_no_gradients(model_folder, freeze_params, times):
 def test_bf16_predicts_the_same_genre(model_folder, classifier, song):
     run_opts = {"device": "cpu", "precision": "bf16"}
     expected, seen = classifier.predict_song(song), []
-    for source in (model_folder, [model_folder] * 2):
-        reduced = GenreClassifier.from_pretrained(source, run_opts=run_opts)
-        first = next(m for m in reduced.mods.classifier.modules() if type(m) is Linear)
-        first.register_forward_hook(lambda *passed: seen.append(passed[-1].dtype))
-        found = reduced.predict_song(song)
-        assert found.genre == expected.genre == "blues"
-        assert found.posteriors == pytest.approx(expected.posteriors, abs=0.02)
+    reduced = GenreClassifier.from_pretrained([model_folder] * 2, run_opts=run_opts)
+    first = next(m for m in reduced.mods.classifier.modules() if type(m) is Linear)
+    first.register_forward_hook(lambda *passed: seen.append(passed[-1].dtype))
+    found = reduced.predict_song(song)
+    assert found.genre == expected.genre == "blues"
+    assert found.posteriors == pytest.approx(expected.posteriors, abs=0.02)
     log_posteriors, _, _, genre = reduced.classify_file(song)
     assert genre == ["blues"] and log_posteriors.dtype == torch.float32
     assert set(seen) == {torch.bfloat16}
@@ -388,7 +344,6 @@ def other_model(genres):
 
 @pytest.fixture(scope="module")
 def other_folder(other_model, genres, tmp_path_factory):
-    """The other model's folder, with genres in another order."""
     folder = tmp_path_factory.mktemp("fusion") / "model"
     save_model_folder(folder, other_model, sorted(genres))
     return folder
@@ -396,7 +351,6 @@ def other_folder(other_model, genres, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fused(model_folder, other_folder):
-    """Both models, fused."""
     return GenreClassifier.from_hparams([model_folder, other_folder], run_opts=CPU)
 
 
@@ -414,9 +368,8 @@ def test_fused_posteriors_are_the_mean_of_the_models(
 
         song = fused.predict_song(path)
         assert song.genre == best
-        assert [*song.posteriors] == genres
-        found = [*song.posteriors.values()]
-        assert found == pytest.approx(expected.tolist(), abs=1e-4)
+        by_genre = dict(zip(genres, expected.tolist(), strict=True))
+        assert song.posteriors == pytest.approx(by_genre, abs=1e-4)
         assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
         found = [clip.posterior for clip in song.clips]
         assert found == pytest.approx(clips.amax(1).tolist(), abs=1e-4)
@@ -428,41 +381,22 @@ def test_fused_posteriors_are_the_mean_of_the_models(
         assert (index.tolist(), genre) == ([genres.index(best)], [best])
 
 
-@pytest.mark.parametrize("name", ["classifier", "stock_classifier", "fused"])
-def test_songs_in_a_batch_are_classified_as_they_are_alone(
-    songs, classifier, name, request
-):
-    each = request.getfixturevalue(name)
-    wavs = [classifier.load_audio(path) for path in songs]
-    padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
-    lens = torch.tensor([len(wav) / padded.shape[1] for wav in wavs])
-    log_posteriors, score, index, named = each.classify_batch(padded, lens)
-    assert score.shape == index.shape == (3,)
-    for wav, together, genre in zip(wavs, log_posteriors, named, strict=True):
-        alone = each.classify_batch(wav[None])
-        torch.testing.assert_close(together, alone[0][0], rtol=0, atol=1e-5)
-        assert [genre] == alone[3]
-
-
-def test_models_that_cannot_be_fused(tmp_path, model_folder, tone_model, genres, hub):
+@pytest.mark.parametrize("load", ["from_hparams", "from_pretrained"])
+def test_models_that_cannot_be_fused(tmp_path, model_folder, tone_model, genres, load):
     other = tmp_path / "other"
     save_model_folder(other, tone_model, genres, hop_samples=4000)
     for sources, reason in [
         ([model_folder, other], f"{other}: cannot be fused with {model_folder}: "),
         ([], "expected at least one model to fuse"),
-        ([model_folder, "./results/nowhere"], "results/nowhere: no such model folder"),
     ]:
-        for load in (GenreClassifier.from_hparams, GenreClassifier.from_pretrained):
-            with pytest.raises(ModelFolderError, match=re.escape(reason)):
-                load(sources, run_opts=CPU)
-    assert hub.requests == []
+        with pytest.raises(ModelFolderError, match=re.escape(reason)):
+            getattr(GenreClassifier, load)(sources, run_opts=CPU)
 
 
 def test_repositories_that_are_fused_are_not_mixed_in_savedir(
     tmp_path, model_folder, other_folder, song, hub, fused
 ):
     hub.folders |= {"user/first": model_folder, "user/second": other_folder}
-    for savedir in (tmp_path / "savedir", None):
-        options = {"savedir": savedir, "run_opts": CPU}
-        found = GenreClassifier.from_hparams([*hub.folders], **options)
-        assert found.predict_song(song) == fused.predict_song(song)
+    options = {"savedir": tmp_path / "savedir", "run_opts": CPU}
+    found = GenreClassifier.from_hparams([*hub.folders], **options)
+    assert found.predict_song(song) == fused.predict_song(song)

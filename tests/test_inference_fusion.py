@@ -50,7 +50,6 @@ def stub(genres=("jazz", "rock"), batch_size=3, **hparams):
 
 
 def fused(*models):
-    """Modules and hparams of stubs."""
     return fuse(range(len(models)), models.__getitem__)
 
 
@@ -94,17 +93,14 @@ def test_fused_models_vote_by_the_mean_of_all_posteriors():
     torch.testing.assert_close(log_posteriors.exp(), torch.tensor([[[jazz, 1 - jazz]]]))
 
 
-@pytest.mark.parametrize(
-    ("differing", "reason"),
-    [
-        ({"sample_rate": 8000}, "sample_rate; found 8000 here and 16000 there"),
-        ({"clip_samples": 8}, "clip_samples; found 8 here and 4 there"),
-        ({"hop_samples": 4}, "hop_samples; found 4 here and 2 there"),
-        ({"genres": "ab"}, "genres; found a, b here and jazz, rock there"),
-    ],
-)
-def test_models_that_differ_are_named(differing, reason):
-    models = {"results/a": stub(), "results/b": stub(), "results/c": stub(**differing)}
-    message = "results/c: cannot be fused with results/a: models must agree in "
-    with pytest.raises(ModelFolderError, match=f"^{message}{reason}$"):
-        fuse([*models], models.get)
+def test_models_that_differ_are_named():
+    for name, value, found in [
+        ("sample_rate", 8000, "8000 here and 16000"),
+        ("clip_samples", 8, "8 here and 4"),
+        ("hop_samples", 4, "4 here and 2"),
+        ("genres", "ab", "a, b here and jazz, rock"),
+    ]:
+        models = {"runs/a": stub(), "runs/b": stub(), "runs/c": stub(**{name: value})}
+        message = "runs/c: cannot be fused with runs/a: models must agree in"
+        with pytest.raises(ModelFolderError, match=f"{message} {name}; found {found}"):
+            fuse([*models], models.get)

@@ -28,7 +28,8 @@ def test_the_clips_decide(voting, genre, shares):
 
 
 def test_silent_clips_keep_their_place_in_time():
-    clips = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES).clips
+    song = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES)
+    clips = song.clips
     assert [clip.start_s for clip in clips] == [0, 0.5, 1, 1.5, 2]
     assert [clip.end_s for clip in clips] == [3, 3.5, 4, 4.5, 5]
     assert [clip.genre for clip in clips] == ["jazz", None, "rock", None, "rock"]
@@ -37,17 +38,15 @@ def test_silent_clips_keep_their_place_in_time():
     expected = {"jazz": 0.4, "rock": 0.6, "pop": 0.0}
     assert clips[2].posteriors == pytest.approx(expected)
 
-
-def test_a_song_shorter_than_a_clip_ends_where_it_ends():
-    times = TIMES | {"duration": 0.25}
-    song = predict(CLIPS[:1], [True], GENRES, voting="majority", **times)
-    assert song.clips[0][:3] == (0.0, 0.25, "jazz")
-
-
-def test_a_timeline_is_a_table_of_the_clips_posteriors():
-    table = predict(CLIPS, AUDIBLE, GENRES, voting="mean", **TIMES).timeline()
+    table = song.timeline()
     assert table.columns.tolist() == GENRES
     assert table.index.tolist() == [1.5, 2.0, 2.5, 3.0, 3.5]
     silence = [np.nan] * 3
     expected = [[0.9, 0.1, 0], silence, [0.4, 0.6, 0], silence, [0.3, 0.7, 0]]
     np.testing.assert_allclose(table, expected, atol=1e-6)
+
+
+def test_a_song_shorter_than_a_clip_ends_where_it_ends():
+    times = TIMES | {"duration": 0.25}
+    song = predict(CLIPS[:1], [True], GENRES, voting="majority", **times)
+    assert song.clips[0][:3] == (0.0, 0.25, "jazz")

@@ -16,13 +16,8 @@ from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.models import MODELS
 from ms_sincresnet.models.weights import build_on_meta, read_model, write_model
 
-SETTINGS = {
-    "genres": ["jazz", "rock"],
-    "clip_samples": 16000,
-    "hop_samples": 4000,
-    "voting": "mean",
-    "full_scale": 32768.0,
-}
+SETTINGS = {"genres": ["jazz", "rock"], "clip_samples": 16000, "hop_samples": 4000}
+SETTINGS |= {"voting": "mean", "full_scale": 32768.0}
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +32,11 @@ def model():
 
 @pytest.fixture
 def folder(tmp_path, model):
-    """The model's two files, to be changed."""
     write_model(tmp_path, model, {})
     return tmp_path
 
 
 def refused(folder, **changes):
-    """The message about weights that cannot be used."""
     with pytest.raises(WeightsError) as error:
         read_model(folder, MODELS, **changes)
     assert str(error.value).startswith(f"{folder / 'model.safetensors'}: ")
@@ -51,7 +44,6 @@ def refused(folder, **changes):
 
 
 def edit(folder, change):
-    """Changes the saved weights by a function of their dict."""
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors")
@@ -68,11 +60,6 @@ def test_the_model_comes_back(tmp_path, model):
     assert state.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
         assert state[name].equal(value), name
-    wavs = torch.randn(2, 8000)
-    assert loaded(wavs).equal(model(wavs))
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["system"] == "MSSincResNet"
-    assert config["speechbrain_interface"] == "EncoderClassifier"
 
 
 def test_the_file_is_row_major_and_shares_nothing(tmp_path, model):
@@ -125,30 +112,21 @@ def test_half_precision_is_loaded_as_float32(tmp_path, model):
 
 
 def with_header(header):
-    """A safetensors file with a header of one's choice."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(64)
 
 
-LIAR = {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 64]}
+SOUND = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
 
 
 def test_a_file_of_something_else_is_refused(folder):
     path = folder / "model.safetensors"
     whole = path.read_bytes()
-    for content in (
-        b"",
-        b"short",
-        b"no safetensors file, but some text instead",
-        struct.pack("<Q", 2**63) + b"{}",
-        with_header(b"{"),
-        with_header(b"\xff" * 64),
-        with_header({"x": LIAR}),
-        with_header({"x": {**LIAR, "shape": [16], "data_offsets": [0, 2**60]}}),
-        with_header({"x": {**LIAR, "shape": [16], "dtype": "PICKLE"}}),
-        whole[:-1000],
-        whole + b"more",
-    ):
+    contents = [b"", b"short", b"no safetensors file, but some text instead"]
+    contents += [struct.pack("<Q", 2**63) + b"{}", whole[:-1000], whole + b"more"]
+    lies = {"shape": [10**9, 10**9]}, {"data_offsets": [0, 2**60]}, {"dtype": "PICKLE"}
+    headers = [b"{", b"\xff" * 64, *({"x": SOUND | lie} for lie in lies)]
+    for content in (*contents, *map(with_header, headers)):
         path.write_bytes(content)
         assert "not a file of weights" in refused(folder)
 

@@ -1,7 +1,6 @@
 """To the Hub and back, against a server on this machine that speaks its routes.
 
-huggingface_hub reads ``HF_ENDPOINT`` when it is imported, so the tests that need it run
-a process, which saves its results.
+huggingface_hub reads ``HF_ENDPOINT`` when it is imported, so one process does all.
 """
 
 import hashlib
@@ -11,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save_file
 import ms_sincresnet
 from ms_sincresnet import GenreClassifier, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.pretrained.card import Training
 from ms_sincresnet.pretrained.hub import describe, push_folder
-from ms_sincresnet.pretrained.model_folder import FILES, save_model_folder
+from ms_sincresnet.pretrained.model_folder import CARD, FILES, WEIGHTS
 
 from .hub_server import HubServer
 
+SMALL = {"n_filters": 4, "frame_samples": 800, "kernel_size": 51}
 SONG = "torch.randn(1, 64000, generator=torch.Generator().manual_seed(0))"
 REFUSALS = {
     "user/nothing": "no such repository, or a private one",
@@ -101,6 +101,10 @@ def round_trip(model_folder, tmp_path_factory):
     return torch.load(tmp_path / "seen.pt"), hub, tmp_path
 
 
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_all_loaders_give_the_same_posteriors_to_the_bit(
     round_trip, tone_model, classifier
 ):
@@ -108,8 +112,7 @@ def test_all_loaders_give_the_same_posteriors_to_the_bit(
     song = eval(SONG)
     expected = classifier.classify_batch(song)[0]
     assert len(seen["songs"]) == 5
-    for posteriors in seen["songs"]:
-        assert posteriors.equal(seen["songs"][0])
+    assert all(posteriors.equal(seen["songs"][0]) for posteriors in seen["songs"])
     torch.testing.assert_close(seen["songs"][0], expected, rtol=0, atol=1e-5)
     clip = tone_model(song[:, :48000])
     torch.testing.assert_close(seen["clip"], clip, rtol=0, atol=1e-5)
@@ -117,30 +120,25 @@ def test_all_loaders_give_the_same_posteriors_to_the_bit(
 
 def test_a_repository_has_the_folders_files_and_no_others(round_trip, model_folder):
     seen, hub, tmp_path = round_trip
-    files = {name: (model_folder / name).read_bytes() for name in FILES}
-    assert hub.files("user/songs") == files
+    assert hub.files("user/songs") == files_of(model_folder)
     assert hub.private == {"user/songs"}
     urls = [f"{hub.url}/user/songs", f"{hub.url}/spaces/user/space"]
     assert seen["urls"] == urls
-    saved = tmp_path / "network"
-    files = {path.name: path.read_bytes() for path in saved.iterdir()}
-    assert hub.files("user/network") == files
-    weights = load_file(saved / "model.safetensors")
-    assert weights.keys() == seen["network"].keys()
+    assert hub.files("user/network") == files_of(tmp_path / "network")
+    weights = load_file(tmp_path / "network" / "model.safetensors")
     assert all(seen["network"][name].equal(weights[name]) for name in weights)
 
 
 def test_files_are_pulled_from_one_commit(round_trip):
     _, hub, _ = round_trip
-    asked = [r for r in hub.requests if r.startswith("GET /user/songs/resolve")]
-    commits = [key for key in hub.repos["model", "user/songs"] if key != "main"]
-    config, weights = asked[:2]
-    assert config == "GET /user/songs/resolve/main/config.json"
-    assert weights == f"GET /user/songs/resolve/{commits[0]}/model.safetensors"
+    start = "GET /user/songs/resolve"
+    asked = [request for request in hub.requests if request.startswith(start)]
+    _, commit = hub.repos["model", "user/songs"]
+    names = ["main/config.json", f"{commit}/model.safetensors"]
+    assert asked[:2] == [f"{start}/{name}" for name in names]
 
 
 def test_a_space_runs_on_the_sources_that_it_carries(round_trip, tmp_path, monkeypatch):
-    """tests/test_inference_demo.py serves one."""
     seen, hub, _ = round_trip
     assert hub.files("user/space", "space", "main") == {}
     files = hub.files("user/space", "space", "v2")
@@ -167,7 +165,8 @@ def test_a_space_runs_on_the_sources_that_it_carries(round_trip, tmp_path, monke
 
 
 def test_a_description_is_the_same_from_both_places(round_trip, tone_model, genres):
-    (remote, local), _, tmp_path = round_trip[0]["described"], *round_trip[1:]
+    seen, _, tmp_path = round_trip
+    remote, local = seen["described"]
     assert remote == local
     assert remote["system"] == "MSSincResNet"
     assert remote["arguments"] == tone_model.config
@@ -187,45 +186,30 @@ def test_refusals_of_the_hub_are_explained_in_a_sentence(round_trip):
     assert not any("user/code" in r and ".yaml" in r for r in hub.requests)
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        lambda folder: push_folder(folder, "user/songs"),
-        lambda folder: GenreClassifier.from_pretrained("user/songs"),
-        lambda folder: SincNet(3, n_filters=8).push_to_hub("user/songs"),
-    ],
-)
 def test_an_unreachable_hub_is_reported_in_a_sentence(
-    act, model_folder, tmp_path, monkeypatch
+    model_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelFolderError, match="^user/songs.* the Hub is unreachable"):
-        act(model_folder)
+    push_to_hub, load = SincNet(3, **SMALL).push_to_hub, GenreClassifier.from_pretrained
+    for act in (push_to_hub, load, partial(push_folder, model_folder)):
+        with pytest.raises(ModelFolderError, match="^user/songs.* Hub is unreachable"):
+            act("user/songs")
 
 
 def test_an_incomplete_or_damaged_folder_is_not_pushed(
     tmp_path, model_folder, monkeypatch
 ):
     monkeypatch.setattr(huggingface_hub, "HfApi", pytest.fail)
-    for name in FILES:
-        folder = shutil.copytree(model_folder, tmp_path / name)
-        (folder / name).unlink()
-        with pytest.raises(ModelFolderError, match=f"{name} (is )?missing"):
-            push_folder(folder, "user/songs")
     weights = load_file(model_folder / "model.safetensors")
     weights.popitem()
     folder = shutil.copytree(model_folder, tmp_path / "model")
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(WeightsError, match="is missing"):
         push_folder(folder, "user/songs")
-
-
-def test_a_description_holds_the_training(tmp_path):
-    model = SincNet(2, n_filters=4, frame_samples=800, kernel_size=51)
-    training = Training("GTZAN", "one split", None)
-    save_model_folder(tmp_path, model, ["a", "b"], training=training)
-    assert describe(tmp_path)["settings"]["training"] == training._asdict()
-    (tmp_path / "model.safetensors").unlink()
+    for name in (CARD, WEIGHTS):  # test_pretrained_model_folder.py has the others
+        (folder / name).unlink()
+        with pytest.raises(ModelFolderError, match=f"{name} missing"):
+            push_folder(folder, "user/songs")
     with pytest.raises(WeightsError, match="no such file of weights"):
-        describe(tmp_path)
+        describe(folder)

@@ -162,9 +162,7 @@ def _chunks(file: Song, rate: int) -> Iterator[np.ndarray]:
         raise
     except Exception as error:  # one file must not stop the rest
         reason = f"cannot be decoded ({type(error).__name__}: {error})"
-        raise AudioFileError(
-            f"{file}: {reason}. Replace it, or leave it out."
-        ) from error
+        raise AudioFileError(f"{file}: {reason}; leave it out") from error
     if blocks:
         yield np.concatenate(blocks)
 

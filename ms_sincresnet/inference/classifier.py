@@ -119,8 +119,7 @@ class GenreClassifier(EncoderClassifier):
         folder = local_path(source, hub_parts=2)
         if folder is not None:
             check_model_folder(folder)
-            # In a savedir SpeechBrain would find the files of another model.
-            kwargs["savedir"] = None
+            kwargs["savedir"] = None  # for the same reason as above
             source = str(folder)
         try:
             return super().from_hparams(source=source, **kwargs)
@@ -130,9 +129,8 @@ class GenreClassifier(EncoderClassifier):
             if _is_bug(error):
                 raise
             hint = "" if folder else "no such folder here; as a repository of the Hub "
-            raise ModelFolderError(
-                f"{source}: {hint}cannot be loaded ({type(error).__name__}: {error})"
-            ) from error
+            reason = f"{hint}cannot be loaded ({type(error).__name__}: {error})"
+            raise ModelFolderError(f"{source}: {reason}") from error
 
     def load_audio(self, path: str | Path, savedir: str | None = None) -> Tensor:
         """Mono waveform [time] of a file or address, at the model's sample rate."""
@@ -161,15 +159,7 @@ class GenreClassifier(EncoderClassifier):
         return self.classify_batch(wav[None])
 
     def predict_song(self, path: str | Path) -> SongPrediction:
-        """Predicts the genre of a file and shows how its clips voted.
-
-        Raises
-        ------
-        AudioFileError
-            If the file cannot be read as audio, or is silent throughout.
-        WeightsError
-            If the model's output is not finite.
-        """
+        """Predicts a file's genre and shows how its clips voted; refuses silence."""
         ((_, prediction),) = self.predict_songs([(path, self._read_blocks(path))])
         if isinstance(prediction, UserError):
             raise prediction
@@ -218,20 +208,13 @@ class GenreClassifier(EncoderClassifier):
         if song.n_samples == 0:
             return AudioFileError(f"{song.key}: the audio is empty: 0 samples")
         if not any(song.audible):
-            return AudioFileError(
-                f"{song.key}: silent throughout, so all genres are equally likely. "
-                "Replace it, or leave it out."
-            )
-        hparams = self.hparams
-        return predict(
-            torch.cat(song.log_posteriors),
-            song.audible,
-            genres_of(hparams),
-            voting=hparams.voting,
-            clip_s=hparams.clip_samples / hparams.sample_rate,
-            hop_s=hparams.hop_samples / hparams.sample_rate,
-            duration=song.n_samples / hparams.sample_rate,
-        )
+            reason = "silent throughout, so all genres are equally likely"
+            return AudioFileError(f"{song.key}: {reason}")
+        hparams, log_posteriors = self.hparams, torch.cat(song.log_posteriors)
+        lengths = hparams.clip_samples, hparams.hop_samples, song.n_samples
+        times = [length / hparams.sample_rate for length in lengths]
+        genres = genres_of(hparams)
+        return predict(log_posteriors, song.audible, genres, hparams.voting, *times)
 
 
 @dataclass(eq=False)

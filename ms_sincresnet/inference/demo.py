@@ -96,10 +96,7 @@ def _plot_maps(classifier: Any, wav: Tensor, start_s: float) -> Figure | None:
 
 
 def build_demo(source: str | Path | GenreClassifier) -> Any:
-    """The page of a model, as a ``gradio.Blocks``.
-
-    Serving it by its method ``launch()`` sends no request to other machines.
-    """
+    """The page of a model, a ``gradio.Blocks`` that sends no request elsewhere."""
     classifier: Any = source
     if not isinstance(source, GenreClassifier):
         classifier = GenreClassifier.from_pretrained(source)
@@ -124,9 +121,9 @@ def build_demo(source: str | Path | GenreClassifier) -> Any:
         warnings = BufferingHandler(1000)
         warnings.setLevel(logging.WARNING)
         library.addHandler(warnings)
+        listening = partial(progress.tqdm, desc="listening", unit="s")
         try:
             progress(0, "reading")
-            listening = partial(progress.tqdm, desc="listening", unit="s")
             view = analyze_song(classifier, path, listening)
         except UserError as error:
             message = _message(error, path)
@@ -138,10 +135,8 @@ def build_demo(source: str | Path | GenreClassifier) -> Any:
             gr.Warning(_message(warning, path), duration=None)
         genre, shares = view.prediction.genre, view.prediction.shares
         shares = {genre: shares[genre], **shares}  # first in a tie
-        learned = ""
-        if view.maps:
-            start_s, end_s, *_ = view.surest
-            learned = LEARNED.format(start_s=start_s, end_s=end_s, genre=_plain(genre))
+        clip = view.surest._replace(genre=_plain(genre))
+        learned = LEARNED.format(**clip._asdict()) if view.maps else ""
         for figure in filter(None, (view.timeline, view.maps)):
             figure.set_dpi(DPI)
         yield [shares, gr.update(visible=True), view.timeline, learned, view.maps]
@@ -164,14 +159,9 @@ def build_demo(source: str | Path | GenreClassifier) -> Any:
         song.change(show, song, outputs, **private, **once)
     demo.queue(api_open=False)
     # Gradio accepts these here only, and the app.py of a Space passes none.
-    demo.launch = partial(
-        demo.launch,
-        theme=gr.themes.Default(primary_hue="blue"),
-        css=STYLE,
-        footer_links=[],
-        run_history=False,
-        share=False,
-    )
+    page: Any = {"theme": gr.themes.Default(primary_hue="blue"), "css": STYLE}
+    page |= {"footer_links": [], "run_history": False, "share": False}
+    demo.launch = partial(demo.launch, **page)
     return demo
 
 

@@ -25,7 +25,7 @@ def sum_rule(log_posteriors: Tensor) -> Tensor:
 class FusedClassifier(nn.Module):
     """Mean posterior by classifiers whose embeddings have different ``sizes``.
 
-    ``orders`` lists for each classifier its output of the first genre, of the second …
+    ``orders`` are each classifier's outputs in the order of the genres.
     """
 
     def __init__(

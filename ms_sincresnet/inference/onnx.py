@@ -1,8 +1,4 @@
-"""Export to other runtimes: ``torch.export`` programs and ONNX files.
-
-They use no operators of this package: filters are constants, and batch norms are folded
-into convolutions.
-"""
+"""Programs for other runtimes: filters are constants, batch norms folded into them."""
 
 import copy
 import json
@@ -145,7 +141,9 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
         model = read_model_folder(fetch(source))
     elif not source.settings:
         advice = "expected a model loaded from a model folder"
-        raise ModelFolderError(f"{type(source).__name__}: no genres known; {advice}")
+        raise ModelFolderError(
+            f"{type(source).__name__}: its genres are not known; {advice}"
+        )
     names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
     names |= {"dynamic_shapes": {INPUT: {0: "batch"}}}
     program = export_program(model, model.settings["clip_samples"])
@@ -162,8 +160,8 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     onnx.helper.set_model_props(proto, texts)
     with atomic_path(path) as temporary_path:
         onnx.save(proto, temporary_path)
-        options = {"providers": ["CPUExecutionProvider"]}
-        _check(onnxruntime.InferenceSession(temporary_path, **options), model)
+        providers = ["CPUExecutionProvider"]
+        _check(onnxruntime.InferenceSession(temporary_path, providers=providers), model)
     return Path(path)
 
 
@@ -178,7 +176,5 @@ def _check(session: Any, model: GenreModel) -> None:
         (found,) = session.run([OUTPUT], {INPUT: wavs.numpy()})
         difference = (torch.from_numpy(found) - model(wavs)).abs().max().item()
         if not difference <= TOLERANCE:  # nor NaN
-            raise UserError(
-                f"onnxruntime's log-posteriors differ from PyTorch's by "
-                f"{difference:.2g}, more than {TOLERANCE:g}; no file was written"
-            )
+            reason = "onnxruntime's log-posteriors differ from PyTorch's by"
+            raise UserError(f"{reason} {difference:.2g}; no file was written")

@@ -1,6 +1,7 @@
 """Predictions: the genre of a song, and how its clips voted."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import pandas as pd
@@ -26,15 +27,11 @@ class SongPrediction(NamedTuple):
     ---------
     genre
         Predicted genre.
-    shares
-        Share of the audible clips' votes by genre; ``posteriors`` if the voting is
-        "mean".
-    posteriors
-        Mean posterior of the audible clips by genre.
-    clips
-        Predictions for the clips, in order of time.
-    duration
-        Length of the song in s.
+    shares, posteriors
+        Shares of the audible clips' votes, and their mean posteriors, by genre; both
+        are the latter if the voting is "mean".
+    clips, duration
+        Predictions for the clips in order of time; length of the song in s.
 
     Example
     -------
@@ -62,7 +59,6 @@ def predict(
     log_posteriors: Tensor,
     audible: Sequence[bool],
     genres: Sequence[str],
-    *,
     voting: str,
     clip_s: float,
     hop_s: float,
@@ -79,9 +75,8 @@ def predict(
     clips = []
     for number, is_audible in enumerate(audible):
         row = next(scored) if is_audible else {}
-        best = max(row, key=row.__getitem__, default=None)
-        posterior = max(row.values(), default=0.0)
+        best, posterior = max(row.items(), key=itemgetter(1), default=(None, 0.0))
         start_s = number * hop_s
-        end_s = min(start_s + clip_s, duration)
-        clips.append(ClipPrediction(start_s, end_s, best, posterior, row))
+        span = start_s, min(start_s + clip_s, duration)
+        clips.append(ClipPrediction(*span, best, posterior, row))
     return SongPrediction(genres[index], by_genre, mean, clips, duration)

@@ -115,7 +115,7 @@ def find_addresses(sources: Iterable[str]) -> list[str]:
             raise UserError(f"{source}: {reason}") from error
         if found != [path]:
             found = [each for each in sorted(found) if batch.is_audio(each)]
-        songs += [system.unstrip_protocol(each) for each in found]
+        songs += map(system.unstrip_protocol, found)
     return list(dict.fromkeys(songs))
 
 
@@ -182,10 +182,8 @@ def _run(
                 raise UserError(f"a worker cannot start: {error}") from error
             failed_starts = 0 if shard else failed_starts + 1
             if failed_starts > _MOST_FAILED_STARTS:
-                raise UserError(
-                    f"{failed_starts} workers were lost while they loaded the model; "
-                    "if memory is short, use fewer --workers"
-                ) from error
+                message = "workers were lost while they loaded it; use fewer --workers"
+                raise UserError(f"{failed_starts} {message}") from error
             if len(shard) == 1:
                 crashes[shard[0]] += 1
             if shard and crashes[shard[0]] == _ATTEMPTS:

@@ -26,11 +26,8 @@ Row = dict[str, Any]
 _TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 _BEST = ("genre", "share", "posterior")
 _NUMBERS = ("share", "posterior", "duration")
-_READ: dict[str, Callable] = {
-    "clips": int,
-    "timeline": json.loads,
-    **dict.fromkeys(_NUMBERS, float),
-}
+_READ: dict[str, Callable] = {"clips": int, "timeline": json.loads}
+_READ |= dict.fromkeys(_NUMBERS, float)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -115,10 +112,8 @@ def _errors_of(path: str | None) -> Iterator[None]:
         where, reason = path or "the standard output", error.strerror or error
         raise UserError(f"{where}: cannot be written ({reason})") from error
     except ValueError as error:
-        raise UserError(
-            f"{path}: cannot resume from this file, and will not overwrite it: {error}."
-            " Name another file, or remove this one."
-        ) from error
+        reason = "cannot resume from this file, and will not overwrite it"
+        raise UserError(f"{path}: {reason}: {error}; name another file") from error
 
 
 class Kind(NamedTuple):

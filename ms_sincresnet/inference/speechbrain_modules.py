@@ -1,8 +1,4 @@
-"""The modules that SpeechBrain's ``EncoderClassifier`` calls, for whole songs.
-
-Cutting, batching and voting take place in them, so the stock class predicts the genre
-of a whole song.
-"""
+"""The modules by which SpeechBrain's ``EncoderClassifier`` classifies whole songs."""
 
 from typing import Any
 
@@ -17,10 +13,7 @@ from ms_sincresnet.models.songs import Scored, Songs, embed_songs, failed, score
 from ms_sincresnet.nnet.voting import song_log_posteriors
 
 BATCH_SIZE = 32
-FAILED = (
-    "the model's output is not finite: its weights are damaged, or the precision is "
-    "too low for this model; run it in fp32"
-)
+FAILED = "the model's output is not finite: weights are damaged, or it needs fp32"
 
 
 class InputCheck(nn.Module):

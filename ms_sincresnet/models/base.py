@@ -53,7 +53,7 @@ class GenreModel(
         self.config: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in (arguments or {}).items()
-            if name not in (*NOT_SAVED, "__class__")
+            if name not in NOT_SAVED
         }
         self.settings: dict[str, Any] = {}
 

@@ -21,7 +21,7 @@ FORMAT = 1
 SETTINGS = ("genres", "clip_samples", "hop_samples", "voting", "full_scale")
 FIGURES = ("song_accuracy", "clip_accuracy", "tracks", "clips", "epoch")
 
-NOT_SAVED = ("self", "weights")  # arguments of a model's constructor
+NOT_SAVED = ("self", "__class__", "weights")  # arguments of a model's constructor
 MAY_BE_NONE = ("hidden_size", "affine_samples")
 # Generous, but no file from elsewhere can ask for more memory than a machine has.
 MOST = {"n_filters": 2**14, "kernel_sizes": 2**15, "kernel_size": 2**15}
@@ -56,10 +56,10 @@ def check_config(config: Any, known: Known) -> Config:
     version: Any = config.get("format_version")
     _require("format_version", version, _is_whole(version), "a whole number ≥ 1")
     if version > FORMAT:
-        raise ValueError(
-            f"format_version is {shortened(version)}; ms_sincresnet {__version__} "
-            f"reads up to {FORMAT}: install a newer one"
+        newest = (
+            f"ms_sincresnet {__version__} reads up to {FORMAT}: install a newer one"
         )
+        raise ValueError(f"format_version is {shortened(version)}; {newest}")
     name: Any = config.get("system")
     _require("system", name, name in list(known), " or ".join(known))
     parameters = inspect.signature(known[name]).parameters

@@ -44,9 +44,8 @@ def read_model(folder: str | PathLike, known: Known, **changes: Any) -> Any:
     """The model in a folder, in evaluation mode; ``changes`` replace its arguments."""
     model_class, arguments, settings = read_config(folder, known)
     if unknown := changes.keys() - arguments.keys():
-        raise TypeError(
-            f"{model_class.__name__} has no saved argument {min(unknown)!r}"
-        )
+        name = model_class.__name__
+        raise TypeError(f"{name} has no saved argument {min(unknown)!r}")
     try:
         outline = build_on_meta(model_class, arguments | changes)
     except ValueError as error:
@@ -134,10 +133,8 @@ def whole_files(folder: str | PathLike) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise ModelFolderError(f"{folder}: expected a folder; got a file")
     if (folder / HYPERPARAMS).exists() and not (folder / CONFIG).exists():
-        raise ModelFolderError(
-            f"{folder}: its {HYPERPARAMS} does not belong to a model and would be "
-            "lost; give the model a folder of its own"
-        )
+        reason = f"its {HYPERPARAMS} does not belong to a model and would be lost"
+        raise ModelFolderError(f"{folder}: {reason}; give the model its own folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         yield Path(work)

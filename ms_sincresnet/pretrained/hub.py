@@ -16,12 +16,8 @@ from ms_sincresnet.models import MODELS
 from ms_sincresnet.models.config import FORMAT, read_config
 from ms_sincresnet.models.hub import fetch, hub_errors
 from ms_sincresnet.models.weights import TEMPLATES, WEIGHTS, build_on_meta, write_model
-from ms_sincresnet.pretrained.model_folder import (
-    CARD,
-    FILES,
-    check_model_folder,
-    read_model_folder,
-)
+from ms_sincresnet.pretrained import model_folder
+from ms_sincresnet.pretrained.model_folder import CARD, FILES
 
 
 def describe(source: str | PathLike, **hub_options: Any) -> dict[str, Any]:
@@ -92,10 +88,10 @@ def push_folder(
     ms_sincresnet.errors.ModelFolderError: results/nowhere: no such model folder
     """
     folder = Path(folder).expanduser()
-    check_model_folder(folder)
+    model_folder.check_model_folder(folder)
     if not (folder / CARD).is_file():
         raise ModelFolderError(f"{folder}: {CARD} missing; write the folder anew")
-    model = read_model_folder(folder)
+    model = model_folder.read_model_folder(folder)
     api = huggingface_hub.HfApi(token=token)
     kind: Any = {"repo_type": "space" if space else "model"}
     sdk = "gradio" if space else None
@@ -104,11 +100,10 @@ def push_folder(
             shutil.copy(folder / name, work)
         if space:
             _add_demo(Path(work), model)
-        url = api.create_repo(
-            repo, private=private, space_sdk=sdk, exist_ok=True, **kind
-        )
+        made: Any = {"exist_ok": True, **kind}
+        url = api.create_repo(repo, private=private, space_sdk=sdk, **made)
         if revision is not None:
-            api.create_branch(repo, branch=revision, exist_ok=True, **kind)
+            api.create_branch(repo, branch=revision, **made)
         about: Any = {"revision": revision, "commit_message": commit_message, **kind}
         api.upload_folder(repo_id=repo, folder_path=work, **about)
     return str(url)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ms_sincresnet.errors import ModelFolderError
 from ms_sincresnet.models import MODELS, GenreModel
@@ -31,23 +32,16 @@ def save_model_folder(
     ``genres`` are in the order of the model's outputs. ``full_scale`` is its amplitude
     of a full-scale sample: 32768 if it was trained on 16-bit integers.
     """
-    settings = {
-        "genres": list(genres),
-        "clip_samples": clip_samples,
-        "hop_samples": hop_samples,
-        "voting": voting,
-        "full_scale": full_scale,
-    }
+    settings: dict[str, Any] = {"genres": list(genres), "clip_samples": clip_samples}
+    settings |= {"hop_samples": hop_samples, "voting": voting, "full_scale": full_scale}
     if training is not None:
         figures = training.figures and {key: training.figures[key] for key in FIGURES}
         settings["training"] = training._replace(figures=figures)._asdict()
     folder = Path(folder).resolve()
     is_empty = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not is_empty and not is_model_folder(folder):
-        raise ModelFolderError(
-            f"{folder}: holds something other than a model, which would be lost; name "
-            "another folder"
-        )
+        reason = "holds something other than a model, which would be lost"
+        raise ModelFolderError(f"{folder}: {reason}; name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         new = Path(work) / "new"
@@ -81,10 +75,8 @@ def read_model_folder(folder: str | PathLike) -> GenreModel:
     """
     model = read_model(folder, MODELS)
     if not model.settings:
-        raise ModelFolderError(
-            f"{Path(folder) / CONFIG}: names no genres; load the model by "
-            f"{type(model).__name__}.from_pretrained"
-        )
+        advice = f"load the model by {type(model).__name__}.from_pretrained"
+        raise ModelFolderError(f"{Path(folder) / CONFIG}: names no genres; {advice}")
     return model
 
 
@@ -95,10 +87,9 @@ def check_model_folder(folder: str | PathLike) -> None:
         raise ModelFolderError(f"{folder}: no such model folder")
     names = (CONFIG, WEIGHTS, HYPERPARAMS)
     if missing := [name for name in names if not (folder / name).is_file()]:
-        raise ModelFolderError(
-            f"{folder}: not a complete model folder: {', '.join(missing)} missing; "
-            "expected the folder `model` that train.py writes"
-        )
+        fault = f"not a complete model folder: {', '.join(missing)} missing"
+        advice = "expected the folder `model` that train.py writes"
+        raise ModelFolderError(f"{folder}: {fault}; {advice}")
     read_config(folder, MODELS)
     if b"SafetensorsPretrainer" not in (folder / HYPERPARAMS).read_bytes():
         raise ModelFolderError(

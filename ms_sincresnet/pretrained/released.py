@@ -63,9 +63,8 @@ def convert_checkpoint(
             f"genres; got {len(genres)}: {', '.join(genres)}"
         )
     clip_samples = model.config["affine_samples"]
-    save_model_folder(
-        folder, model, genres, clip_samples=clip_samples, full_scale=FULL_SCALE
-    )
+    clips = {"clip_samples": clip_samples, "full_scale": FULL_SCALE}
+    save_model_folder(folder, model, genres, **clips)
     return Path(folder)
 
 
