@@ -53,11 +53,13 @@ def prepare_gtzan(
     n_folds: int = 10,
     valid_fraction: float = 0.1,
     split_seed: int = 1234,
+    keep_twins: bool = True,
 ) -> None:
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for one split of GTZAN.
 
     ``report.json`` names tracks that cannot be decoded (``jazz.00054.wav`` in common
-    copies), and the groups of identical tracks, which stay on one side of a split.
+    copies), the groups of identical tracks, which stay on one side of a split, and the
+    pairs of re-encoded twins: one recording in two files that differ.
 
     - "random" deals all tracks into stratified folds.
     - "filtered" is the one split of C. Kereliuk, B. L. Sturm, J. Larsen, "Deep Learning
@@ -83,6 +85,8 @@ def prepare_gtzan(
         Share of the training part that goes to validation, between 0 and 1.
     split_seed
         Seed of the folds and of the validation part.
+    keep_twins
+        Re-encoded twins stay on one side of a split, as identical tracks do.
 
     Raises
     ------
@@ -128,13 +132,13 @@ def prepare_gtzan(
         tracks = _find_listed(tracks, root)
     else:
         split = {"fold": fold, "n_folds": n_folds, "valid_fraction": valid_fraction}
-        options |= {**split, "split_seed": split_seed}
+        options |= {**split, "split_seed": split_seed, "keep_twins": keep_twins}
 
     def assign_parts(tracks: pd.DataFrame) -> ArrayLike:
-        """Parts of the tracks; identical ones share a part once they are decoded."""
+        """Parts of the tracks; a recording has one once its tracks are decoded."""
         if protocol == "filtered":
             return _assign_listed(tracks, genres & GENRES, root)
-        groups = tracks.get("sha256")
+        groups = tracks.get("recording" if keep_twins else "sha256")
         return split_fold(tracks.genre, **split, seed=split_seed, groups=groups)
 
     folders = manifest_folder, cache_folder

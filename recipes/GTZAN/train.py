@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
             "n_folds": hparams["n_folds"],
             "valid_fraction": hparams["valid_fraction"],
             "split_seed": hparams["split_seed"],
+            "keep_twins": hparams["keep_twins"],
         },
     )
     run_on_main(

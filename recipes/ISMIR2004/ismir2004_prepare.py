@@ -71,8 +71,8 @@ def prepare_ismir2004(
     genre folders, name the classes. A track's ID is the part and its ``plain_name``.
 
     ``report.json`` names tracks that are missing, not listed or not readable, counts
-    the tracks by artists of the training part ("artists") and lists tested tracks with
-    the audio of one in the training part ("heard_in_training").
+    the tracks by artists of the training part ("artists") and lists tested tracks of a
+    recording that is in the training part ("heard_in_training").
 
     Arguments
     ---------
@@ -122,9 +122,8 @@ def prepare_ismir2004(
         is_test = ~tracks.ID.str.startswith("training/").to_numpy()
         parts = np.where(is_test, "test", "train")
         rest = tracks[~is_test]
-        in_valid = draw_valid(
-            rest.genre, valid_fraction, split_seed, rest.get("sha256")
-        )
+        groups = rest.get("recording")
+        in_valid = draw_valid(rest.genre, valid_fraction, split_seed, groups)
         parts[np.flatnonzero(~is_test)[in_valid]] = "valid"
         return parts
 
@@ -145,11 +144,6 @@ def prepare_ismir2004(
         excerpt=excerpt,
     )
     logger.info("tracks by artists of train: %s", report["artists"])
-    if heard := report["heard_in_training"]:
-        logger.warning(
-            f"{len(heard)} tested tracks have the audio of one in the training part, "
-            f"such as {heard[0]}"
-        )
 
 
 def find_ismir2004(
@@ -323,5 +317,5 @@ def _describe_overlap(tracks: pd.DataFrame) -> dict[str, Any]:
         n_known = None if anonymous else int(artists.isin(trained).sum())
         counts[part] = {"tracks": len(artists), "by_artists_of_train": n_known}
     tested = tracks.part == "test"
-    heard = tracks.ID[tested & tracks.sha256.isin(tracks.sha256[~tested])]
+    heard = tracks.ID[tested & tracks.recording.isin(tracks.recording[~tested])]
     return {"artists": counts, "heard_in_training": heard.tolist()}
