@@ -5,7 +5,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ms_sincresnet.nnet.backends import fft, simd, tensor_cores
 from ms_sincresnet.nnet.backends.op import filter_and_pool_operator
 
-from .backends import needs_compiler
+from .backends import FAST
 
 OPERATORS = torch.ops.ms_sincresnet
 
@@ -72,7 +72,7 @@ def test_backends_get_no_frames_shorter_than_a_sample(operator, calls):
     assert maps.equal(torch.arange(4.0)[:, None].expand(2, 4, 64))
 
 
-@pytest.mark.parametrize("backend", ["fft", pytest.param("simd", marks=needs_compiler)])
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("learns", [True, False])
 def test_the_operators_keep_the_rules_of_pytorch(backend, learns):
     wavs, offsets = torch.randn(2, 300), torch.randn(9, requires_grad=learns)

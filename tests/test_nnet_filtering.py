@@ -180,14 +180,8 @@ def test_output_statistics_have_the_gradient_of_the_output(padding):
     )
 
 
-@pytest.fixture
-def arguments():
-    """Filters, a batch norm and the other arguments of ``filtered_maps``."""
-    return odd_filters(251), trained_norm().eval().requires_grad_(False), 64, 125
-
-
-def test_auto_is_the_fastest_on_a_cpu(arguments, monkeypatch):
-    wavs = music(4000)
+def test_auto_is_the_fastest_on_a_cpu(monkeypatch):
+    wavs, arguments = music(4000), (odd_filters(251), trained_norm().eval(), 64, 125)
     for backend in ("simd", "fft") if simd.LIBRARY else ("fft",):
         fast = filtered_maps(wavs, *arguments, backend)
         assert filtered_maps(wavs, *arguments).equal(fast)
@@ -208,32 +202,27 @@ def test_auto_leaves_tensor_cores_to_who_names_them_and_mps_without_float64(
 
 
 CLIPS = {
-    "double": (music(4000).double(), "fft"),
-    "half": (music(4000).half(), "reference"),
-    "shorter than a filter": (music(250), "reference"),
-    "missing": (torch.zeros(0, 4000), "reference"),
-    "to learn": (music(4000).requires_grad_(), "reference"),
+    "half": music(4000).half(),
+    "shorter than a filter": music(250),
+    "missing": torch.zeros(0, 4000),
+    "to learn": music(4000).requires_grad_(),
+    "double": music(4000).double(),
 }
 
 
 @pytest.mark.parametrize("clips", CLIPS)
 def test_auto_suits_the_clips(clips):
-    wavs, backend = CLIPS[clips]
+    wavs = CLIPS[clips]
     filters, norm = odd_filters(251).to(wavs.dtype), trained_norm().to(wavs.dtype)
+    backend = "fft" if clips == "double" else "reference"
     assert fastest_backend(wavs, filters, norm) == backend
-    assert filtered_maps(wavs, filters, norm.eval(), 64, 125).shape[1:] == (11, 64)
+    maps = filtered_maps(wavs, filters, norm.eval(), 64, 125)
+    assert maps.shape[1:] == (11, 64)
+    if clips == "to learn":
+        assert torch.autograd.grad(maps.sum(), wavs)[0].abs().max() > 0
 
 
-def test_the_waveform_gets_the_references_gradient(arguments):
-    wavs = music(4000)
-    found, expected = (wavs.clone().requires_grad_() for _ in range(2))
-    filtered_maps(found, *arguments).sum().backward()
-    filtered_maps(expected, *arguments, "reference").sum().backward()
-    assert found.grad.abs().max() > 0
-    assert found.grad.equal(expected.grad)
-
-
-def test_a_sync_batch_norm_takes_the_reference(arguments):
+def test_a_sync_batch_norm_takes_the_reference():
     filters, norm = odd_filters(251), nn.SyncBatchNorm(N_FILTERS)
     assert fastest_backend(music(4000), filters, norm) == "reference"
     for backend in ("fft", "simd"):

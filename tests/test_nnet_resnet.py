@@ -199,9 +199,13 @@ def test_the_folded_trunk_is_the_trunk(embedding, case):
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding)
 
 
-def test_under_autocast_the_folded_trunk_is_near_the_trunk(embedding):
+def test_under_autocast_and_to_hooks_the_folded_trunk_is_near_the_trunk(embedding):
+    seen, block = [], embedding.trunk.layer1[0]
+    block.register_forward_hook(lambda *args: seen.append(args[2]))
     with torch.no_grad():
         exact = embedding(maps())
+        by_the_trunk_itself(embedding, maps())
+        torch.testing.assert_close(*seen)
         with torch.autocast("cpu", torch.bfloat16):
             found, unfolded = embedding(maps()), by_the_trunk_itself(embedding, maps())
     assert found.dtype == unfolded.dtype
@@ -218,15 +222,6 @@ def test_in_evaluation_the_trunk_itself_is_used_where_gradients_are_needed(embed
     frozen, feats = embedding.requires_grad_(False), maps().requires_grad_()
     assert frozen(maps()).equal(folded)
     assert torch.autograd.grad(frozen(feats).sum(), feats)[0].abs().max() > 0
-
-
-def test_hooks_see_what_blocks_make(embedding):
-    seen, block = [], embedding.trunk.layer1[0]
-    block.register_forward_hook(lambda *args: seen.append(args[2]))
-    with torch.no_grad():
-        by_the_trunk_itself(embedding, maps())
-        embedding(maps())
-    torch.testing.assert_close(*seen)
 
 
 def test_batch_norms_in_training_take_the_batch_statistics(embedding):
