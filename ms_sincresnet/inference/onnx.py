@@ -151,13 +151,11 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     proto = exported.model_proto
     for part in (proto.graph, *proto.graph.node):  # they name folders of this machine
         part.ClearField("metadata_props")
-    facts = {"system": type(model).__name__, "sample_rate": model.config["sample_rate"]}
-    facts |= {key: fact for key, fact in model.settings.items() if key != "training"}
-    texts = {
-        name: fact if isinstance(fact, str) else json.dumps(fact, ensure_ascii=False)
-        for name, fact in facts.items()
-    }
-    onnx.helper.set_model_props(proto, texts)
+    facts = {"sample_rate": model.config["sample_rate"], **model.settings}
+    for name in facts.keys() - {"training", "voting"}:
+        facts[name] = json.dumps(facts[name], ensure_ascii=False)
+    facts.pop("training", None)
+    onnx.helper.set_model_props(proto, facts | {"system": type(model).__name__})
     with atomic_path(path) as temporary_path:
         onnx.save(proto, temporary_path)
         providers = ["CPUExecutionProvider"]

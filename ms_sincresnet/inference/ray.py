@@ -167,10 +167,8 @@ def _run(
     def assign(worker: Any, shard: list[str]) -> None:
         running[worker.classify.remote(shard)] = worker, shard
 
-    for _ in range(n_workers):
-        assign(
-            start(), []
-        )  # no shard until it is ready: there may be no machine for it
+    for _ in range(n_workers):  # none gets songs until there is a machine for it
+        assign(start(), [])
     bar = tqdm(total=sum(map(len, shards)), unit="song", disable=None)
     while waiting or any(shard for _, shard in running.values()):
         (future,), _ = ray.wait(list(running))
@@ -193,7 +191,8 @@ def _run(
             else:
                 half = len(shard) // 2
                 waiting += filter(None, (shard[half:], shard[:half]))
-            assign(start(), [])
+            if waiting:
+                assign(start(), [])
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         else:

@@ -70,11 +70,12 @@ def open_results(
     a.wav,,,,,0,no such file,12ab-majority
     """
     files, kind = list(files), Kind(model, top, timeline)
-    if path is not None:
-        path = os.path.realpath(path)  # writes to a link's target, keeps the link
-        if os.path.exists(path) and not os.path.isfile(path):
+    # To write to a link's target, and keep the link.
+    path = None if path is None else os.path.realpath(path)
+    if path is not None and os.path.exists(path):
+        if not os.path.isfile(path):
             raise UserError(f"{path}: expected a file to write, found something else")
-        if os.path.exists(path) and not os.access(path, os.W_OK):
+        if not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be written (Permission denied)")
     if output_format == "table":
         table = Table(top, files, genres)

@@ -93,9 +93,8 @@ class SongEmbedding(nn.Module):
 
         ``wav_lens`` [batch] are relative to the longest. NaN fills up shorter songs.
         """
-        if wav_lens is None:
-            wav_lens = wavs.new_ones(len(wavs))
-        lengths = (wav_lens * wavs.shape[1]).round().int().tolist()
+        relative = wavs.new_ones(len(wavs)) if wav_lens is None else wav_lens
+        lengths = (relative * wavs.shape[1]).round().int().tolist()
         if min(lengths) < 1:
             number = lengths.index(min(lengths))
             raise AudioFileError(f"song {number} of the batch is empty, by wav_lens")

@@ -93,11 +93,9 @@ def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
     if settings:  # the Hub then shows how SpeechBrain loads the model
         config["speechbrain_interface"] = "EncoderClassifier"
     config |= settings | model.config
+    layout: Any = {"copy": True, "memory_format": torch.contiguous_format}
     # Copied: weights may share memory, which safetensors refuses.
-    weights = {
-        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for key, value in model.state_dict().items()
-    }
+    weights = {key: x.to("cpu", **layout) for key, x in model.state_dict().items()}
     try:
         check_config(config, {name: type(model)})
         expected = build_on_meta(type(model), model.config).state_dict()
