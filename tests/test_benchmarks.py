@@ -17,7 +17,7 @@ measure, peers, run, steps = map(
     importlib.import_module, ["measure", "peers", "run", "steps"]
 )
 
-each_mode = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+each_mode = pytest.mark.parametrize("training", [False, True])
 
 
 def test_the_script_measures_and_writes_its_tables(tmp_path, monkeypatch):

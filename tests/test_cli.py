@@ -93,7 +93,7 @@ def test_parsed_arguments(line, expected):
         ("classify a --model m --precision fp8", "invalid choice: 'fp8'"),
         ("classify a --model m --voting loud", "invalid choice: 'loud'"),
         ("classify a --model m --format xml", "invalid choice: 'xml'"),
-        ("classify a --model m --format json", "use jsonl"),
+        ("classify a --model m --format json", "choose from 'table', 'jsonl', "),
         ("classify a --model m --output b/a.json", "use --output b/a.jsonl"),
         ("classify a --model m --output a.xlsx", "no format has the suffix '.xlsx'"),
         ("classify a --model m --format parquet", "needs a file: --output FILE"),

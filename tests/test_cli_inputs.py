@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -63,16 +62,6 @@ def cut(path, share):
     Path(path).write_bytes(content[: int(share * len(content))])
 
 
-def wav_header(data_bytes, rate=16000, channels=1, bits=16):
-    """The header of a wav file that claims to hold so many bytes of samples."""
-    step = channels * bits // 8
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", min(36 + data_bytes, 2**32 - 1), b"WAVE", b"fmt ", 16, 1, channels),
-        *(rate, rate * step & 0xFFFFFFFF, step & 0xFFFF, bits, b"data", data_bytes),
-    )
-
-
 def tone(genre, **options):
     """A file with 4 s of a genre in some format, and the genre."""
     return lambda path, song: song(path, (genre, 4.0), **options), genre
@@ -98,21 +87,12 @@ def link(target, expected):
     return lambda path, song: os.symlink(target or path, path), expected
 
 
-NO_AUDIO, SILENT = "not readable as audio", "silent throughout"
-DEVICE = "a pipe, a socket or a device"
-
 # Functions that write a file, and the genre or a part of the error expected of it.
 FILES = {
     "no bytes.wav": content(b"", "empty (0 bytes)"),
-    "text.wav": content(b"This is no audio. " * 99, NO_AUDIO),
-    "2 GB claimed.wav": content(wav_header(2**31) + bytes(3200), SILENT),
-    "65535 channels.wav": content(wav_header(2**31, channels=65535), NO_AUDIO),
-    "a rate of 4 GHz.wav": content(
-        wav_header(64000, rate=2**32 - 1) + NOISE.astype("<i2").tobytes(), NO_AUDIO
-    ),
-    "nan.wav": samples([0, 0.5, np.nan] * 9000, "NaN or infinity", subtype="FLOAT"),
-    "constant.wav": samples(0 * NOISE + 0.5, SILENT),
-    "one sample.wav": samples([0.5], SILENT),
+    "text.wav": content(b"This is no audio. " * 99, "not readable"),
+    "constant.wav": samples(0 * NOISE + 0.5, "silent throughout"),
+    "one sample.wav": samples([0.5], "silent throughout"),
     "noise of 10 ms.wav": samples(NOISE[:160]),
     "over full scale.wav": samples(400 * NOISE, subtype="FLOAT"),
     "60 ms.wav": (lambda path, song: song(path, ("metal", 0.06)), "metal"),
@@ -134,11 +114,9 @@ FILES = {
     "no/such/folder.wav": nothing("no such file"),
     "file/below.wav": (lambda path, song: Path("file").touch(), "Check the path"),
     "": nothing("found a folder"),
-    "/dev/zero": nothing(DEVICE),
-    "pipe.wav": (lambda path, song: os.mkfifo(path), DEVICE),
     "socket.wav": (
         lambda path, song: socket.socket(socket.AF_UNIX).bind(path),
-        DEVICE,
+        "a pipe, a socket or a device",
     ),
     "broken link.wav": link("gone.wav", "no such file"),
     "link to itself.wav": link(None, "Too many levels of symbolic links"),
@@ -166,9 +144,7 @@ def test_the_rest_of_a_file_that_breaks_off_is_classified(classify, write_song):
     write_song("song.flac", ("metal", 12.0), ("jazz", 12.0), rate=44100)
     cut("song.flac", 0.45)
     status, (row,), err = classify("song.flac")
-    assert status == 0
-    assert row["genre"] == "metal"
-    assert 3 < row["duration"] < 13
+    assert (status, row["genre"]) == (0, "metal") and 3 < row["duration"] < 13
     assert "warning: song.flac: damaged or cut short" in err
 
 

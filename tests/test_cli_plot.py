@@ -1,7 +1,6 @@
 """``ms-sincresnet plot`` draws what it is asked for and reports mistakes."""
 
 import argparse
-from functools import partial
 
 import numpy as np
 import pytest
@@ -201,15 +200,11 @@ def test_a_wrong_command_line_ends_with_usage(capsys, command, message):
 
 
 @pytest.mark.parametrize(
-    "make",
-    [
-        partial(MSSincResNet, n_filters=8),
-        partial(MSSincResNet, n_filters=4, init="linear"),
-        partial(SincNet, n_filters=8),
-    ],
+    ("model_class", "options"),
+    [(MSSincResNet, {"n_filters": 4, "init": "linear"}), (SincNet, {"n_filters": 8})],
 )
-def test_the_table_has_initial_and_current_cutoffs(make):
-    initial, model = make(), make()
+def test_the_table_has_initial_and_current_cutoffs(model_class, options):
+    initial, model = model_class(**options), model_class(**options)
     with torch.no_grad():
         for scale, bank in enumerate(banks(model)):
             bank.low_hz_ += 10 * (scale + 1)

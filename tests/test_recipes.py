@@ -26,6 +26,7 @@ from ms_sincresnet.data.synthetic import make_synthetic_gtzan, render_track
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import load_weights, read_json
 from ms_sincresnet.training.export import export_run
+from ms_sincresnet.training.folds import write_summary
 from ms_sincresnet.training.hparams import plain_hparams
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +158,13 @@ def test_model_folder_names_what_the_test_named(unbroken, data_folder):
     assert named_by_stock == named
 
 
+def test_a_run_is_a_fold_of_a_cross_validation(unbroken, tmp_path):
+    (tmp_path / "fold_0").symlink_to(unbroken)
+    right = read_json(unbroken / "test_summary.json")["song_accuracy"] * 4
+    report = write_summary(tmp_path, n_folds=4)
+    assert report.startswith("1 of 4 folds\n") and f"{right:.0f} of 4 songs" in report
+
+
 def test_a_run_is_exported_as_it_writes_its_model_itself(unbroken, tmp_path):
     def content(folder):
         files = (path for path in folder.rglob("*") if path.is_file())
@@ -184,25 +192,15 @@ def test_ismir2004_runs_from_its_file(tmp_path):
     for part, tracks in [("training", 4), ("evaluation", 1)]:
         for folder in folders:
             for track in range(tracks):
-                samples = render_track(
-                    "jazz", track, duration_s=4.0, sample_rate=16000, seed=len(folder)
-                )
+                seed = {"sample_rate": 16000, "seed": len(folder)}
+                samples = render_track("jazz", track, duration_s=3.0, **seed)
                 path = tmp_path / "audio" / part / folder / "a" / f"{track}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 soundfile.write(path, samples, 16000)
-    words = command(
-        tmp_path,
-        tmp_path / "run",
-        system="mel_resnet",
-        test_part="evaluation",
-        excerpt="[1, 2]",
-        test_hop=16000,
-        number_of_epochs=1,
-        cache_folder=tmp_path / "audio_16k",
-        clip_samples=8000,
-        hop_samples=8000,
-        n_genres=6,
-    )
+    hparams = {"test_part": "evaluation", "excerpt": "[1, 2]", "test_hop": 16000}
+    hparams |= {"clip_samples": 8000, "hop_samples": 8000, "n_genres": 6}
+    hparams |= {"number_of_epochs": 1, "cache_folder": tmp_path / "audio_16k"}
+    words = command(tmp_path, tmp_path / "run", system="mel_resnet", **hparams)
     run([word for word in words if not word.startswith("--n_folds")], script)
     summary = read_json(tmp_path / "run" / "test_summary.json")
     assert (summary["tracks"], summary["clips"]) == (7, 14)  # 2 of 2 s each

@@ -79,19 +79,17 @@ def test_silent_clips_of_a_song_do_not_vote(brain):
     assert silence.exp().tolist() == [[pytest.approx(0.5)] * 2]
 
 
-def test_songs_of_a_batch_are_scored_without_their_padding(brain):
+@pytest.mark.parametrize(
+    ("stage", "counts"), [(sb.Stage.VALID, [5, 2]), (sb.Stage.TEST, [9, 3])]
+)
+def test_songs_of_a_batch_are_cut_by_the_stages_hop_without_padding(
+    brain, stage, counts
+):
     long, short = torch.rand(20), torch.rand(9)
-    together = forward(brain, sb.Stage.TEST, long, short)
-    assert [len(clips) for clips in together] == [9, 3]
-    (alone,) = forward(brain, sb.Stage.TEST, short)
+    together = forward(brain, stage, long, short)
+    assert [len(clips) for clips in together] == counts
+    (alone,) = forward(brain, stage, short)
     torch.testing.assert_close(together[1], alone)
-
-
-def test_validation_and_test_have_their_own_hops(brain):
-    brain.hparams.test_hop = 8
-    for stage, n_clips in [(sb.Stage.VALID, 5), (sb.Stage.TEST, 3)]:
-        (clips,) = forward(brain, stage, torch.rand(20))
-        assert len(clips) == n_clips
 
 
 def test_loss_is_the_mean_over_clips_and_scores_are_kept(brain):

@@ -87,7 +87,6 @@ def test_predictions_of_a_single_run_and_a_file_are_read(tmp_path):
 
 
 def test_fusion_decides_as_fused_models_do():
-    """The mean over clips of what ``sum_rule`` makes of the models' log-posteriors."""
     logits = torch.randn(3, 40, 5, 3, generator=torch.manual_seed(0))
     clips = (2 * logits).log_softmax(-1)  # [models, tracks, clips, genres]
     tables = {}

@@ -1,6 +1,5 @@
 """Folds are run once, whatever happens, and summed up as by hand."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import cross_validate as recipe
 import numpy as np
 import pandas as pd
 import pytest
-import train
 from scipy import stats
 
-from ms_sincresnet.data.synthetic import make_synthetic_gtzan
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.files import read_json, write_json
 from ms_sincresnet.training.folds import spread, write_summary
@@ -275,34 +272,3 @@ def test_models_are_compared_by_the_same_command(small, capsys):
     assert "6 tracks shared by all\n  a: 5 right, 83.3 %\n  b: 5 right" in printed
     with pytest.raises(UserError, match="columns posterior_<genre>"):
         recipe.main(["--compare", "a", "b", "--fuse"])
-
-
-def test_train_py_itself_is_cross_validated(tmp_path, monkeypatch):
-    """A fold of the recipe, with small filterbanks, on synthetic music."""
-    monkeypatch.chdir(recipe.HERE)
-
-    def run_here(command):
-        train.main(command[2:])
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run_here)
-    data_folder = make_synthetic_gtzan(tmp_path / "data", n_tracks=3, duration_s=0.5)
-    for genre in sorted((data_folder / "genres").iterdir())[2:]:
-        shutil.rmtree(genre)
-    line = (
-        "hparams/ms_sincresnet.yaml --device=cpu --folds=1 --n_folds=3 --n_genres=2 "
-        "--n_filters=8 --n_frames=32 --clip_samples=8000 --number_of_epochs=1 "
-        "--clips_per_track=1 --valid_fraction=0.5 --num_workers=0 "
-        f"--resnet_weights=null --data_folder={data_folder} "
-        f"--cache_folder={tmp_path}/audio_16k --output_folder={tmp_path}/out"
-    )
-    words = line.split()
-    recipe.main(words)
-    summary = read_json(tmp_path / "out" / "summary.json")
-    assert (summary["folds_done"], summary["tracks"]) == (1, 2)
-    predictions = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    right = (predictions.genre == predictions.predicted).sum()
-    assert summary["pooled_song_accuracy"]["right"] == right
-    monkeypatch.setattr(subprocess, "run", pytest.fail)  # finished
-    recipe.main(words)
-    assert write_summary(tmp_path / "out", 3).startswith("1 of 3 folds")

@@ -14,7 +14,6 @@ from ms_sincresnet.errors import UserError
 logger = logging.getLogger(__name__)
 
 FORMATS = {".txt": "table", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-SOME_FAILED = 3  # exit status if some songs have no genre
 
 
 def classify(arguments: Namespace) -> int:
@@ -32,7 +31,7 @@ def classify(arguments: Namespace) -> int:
     if n_failed or output:
         where, n_named = f"{output}: " if output else "", n_songs - n_failed
         logger.info("%s%d of %d songs have a genre", where, n_named, n_songs)
-    return SOME_FAILED if n_failed else 0
+    return 3 if n_failed else 0
 
 
 def _check_sources(arguments: Namespace) -> None:
@@ -132,8 +131,8 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     load, sources = partial(_load_classifier, arguments), _sources(arguments)
     names = ("address", "workers", "top", "timeline")
     options = {name: getattr(arguments, name) for name in names}
-    options["device"] = arguments.device or "cpu"
-    options["shard_size"] = arguments.shard_size or 100
+    options |= {"device": arguments.device or "cpu"}
+    options |= {"shard_size": arguments.shard_size or 100}
     return classify_on_ray(load, sources, arguments.output, **options)
 
 

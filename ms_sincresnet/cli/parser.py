@@ -118,7 +118,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     add("--output", metavar="FILE", help=text)
     formats = list(commands.FORMATS.values())
     text = f"of the results: {', '.join(formats)} (default: by the suffix of --output)"
-    add("--format", type=_format, choices=formats, metavar="FORMAT", help=text)
+    add("--format", choices=formats, metavar="FORMAT", help=text)
     text = "number of genres per song (default: %(default)s)"
     add("--top", type=_whole(), default=3, metavar="N", help=text)
     add("--timeline", action="store_true", help="add the genres over time")
@@ -154,13 +154,6 @@ def _whole(most: int | None = None) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"expected {wanted}; got {text!r}")
 
     return whole
-
-
-def _format(text: str) -> str:
-    """Type of an argument that is a format of results."""
-    if text == "json":
-        raise argparse.ArgumentTypeError("JSON is written as JSON Lines; use jsonl")
-    return text
 
 
 def _lines(path: str) -> list[str]:

@@ -115,11 +115,7 @@ class StageScores:
 def write_report(
     folder: str | Path, scores: StageScores, genres: list[str], **about: Any
 ) -> dict[str, Any]:
-    """Writes and returns the summary of a test, ``about`` (dataset, epoch) included.
-
-    Files: ``test_summary.json``, ``test_predictions.csv``, ``confusion_matrix.csv``
-    and ``.png``.
-    """
+    """Writes the files of a test; returns its summary, ``about`` included."""
     folder = Path(folder)
     table = scores.predictions(genres)
     table.to_csv(folder / "test_predictions.csv", index=False, float_format="%.4f")
