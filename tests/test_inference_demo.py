@@ -206,7 +206,8 @@ def space(tone_model, genres, tmp_path_factory):
 
 
 def test_a_space_serves_the_page_with_its_own_copy_of_the_package(space):
-    config = json.load(urlopen(f"{space}/config"))
+    with urlopen(f"{space}/config") as answer:
+        config = json.load(answer)
     assert config["theme"] == "default" and ".figure" in config["css"]
     assert config["footer_links"] == []
 
