@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -168,9 +169,16 @@ def test_a_copy_without_exactly_ten_genres_is_reported(tmp_path, caplog):
         assert [warning in text for text in warnings] == ([True] if warning else [])
 
 
-# Two genres with tracks of each part on the authors' own lists, and one on none.
+# Two genres with tracks of each part on the authors' own lists, and one on none; of the
+# other genres the first four that train.
+ON_LIST = [name for name, part in gtzan.filtered_parts().items() if part == "train"]
+OTHERS = [
+    name
+    for genre in gtzan.GENRES - {"jazz", "rock"}
+    for name in [name for name in ON_LIST if name.startswith(genre)][:4]
+]
 LISTED = {
-    "train": ["jazz.00000", "jazz.00001", "rock.00000", "rock.00001"],
+    "train": sorted(["jazz.00000", "jazz.00001", "rock.00000", "rock.00001", *OTHERS]),
     "valid": ["jazz.00002", "rock.00038"],
     "test": ["jazz.00073", "rock.00010"],
 }
@@ -223,10 +231,10 @@ def test_the_filtered_split_takes_what_is_there_and_counts_it(tmp_path, caplog):
     ids = [*sum(LISTED.values(), []), UNLISTED, "polka.00000"]
     write_tracks(tmp_path / "Data" / "genres_original", ids, ".au")
     assert prepare(tmp_path, tmp_path, protocol="filtered") == LISTED
-    assert len(list((tmp_path / "cache").glob("*.wav"))) == 8
+    assert len(list((tmp_path / "cache").glob("*.wav"))) == 40
     other, found = messages(caplog, "WARNING")
     assert "not GTZAN's: polka" in other
-    assert "found 4 of 443 train, 2 of 197 valid, 2 of 290 test" in found
+    assert "found 36 of 443 train, 2 of 197 valid, 2 of 290 test" in found
     assert "missing: blues.00000" in found
 
 
@@ -262,6 +270,22 @@ def test_a_part_without_tracks_is_named(listed, tmp_path, lost, message, lose):
     with pytest.raises(DataFolderError, match=f"^{listed}: .* {message}\\. .*random"):
         prepare(listed, tmp_path, protocol="filtered")
     assert not (tmp_path / "manifests").exists()
+
+
+def test_the_filtered_split_without_a_genre_is_refused(listed, tmp_path):
+    shutil.rmtree(listed / "metal")
+    with pytest.raises(DataFolderError, match=f"^{listed}: .* for metal in train"):
+        prepare(listed, tmp_path, protocol="filtered")
+
+
+def test_folders_get_the_names_of_the_genres(listed, tmp_path, caplog):
+    (listed / "hiphop").rename(listed / "Hip Hop")
+    moved, *_ = sorted((listed / "Hip Hop").iterdir())
+    (listed / "hip-hop").mkdir()
+    moved.rename(listed / "hip-hop" / moved.name.replace("hiphop", "hip-hop"))
+    (listed / "metal").rename(listed / "METAL")
+    assert prepare(listed, tmp_path, protocol="filtered") == LISTED
+    assert not any("missing: hiphop" in text for text in caplog.messages)
 
 
 def test_the_filtered_split_says_which_names_it_needs(tmp_path):

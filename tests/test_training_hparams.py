@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -43,6 +45,8 @@ AS_WRITTEN += ["a\\tb: c", "ü: 音", "50%", "#1"]
     [
         *((text, text) for text in AS_WRITTEN),
         *(("7", 7), ("0.5", 0.5), ("true", True), ("null", None), ("", None)),
+        *((f"~/{text}", str(Path.home() / text)) for text in ("GTZAN", "a #1")),
+        ("~", None),
         *(("[3, 5]", [3, 5]), ('"a: b"', "a: b"), ("!ref <kernel_size>", 251)),
     ],
 )

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,15 @@ def audio_files(root: str | Path) -> list[Path]:
     return sorted(filter(Path.is_file, audio))
 
 
-def find_tracks(root: str | Path) -> pd.DataFrame:
+def find_tracks(root: str | Path, genres: Iterable[str] = ()) -> pd.DataFrame:
     """Tracks of a data set that has a folder for each genre.
 
     Arguments
     ---------
     root
         The folder of the genre folders.
+    genres
+        Names for folders that differ from them in case, spaces or signs alone.
 
     Returns
     -------
@@ -74,12 +77,15 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
     ['blues.01']
     """
     root = Path(root)
+    names = {_letters(genre): genre for genre in genres}
     rows = []
     for path in audio_files(root):
         if path.parent.parent == root:
-            genre, stem = as_utf8(path.parent.name), as_utf8(path.stem)
-            track_id = f"{genre}.{stem.removeprefix(f'{genre}.')}"
-            rows.append((track_id, genre, path))
+            folder, stem = as_utf8(path.parent.name), as_utf8(path.stem)
+            genre = names.get(_letters(folder), folder)
+            for name in dict.fromkeys((folder, genre)):
+                stem = stem.removeprefix(f"{name}.")
+            rows.append((f"{genre}.{stem}", genre, path))
     filled = {path.parent.name for _, _, path in rows}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if not folder.name.startswith((".", "__")) and folder.name not in filled:
@@ -96,6 +102,11 @@ def find_tracks(root: str | Path) -> pd.DataFrame:
             f"track, found two with the ID {twins.ID.iloc[0]!r}. Move one away."
         )
     return tracks.reset_index(drop=True)
+
+
+def _letters(name: str) -> str:
+    """Letters and digits of a name, in lower case."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def prepare_manifests(

@@ -7,6 +7,7 @@ overrides there, and ``flatten`` lifts all values to the top.
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from ms_sincresnet.errors import HparamError, UserError
 def quoted(words: list[str]) -> list[str]:
     """A command line of which ``speechbrain.parse_arguments`` takes values as written.
 
-    Otherwise those with an equals sign, ``: `` or `` #`` would be misread.
+    Otherwise those with an equals sign, ``: `` or `` #`` would be misread. ``~/`` is
+    expanded, which shells leave as it is after an equals sign.
 
     Arguments
     ---------
@@ -48,6 +50,9 @@ def _quote(word: str) -> str:
     name, equals, value = word.partition("=")
     if not word.startswith("--"):
         name, equals, value = "", "", word
+    if value.startswith("~") and value != "~":  # which is yaml's null
+        value = os.path.expanduser(value)
+        word = f"{name}{equals}{value}"
     try:
         node = yaml.compose(value)
     except yaml.YAMLError:

@@ -118,7 +118,7 @@ def prepare_gtzan(
             "Leave fold out, or set protocol to random."
         )
     root = find_gtzan(data_folder)
-    tracks = find_tracks(root)
+    tracks = find_tracks(root, GENRES)
     genres = set(tracks.genre)
     if genres & GENRES and genres != GENRES:
         logger.warning(
@@ -137,7 +137,7 @@ def prepare_gtzan(
     def assign_parts(tracks: pd.DataFrame) -> ArrayLike:
         """Parts of the tracks; a recording has one once its tracks are decoded."""
         if protocol == "filtered":
-            return _assign_listed(tracks, genres & GENRES, root)
+            return _assign_listed(tracks, root)
         groups = tracks.get("recording" if keep_twins else "sha256")
         return split_fold(tracks.genre, **split, seed=split_seed, groups=groups)
 
@@ -199,12 +199,12 @@ def _find_listed(tracks: pd.DataFrame, root: Path) -> pd.DataFrame:
     return listed
 
 
-def _assign_listed(tracks: pd.DataFrame, genres: set[str], root: Path) -> pd.Series:
-    """Parts of the filtered split, none empty and with each genre in training."""
+def _assign_listed(tracks: pd.DataFrame, root: Path) -> pd.Series:
+    """Parts of the filtered split, none empty and with all ten genres in training."""
     parts = tracks.ID.map(filtered_parts())
     lacking = [part for part in ("valid", "test") if part not in parts.values]
     trained = set(tracks.genre[parts == "train"])
-    lacking += [f"{genre} in train" for genre in sorted(genres - trained)]
+    lacking += [f"{genre} in train" for genre in sorted(GENRES - trained)]
     if lacking:
         raise DataFolderError(
             f"{root}: the protocol 'filtered' found nothing usable for "
