@@ -130,10 +130,11 @@ def test_only_the_middle_of_a_long_track_is_compared(tmp_path):
     rng = np.random.default_rng(0)
     samples = np.concatenate([song(nth) for nth in (0, 4, 1, 2, 5)])
     soundfile.write(tmp_path / "long.flac", samples, RATE)
+    soundfile.write(tmp_path / "start.flac", samples[: 10 * RATE], RATE)
     soundfile.write(tmp_path / "end.flac", samples[-10 * RATE :], RATE)
     late = np.concatenate([rng.normal(size=2 * RATE) / 1e4, samples])
     write_mp3(tmp_path / "late.mp3", late, 48_000)
-    names = ["long.flac", "late.mp3", "end.flac"]
+    names = ["long.flac", "late.mp3", "start.flac", "end.flac"]
     tracks = [cache_audio(tmp_path / name, tmp_path) for name in names]
     (pair,) = find_twins(tracks, tmp_path)
     assert pair[:2] == (0, 1)

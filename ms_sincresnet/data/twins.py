@@ -23,9 +23,8 @@ _EDGES = (np.geomspace(150, 4000, 18) * _WINDOW / SAMPLE_RATE).astype(int)
 _BITS = len(_EDGES) - 2
 _ROWS = 16  # tracks that are compared with all others at a time
 
-# Bits of other real songs agree up to 7.2 standard deviations, of re-encoded ones from
-# 12.7; samples of synthetic songs with the same notes correlate up to 0.28, of
-# re-encoded songs from 0.85, of two transfers of one record 0.57.
+# Bits of other songs agree up to 7.2 standard deviations, of twins from 12.7; samples
+# of songs with the same notes correlate up to 0.28, of twins from 0.57.
 _LEAST_DEVIATIONS, _LEAST_CORRELATION = 8.5, 0.4
 
 
@@ -39,10 +38,7 @@ class Twins(NamedTuple):
 
 
 def find_twins(tracks: Sequence[CachedTrack], cache_folder: Path) -> list[Twins]:
-    """Pairs of different cached tracks that hold the same recording.
-
-    Found if they overlap by 4 s, or by 1.5 s if one of them lasts a few seconds.
-    """
+    """Pairs of tracks that share 4 s of a recording, or 1.5 s if one is that short."""
     prints = [_fingerprint(track, cache_folder) for track in tracks]
     twins = []
     for first, second, shift in _propose(prints):
@@ -92,8 +88,8 @@ def _propose(prints: list[np.ndarray]) -> Iterator[tuple[int, int, int]]:
         agreement = fft.irfft(products.transpose(1, 2, 0), n_fft)
         shifts = agreement.argmax(2)
         shifts[shifts > n_fft // 2] -= n_fft
-        mine, others = lengths[start : start + _ROWS, None], lengths[None, start:]
-        overlap = np.minimum(mine, others - shifts) + np.minimum(0, shifts)
+        own = lengths[start : start + _ROWS, None]
+        overlap = np.minimum(own, lengths[start:] - shifts) + np.minimum(0, shifts)
         n_bits = np.maximum(overlap, 1) * _BITS
         alike = agreement.max(2) > _LEAST_DEVIATIONS * np.sqrt(n_bits)
         for row, column in np.argwhere(np.triu(alike, 1)):
