@@ -11,6 +11,7 @@ from speechbrain.nnet.CNN import SincConv
 
 from ms_sincresnet.nnet.filterbank import (
     INITS,
+    PARAMETRIZATIONS,
     SCALES,
     SincFilterbank,
     half_hamming_window,
@@ -38,14 +39,14 @@ def numpy_cutoffs(bank):
     return low_hz, np.clip(low_hz + 50 + np.abs(band_hz_), 50, SAMPLE_RATE / 2)
 
 
-def numpy_filters(bank):
+def numpy_filters(bank, cutoffs=None):
     """Eqs. (3) to (5) with SincNet's half window and scale, in float64."""
     half = bank.kernel_size // 2
     n = np.arange(-half, half + 1)
     u = np.linspace(0, bank.kernel_size / 2 - 1, half)
     left = 0.54 - 0.46 * np.cos(2 * np.pi * u / bank.kernel_size)
     window = np.concatenate([left, [1], left[::-1]])
-    f1, f2 = (hz[:, None] / SAMPLE_RATE for hz in numpy_cutoffs(bank))
+    f1, f2 = (hz[:, None] / SAMPLE_RATE for hz in cutoffs or numpy_cutoffs(bank))
     band = 2 * f2 * np.sinc(2 * f2 * n) - 2 * f1 * np.sinc(2 * f1 * n)
     return band * window / (2 * (f2 - f1))
 
@@ -143,7 +144,7 @@ def test_every_initial_bank_fits_any_sample_rate(init, sample_rate):
         low_hz, high_hz = (hz.detach().numpy() for hz in bank.cutoffs())
         assert low_hz[0] == pytest.approx(80)
         assert high_hz.max() == high_hz[-1] == pytest.approx(sample_rate / 2)
-        assert (high_hz - low_hz > 50).all()
+        assert (high_hz - low_hz >= 50).all()
         assert (np.diff(low_hz) > 0).all() and (np.diff(high_hz) > 0).all()
         assert bank.filters().isfinite().all()
 
@@ -183,9 +184,103 @@ def test_only_the_cutoffs_are_saved_and_printing_shows_the_sizes():
         ({"kernel_size": 1}, "kernel_size .* got 1"),
         ({"n_filters": 0}, "n_filters .* got 0"),
         ({"n_filters": 2.5}, r"n_filters .* got 2\.5"),
-        ({"init": "mels"}, "of mel, linear, bark, erb, octave, nase; got 'mels'"),
+        (
+            {"init": "mels"},
+            "of mel, linear, bark, erb, octave, nase, random; got 'mels'",
+        ),
+        ({"parametrization": "bark"}, "must be hz or relative; got 'bark'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         SincFilterbank(**arguments)
+
+
+def relative_bank(kernel_size=251, n_filters=160, shift=0.0, log_band=0.0, **options):
+    """A bank of relative cut-offs; numbers bound random parameters, or fill them."""
+    bank = SincFilterbank(n_filters, kernel_size, parametrization="relative", **options)
+    torch.manual_seed(kernel_size)
+    for parameter, most in zip(bank.parameters(), (shift, log_band), strict=True):
+        torch.nn.init.uniform_(parameter, -abs(most), abs(most))
+    return bank
+
+
+@each_kernel_size
+@pytest.mark.parametrize("init", ["mel", "linear", "nase"])
+def test_relative_filters_start_as_those_in_hz(init, kernel_size):
+    bank = SincFilterbank(160, kernel_size, init=init)
+    assert torch.equal(relative_bank(kernel_size, init=init).filters(), bank.filters())
+
+
+@each_kernel_size
+def test_relative_filters_are_those_of_the_equations(kernel_size):
+    bank = relative_bank(kernel_size, shift=3, log_band=2)
+    low_hz, high_hz = (hz.detach().numpy() for hz in bank.cutoffs())
+    first_low_hz, first_high_hz = (
+        hz.detach().numpy() for hz in relative_bank().cutoffs()
+    )
+    band_hz = first_high_hz - first_low_hz
+    shift, log_band = (p.detach().double().numpy()[:, 0] for p in bank.parameters())
+    expected = np.clip(first_low_hz + band_hz * shift, 50, 7950)
+    np.testing.assert_allclose(low_hz, expected, rtol=1e-5)
+    expected = low_hz + np.maximum(band_hz * np.exp(log_band), 50)
+    np.testing.assert_allclose(high_hz, np.minimum(expected, 8000), rtol=1e-5)
+    expected = numpy_filters(bank, (low_hz, high_hz))
+    np.testing.assert_allclose(bank.filters().detach(), expected, rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("log_band", [0.0, 9.0, -9.0, 1e30, -1e30])
+@pytest.mark.parametrize("shift", [0.0, 99.0, -99.0, 1e30, -1e30])
+def test_beyond_the_limits_descent_leads_back(shift, log_band):
+    bank = relative_bank(n_filters=8)
+    torch.nn.init.constant_(bank.low_shift_, shift)
+    torch.nn.init.constant_(bank.log_band_, log_band)
+    low_hz, high_hz = bank.cutoffs()
+    assert low_hz.min() >= 50 - 1e-6 and high_hz.max() <= 8000
+    assert (high_hz - low_hz).min() >= 50 - 1e-6
+    filters = bank.filters()
+    assert filters.isfinite().all()
+    for sign in (1, -1):  # of two opposite losses
+        bank.zero_grad()
+        (sign * filters[:, ::7]).sum().backward(retain_graph=True)
+        for value, parameter in zip((shift, log_band), bank.parameters(), strict=True):
+            assert parameter.grad.isfinite().all()
+            if abs(value) > 9 and shift == 0 or value == shift != 0:
+                assert (parameter.grad * value >= 0).all()  # the step is against it
+                assert (parameter.grad * value > 0).any()
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_gradients_from_parameters_to_taps(parametrization):
+    bank = SincFilterbank(6, 51, init="linear", parametrization=parametrization)
+    bank = bank.double()
+
+    def taps(*parameters):
+        named = dict(zip(dict(bank.named_parameters()), parameters, strict=True))
+        with torch.nn.utils.stateless._reparametrize_module(bank, named):
+            return bank.filters()
+
+    generator = torch.Generator().manual_seed(0)
+    start = [0.1, -0.3] if parametrization == "relative" else [500.0, 300.0]
+    parameters = [
+        (value * (1 + 0.2 * torch.rand(6, 1, generator=generator).double()))
+        for value in start
+    ]
+    assert torch.autograd.gradcheck(taps, [p.requires_grad_() for p in parameters])
+
+
+def test_a_lower_cutoff_at_half_the_rate_leaves_a_tone():
+    bank = SincFilterbank(2, 251)
+    torch.nn.init.constant_(bank.low_hz_, 7950)
+    filters = bank.filters()
+    expected = half_hamming_window(251) * (-1.0) ** torch.arange(-125, 126)
+    torch.testing.assert_close(filters[0].double(), expected, rtol=0, atol=1e-6)
+    filters.sum().backward()
+    assert bank.low_hz_.grad.isfinite().all() and bank.band_hz_.grad.isfinite().all()
+
+
+def test_weights_bring_their_first_cutoffs_along():
+    saved = relative_bank(init="nase", shift=0.5, log_band=0.5)
+    loaded = relative_bank(init="mel")
+    loaded.load_state_dict(saved.state_dict())
+    assert torch.equal(loaded.filters(), saved.filters())

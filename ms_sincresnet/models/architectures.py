@@ -22,6 +22,8 @@ class MSSincResNet(GenreModel):
         Outputs and hidden units of the classifier, ``GenreMLP``.
     n_filters, kernel_sizes, n_frames, sample_rate, init, padding, backend
         Front-end, as in ``MSSincNet``.
+    parametrization
+        Of the cut-offs, "hz" or "relative", as in ``SincFilterbank``.
     affine_samples
         Clip length if the layer norm has per-sample weights.
     arch, weights, pooling
@@ -50,13 +52,16 @@ class MSSincResNet(GenreModel):
         weights: str | PathLike | None = None,
         hidden_size: int | None = 512,
         affine_samples: int | None = None,
+        parametrization: str = "hz",
     ):
         super().__init__(locals())
         if len(kernel_sizes) != 3:
             raise ValueError(f"expected three kernel_sizes; got {list(kernel_sizes)}")
         sizes = n_filters, tuple(kernel_sizes), n_frames
         self.frontend = MSSincNet(
-            *sizes, sample_rate, init, padding, backend, affine_samples=affine_samples
+            *(*sizes, sample_rate, init, padding, backend),
+            affine_samples=affine_samples,
+            parametrization=parametrization,
         )
         self.embedding = ResNetEmbedding(arch, weights, pooling)
         self.classifier = GenreMLP(self.embedding.embedding_size, hidden_size, n_genres)

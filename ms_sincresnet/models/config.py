@@ -21,6 +21,7 @@ FORMAT = 1
 SETTINGS = ("genres", "clip_samples", "hop_samples", "voting", "full_scale")
 FIGURES = ("song_accuracy", "clip_accuracy", "tracks", "clips", "epoch")
 
+ADDED_LATER = ("parametrization",)  # older configs mean the default
 NOT_SAVED = ("self", "__class__", "weights")  # arguments of a model's constructor
 MAY_BE_NONE = ("hidden_size", "affine_samples")
 # Generous, but no file from elsewhere can ask for more memory than a machine has.
@@ -69,6 +70,7 @@ def check_config(config: Any, known: Known) -> Config:
     if unknown := config.keys() - others - defaults.keys() - set(SETTINGS):
         raise ValueError(f"unknown names: {shortened(sorted(unknown))}")
     settings = {key: config[key] for key in (*SETTINGS, "training") if key in config}
+    config = {key: defaults[key] for key in ADDED_LATER if key in defaults} | config
     needed = {*defaults, *(SETTINGS if settings else ())}
     if missing := needed - config.keys():
         raise ValueError(f"{', '.join(sorted(missing))} missing")

@@ -1,6 +1,7 @@
 """Cut-off frequencies to band-pass FIR filters, and the initial cut-offs."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,10 @@ def sinc_filters(
     """
     f1, f2 = (hz.double()[:, None] / sample_rate for hz in (low_hz, high_hz))
     n = torch.arange(-(kernel_size // 2), 0, dtype=f1.dtype, device=f1.device)
+    band, no_band = f2 - f1, f1 == f2
     left = 2 * f2 * torch.sinc(2 * f2 * n) - 2 * f1 * torch.sinc(2 * f1 * n)
-    left = left / (2 * (f2 - f1))
+    left = left / (2 * band + no_band)
+    left = torch.where(no_band, torch.cos(2 * torch.pi * f1 * n), left)  # its limit
     taps = torch.cat([left, torch.ones_like(f1), left.flip(1)], dim=1)
     return taps * half_hamming_window(kernel_size, taps.device)
 
@@ -54,7 +57,8 @@ SCALES = {
         lambda erb: (10 ** (erb / 21.4) - 1) / 0.00437,
     ),
 }
-INITS = (*SCALES, "octave", "nase")
+INITS = (*SCALES, "octave", "nase", "random")
+PARAMETRIZATIONS = ("hz", "relative")
 
 
 def _octave_edges(n_bands: int, low_hz: float, high_hz: float) -> np.ndarray:
@@ -95,6 +99,10 @@ def initial_edges(
     low_hz, high_hz = 30.0, sample_rate / 2 - (min_low_hz + min_band_hz)
     if init == "octave":
         return torch.from_numpy(_octave_edges(n_filters, low_hz, high_hz))
+    if init == "random":
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        inner = torch.rand(n_filters - 1, dtype=torch.float64)
+        return low_hz + (high_hz - low_hz) * torch.cat([ends, inner]).sort().values
     if init == "nase":
         return torch.from_numpy(_nase_edges(n_filters, low_hz, high_hz))
     to_scale, to_hz = SCALES[init]
@@ -102,13 +110,33 @@ def initial_edges(
     return to_hz(torch.linspace(low, high, n_filters + 1, dtype=torch.float64))
 
 
+class _Limit(torch.autograd.Function):
+    """Clamps values; descent moves one beyond the limits back, whatever the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, least: Tensor, most: Tensor) -> Tensor:
+        limited = torch.minimum(torch.maximum(values, least), most)
+        ctx.save_for_backward(values - limited)
+        return limited
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (excess,) = ctx.saved_tensors
+        inward = grad.abs() * excess.sign()
+        return torch.where(excess == 0, grad, inward), None, None
+
+
 class SincFilterbank(nn.Module):
     """Band-pass filters of which only the two cut-off frequencies are learned.
 
     M. Ravanelli, Y. Bengio, "Speaker recognition from raw waveform with SincNet",
-    SLT 2018; the paper's section 2.1, eqs. (1) to (5). The lower cut-off is
-    min_low_hz + |low_hz_|, the upper one min_band_hz + |band_hz_| above it and at
-    most half the sample rate. Parameter names are SincNet's and SpeechBrain's.
+    SLT 2018; the paper's section 2.1, eqs. (1) to (5).
+
+    In Hz, as in SincNet, the lower cut-off is min_low_hz + |low_hz_|, the upper one
+    min_band_hz + |band_hz_| above it and at most half the sample rate. At the paper's
+    learning rate such parameters hardly move. Relative ones have no unit: a filter that
+    starts at the edge l with the bandwidth b has the lower cut-off l + b · low_shift_
+    and the bandwidth b · exp(log_band_), within the same limits.
 
     Arguments
     ---------
@@ -126,11 +154,14 @@ class SincFilterbank(nn.Module):
         Least lower cut-off frequency, in Hz.
     min_band_hz
         Least bandwidth, in Hz.
+    parametrization
+        "hz": SincNet's and SpeechBrain's ``low_hz_`` and ``band_hz_``. "relative":
+        ``low_shift_`` and ``log_band_``, and the initial cut-offs as buffers.
 
     Raises
     ------
     ValueError
-        If ``kernel_size`` is even, or ``init`` is unknown.
+        If ``kernel_size`` is even, or ``init`` or ``parametrization`` is unknown.
 
     Example
     -------
@@ -149,6 +180,7 @@ class SincFilterbank(nn.Module):
         init: str = "mel",
         min_low_hz: float = 50.0,
         min_band_hz: float = 50.0,
+        parametrization: str = "hz",
     ):
         super().__init__()
         if not isinstance(n_filters, int) or n_filters < 1:
@@ -160,24 +192,60 @@ class SincFilterbank(nn.Module):
         self.sample_rate = sample_rate
         self.min_low_hz = min_low_hz
         self.min_band_hz = min_band_hz
+        if parametrization not in PARAMETRIZATIONS:
+            known = " or ".join(PARAMETRIZATIONS)
+            raise ValueError(
+                f"parametrization must be {known}; got {parametrization!r}"
+            )
+        self.parametrization = parametrization
         edges_hz = initial_edges(init, n_filters, sample_rate, min_low_hz, min_band_hz)
-        self.low_hz_ = nn.Parameter(edges_hz[:-1, None].float())
-        self.band_hz_ = nn.Parameter(edges_hz.diff()[:, None].float())
+        low_hz, band_hz = edges_hz[:-1, None].float(), edges_hz.diff()[:, None].float()
+        if parametrization == "hz":
+            self.low_hz_, self.band_hz_ = nn.Parameter(low_hz), nn.Parameter(band_hz)
+        else:
+            self.low_shift_ = nn.Parameter(torch.zeros(n_filters, 1))
+            self.log_band_ = nn.Parameter(torch.zeros(n_filters, 1))
+            # Saved, so that a model loads whatever ``init`` its class is built with.
+            self.register_buffer("first_low_hz", low_hz)
+            self.register_buffer("first_band_hz", band_hz)
 
     def cutoffs(self) -> tuple[Tensor, Tensor]:
         """Lower and upper cut-off frequencies [n_filters], in Hz and float64."""
-        low_hz_, band_hz_ = (  # Apple's MPS has no float64
-            (hz.cpu() if hz.device.type == "mps" else hz).double().abs()[:, 0]
-            for hz in (self.low_hz_, self.band_hz_)
+        names = ["low_hz_", "band_hz_"]
+        if self.parametrization == "relative":
+            names = ["low_shift_", "log_band_", "first_low_hz", "first_band_hz"]
+        values = [getattr(self, name) for name in names]
+        if values[0].device.type == "mps":  # it has no float64
+            values = [value.cpu() for value in values]
+        values = [value.double()[:, 0] for value in values]
+        half_rate = self.sample_rate / 2
+        if self.parametrization == "hz":
+            low_hz = self.min_low_hz + values[0].abs()
+            high_hz = low_hz + self.min_band_hz + values[1].abs()
+            return low_hz, high_hz.clamp(self.min_low_hz, half_rate)
+        low_shift, log_band, first_low_hz, first_band_hz = values
+        first_low_hz = self.min_low_hz + first_low_hz
+        first_band_hz = self.min_band_hz + first_band_hz
+        least_hz, most_hz = self.min_low_hz, half_rate - self.min_band_hz
+        low_shift = _Limit.apply(
+            low_shift,
+            (least_hz - first_low_hz) / first_band_hz,
+            (most_hz - first_low_hz) / first_band_hz,
         )
-        low_hz = self.min_low_hz + low_hz_
-        high_hz = low_hz + self.min_band_hz + band_hz_
-        return low_hz, high_hz.clamp(self.min_low_hz, self.sample_rate / 2)
+        # Limited before exp, which would overflow.
+        log_band = _Limit.apply(
+            log_band,
+            torch.log(self.min_band_hz / first_band_hz),
+            torch.log((half_rate - self.min_low_hz) / first_band_hz),
+        )
+        low_hz = first_low_hz + first_band_hz * low_shift
+        high_hz = low_hz + first_band_hz * log_band.exp()
+        return low_hz, _Limit.apply(high_hz, low_hz, high_hz.new_tensor(half_rate))
 
     def filters(self) -> Tensor:
         """Impulse responses [n_filters, kernel_size] in the parameters' type."""
         taps = sinc_filters(*self.cutoffs(), self.kernel_size, self.sample_rate)
-        return taps.to(self.low_hz_.device, self.low_hz_.dtype)
+        return taps.to(next(self.parameters()))
 
     def extra_repr(self) -> str:
         """Sizes, for ``print``."""

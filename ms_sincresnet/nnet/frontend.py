@@ -56,6 +56,8 @@ class MSSincNet(nn.Module):
     affine_samples
         Clip length if the layer norm has a weight and a bias per sample, as in the
         authors' released code; learning them takes the definition's time.
+    parametrization
+        Of the cut-offs, as in ``SincFilterbank``.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class MSSincNet(nn.Module):
         min_low_hz: float = 50.0,
         min_band_hz: float = 50.0,
         affine_samples: int | None = None,
+        parametrization: str = "hz",
     ):
         super().__init__()
         if padding not in ("same", "valid"):
@@ -93,7 +96,7 @@ class MSSincNet(nn.Module):
         self.n_frames, self.padding, self.backend = n_frames, padding, backend
         # The authors' shape, and nn.LayerNorm's eps, which differs from ours.
         self.clip_norm = nn.LayerNorm([1, affine_samples]) if affine_samples else None
-        options = (sample_rate, init, min_low_hz, min_band_hz)
+        options = (sample_rate, init, min_low_hz, min_band_hz, parametrization)
         self.banks: Any = nn.ModuleList(
             SincFilterbank(n_filters, length, *options) for length in kernel_sizes
         )
@@ -105,7 +108,7 @@ class MSSincNet(nn.Module):
         """Maps [batch, scales, n_filters, n_frames] of clips [batch, time]."""
         half = torch.is_autocast_enabled(wavs.device.type)
         with torch.autocast(wavs.device.type, enabled=False):
-            wavs = self.normalize(wavs).to(self.banks[0].low_hz_.dtype)
+            wavs = self.normalize(wavs).to(self.norms[0].weight.dtype)
             maps = []
             for filters, norm, padding in self._scales():
                 if wavs.shape[1] + 2 * padding < filters.shape[1]:

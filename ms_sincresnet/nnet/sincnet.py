@@ -75,7 +75,7 @@ class FrameNetwork(nn.Module):
     def frame_maps(self, frames: Tensor) -> Tensor:
         """Filtered and pooled frames [frames, n_filters, time]: the definition."""
         with torch.autocast(frames.device.type, enabled=False):
-            frames = normalize_clips(frames).to(self.bank.low_hz_.dtype)
+            frames = normalize_clips(frames).to(next(self.bank.parameters()).dtype)
             return F.max_pool1d(self._filter(frames), POOL)
 
     def clip_maps(self, wav: Tensor) -> Iterator[Tensor]:
@@ -85,7 +85,7 @@ class FrameNetwork(nn.Module):
         gives s · (x ⋆ g − m · c), whose maxima are taken.
         """
         with torch.autocast(wav.device.type, enabled=False):
-            wav = wav.to(self.bank.low_hz_.dtype)
+            wav = wav.to(next(self.bank.parameters()).dtype)
             wav = wav - wav.mean()  # or a large offset would cost digits
             frames = wav.unfold(0, self.frame_samples, self.frame_hop)
             variances, means = torch.var_mean(frames, 1, correction=0)
