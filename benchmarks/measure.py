@@ -66,8 +66,9 @@ def run_alone(build: Builder) -> tuple[float, int]:
     The peak is the growth of the process; on a GPU, all that was allocated.
     """
     # Forked from a server that has imported the packages and computed nothing: memory
-    # of this process does not count, and imports are waited for once.
-    context = get_context("forkserver")
+    # of this process does not count, and imports are waited for once. CUDA, which an
+    # import may start, would not survive the fork.
+    context = get_context("spawn" if torch.cuda.is_available() else "forkserver")
     context.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, context) as executor:
         return executor.submit(_run_here, build).result()

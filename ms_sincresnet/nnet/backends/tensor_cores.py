@@ -40,6 +40,16 @@ BACKWARD = {
 SPLITS = 16  # of time in the backward pass, so that every multiprocessor has work
 
 
+def suits(wavs: Tensor) -> bool:
+    """True on an NVIDIA GPU that the kernels are made for: Ampere and later."""
+    return (
+        AVAILABLE
+        and wavs.is_cuda
+        and torch.version.cuda is not None
+        and torch.cuda.get_device_capability(wavs.device) >= (8, 0)
+    )
+
+
 @_jit
 def _forward_kernel(
     wavs,
