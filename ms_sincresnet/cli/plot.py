@@ -14,10 +14,10 @@ from ms_sincresnet.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy import ndarray
     from pandas import DataFrame
 
     from ms_sincresnet.models import GenreModel
-    from ms_sincresnet.nnet.filterbank import SincFilterbank
 
 SUFFIXES = (".png", ".pdf", ".svg")
 MODEL_HELP = "a model folder, or user/repository on the Hub"
@@ -46,9 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command = add_for_song("representations", _draw_representations, text)
     text = "start of the clip in seconds (default: 0)"
     command.add_argument("--start", type=float, default=0, help=text)
-    text = "frequency responses of the learned filters, and shifts of their cut-offs"
+    text = "what the filters of a run learned: responses, shifts, filters per band"
     command = add("filters", _draw_filters, text)
-    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    text = "the folder of a training run"
+    command.add_argument("run_folder", metavar="RUN", type=Path, help=text)
     command = add("loss", _draw_losses, "training losses of several runs (Fig. 5)")
     text = "a run's folder or its train_log.txt"
     command.add_argument("logs", metavar="RUN", type=Path, nargs="+", help=text)
@@ -69,32 +70,6 @@ def run(arguments: argparse.Namespace) -> None:
         path = Path(f"{prefix}{arguments.figure}.png")
     drawing.save_figure(figure, path)
     print(f"written: {path}")
-
-
-def cutoff_table(model: GenreModel) -> DataFrame:
-    """Initial and current cut-offs of a model's filters, one row per filter."""
-    import pandas as pd
-    import torch
-
-    names, tables = ["init_low_hz", "init_high_hz", "low_hz", "high_hz"], []
-    for scale, bank in enumerate(_filterbanks(model)):
-        size = bank.n_filters, bank.kernel_size, bank.sample_rate
-        initial = type(bank)(*size, model.config["init"])
-        cutoffs = torch.stack([*initial.cutoffs(), *bank.cutoffs()], 1)
-        table = pd.DataFrame(cutoffs.detach().numpy(), columns=names)
-        tables.append(table.assign(scale=scale, filter=table.index))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _filterbanks(model: GenreModel) -> list[SincFilterbank]:
-    """A model's filterbanks, one per scale."""
-    from ms_sincresnet.nnet.filterbank import SincFilterbank
-
-    banks = [part for part in model.modules() if isinstance(part, SincFilterbank)]
-    if not banks:
-        expected = f"expected MSSincResNet or SincNet, got {type(model).__name__}"
-        raise UserError(f"the model has no learned filters; {expected}")
-    return banks
 
 
 def _load_model(source: str) -> GenreModel:
@@ -155,14 +130,30 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
 
 
 def _draw_filters(arguments: argparse.Namespace) -> Figure:
-    """Responses and cut-offs of a model's filters."""
-    from ms_sincresnet.plots import filters
+    """What the filters of a run learned."""
+    import torch
 
-    model = _load_model(arguments.model)
-    table, banks = cutoff_table(model), _filterbanks(model)
-    taps = [bank.filters().detach().numpy() for bank in banks]
-    title = f"{arguments.model}: learned filters"
-    return filters.plot_filters(table, taps, banks[0].sample_rate, title)
+    from ms_sincresnet.data.audio import SAMPLE_RATE
+    from ms_sincresnet.nnet.filterbank import sinc_filters
+    from ms_sincresnet.plots import filters
+    from ms_sincresnet.training.cutoffs import CUTOFFS
+
+    table = filters.read_cutoffs(arguments.run_folder / CUTOFFS)
+
+    def taps(cutoffs: DataFrame) -> ndarray:
+        low_hz, high_hz = torch.tensor(cutoffs[["low_hz", "high_hz"]].to_numpy()).T
+        size = int(cutoffs["taps"].iloc[0])
+        return sinc_filters(low_hz, high_hz, size, SAMPLE_RATE).numpy()
+
+    banks = [
+        (
+            taps(scale[scale.epoch == scale.epoch.min()]),
+            taps(scale[scale.epoch == scale.epoch.max()]),
+        )
+        for _, scale in table.groupby("scale")
+    ]
+    title = f"{arguments.run_folder}: what the filters learned"
+    return filters.plot_filters(table, banks, SAMPLE_RATE, title)
 
 
 def _draw_losses(arguments: argparse.Namespace) -> Figure:
