@@ -6,7 +6,7 @@ A clip depends on the seed and one integer alone, for any number of workers:
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ def genre_datasets(
     clip_samples: int,
     seed: int,
     cache: str = "disk",
+    clip_grid: int = 1,
+    teacher: Callable[[str, int], Tensor] | None = None,
 ) -> tuple[dict[str, DynamicItemDataset], CategoricalEncoder]:
     """Data sets of the three parts, and the encoder of their genres.
 
@@ -84,14 +86,21 @@ def genre_datasets(
     encoder.update_from_iterable(genres)
     encoder.expect_len(n_genres)
     options: Any = {"clip_samples": clip_samples, "seed": seed, "cache": cache}
-    datasets = {part: DynamicItemDataset(tracks[part]) for part in ("valid", "test")}
-    datasets["train"] = RandomClipDataset(tracks["train"], **options)
+    train = RandomClipDataset(tracks["train"], **options, grid=clip_grid)
+    datasets: dict[str, DynamicItemDataset] = {"train": train}
+    for part in ("valid", "test"):
+        if tracks[part]:  # none with the protocol "all"
+            datasets[part] = DynamicItemDataset(tracks[part])
     for part, dataset in datasets.items():
         # No closures: worker processes that are spawned could not unpickle them.
         dataset.add_dynamic_item(read_song, "wav", "song")
         dataset.add_dynamic_item(encoder.encode_label_torch, "genre", "genre_encoded")
         audio = "clip" if part == "train" else "song"
-        dataset.set_output_keys(["id", audio, "genre_encoded"])
+        keys = ["id", audio, "genre_encoded"]
+        if part == "train" and teacher is not None:
+            dataset.add_dynamic_item(teacher, ["id", "start"], "teacher")
+            keys.append("teacher")
+        dataset.set_output_keys(keys)
     return datasets, encoder
 
 
@@ -102,19 +111,26 @@ class RandomClipDataset(DynamicItemDataset):
     """
 
     def __init__(
-        self, data: dict[str, dict], *, clip_samples: int, seed: int, cache: str
+        self,
+        data: dict[str, dict],
+        *,
+        clip_samples: int,
+        seed: int,
+        cache: str,
+        grid: int = 1,
     ) -> None:
         if cache not in CACHES:
             raise HparamError(f"cache must be disk or memory; got {cache!r}")
         super().__init__(data)
         self.clip_samples, self.seed, self.cache = clip_samples, seed, cache
+        self.grid = grid
         self._read_clip = read_clip
         if cache == "memory":
             paths = [track["wav"] for track in data.values()]
             self._read_clip = TracksInMemory(paths).read_clip
         self.pipeline.add_static_keys(["clip_index"])
         takes = ["wav", "duration", "clip_index"]
-        self.add_dynamic_item(self._read_random_clip, takes, "clip")
+        self.add_dynamic_item(self._read_random_clip, takes, ["clip", "start"])
         self.set_output_keys(["id", "clip"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -126,16 +142,17 @@ class RandomClipDataset(DynamicItemDataset):
         # By default, Python would ask for larger and larger indices, all of them valid.
         return (self[index] for index in range(len(self)))
 
-    def _read_random_clip(self, wav: str, duration: float, clip_index: int) -> Tensor:
-        """The clip that belongs to an index."""
+    def _read_random_clip(self, wav: str, duration: float, clip_index: int) -> Iterator:
+        """The clip that belongs to an index, and its first sample."""
         last_start = max(0, round(duration * SAMPLE_RATE) - self.clip_samples)
         generator = np.random.default_rng([self.seed, clip_index])
         for _ in range(10):
-            start = int(generator.integers(last_start + 1))
+            start = self.grid * int(generator.integers(last_start // self.grid + 1))
             clip = self._read_clip(wav, start, self.clip_samples)
             if last_start == 0 or not _is_silent(clip):
                 break
-        return clip
+        yield clip
+        yield start
 
 
 class PassSampler(Sampler):
@@ -254,7 +271,7 @@ def _read_manifest(path: Path, cache_folder: str | Path) -> dict[str, dict]:
     """Tracks of a manifest by ID, as SpeechBrain reads them."""
     try:
         tracks = load_data_csv(path, {"data_root": cache_folder})
-        complete = tracks and all(
+        complete = (tracks or path.stem != "train") and all(
             track["wav"] and track["genre"] and 0 < track["duration"] < math.inf
             for track in tracks.values()
         )

@@ -22,10 +22,12 @@ from ms_sincresnet.data.dataset import PassSampler
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.songs import score_songs
+from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES
 from ms_sincresnet.pretrained.card import training_of
 from ms_sincresnet.pretrained.model_folder import save_model_folder
+from ms_sincresnet.training.cutoffs import CUTOFFS, record_cutoffs
 from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.scores import StageScores, write_report
 
@@ -88,9 +90,60 @@ class GenreBrain(sb.Brain):
                 raise HparamError(
                     f"{name} must be one of {', '.join(choices)}; got {value!r}"
                 )
+        self.validates = True
         self.scores = {stage: StageScores(self.hparams.voting) for stage in sb.Stage}
         if checkpointer is not None:
             checkpointer.add_recoverable("train_scores", self.scores[sb.Stage.TRAIN])
+
+    def on_fit_start(self) -> None:
+        """As in SpeechBrain, but batch norms that are shared keep the fast paths."""
+        self._hook_augmentation()
+        if not self.distributed_launch:
+            super().on_fit_start()
+            return
+        for name, module in self.modules.items():
+            share_statistics(module)
+            self.modules[name] = DistributedDataParallel(
+                module, find_unused_parameters=self.find_unused_parameters
+            )
+        self.init_optimizers()
+        if self.checkpointer is not None:
+            self.checkpointer.recover_if_possible()
+
+    def init_optimizers(self) -> None:
+        """As in SpeechBrain, but the cut-offs have a rate and a decay of their own."""
+        super().init_optimizers()
+        cutoffs = [
+            parameter
+            for module in self.model.modules()
+            if isinstance(module, SincFilterbank)
+            for parameter in module.parameters()
+        ]
+        if self.opt_class is None or not cutoffs:
+            return
+        own = {*map(id, cutoffs)}
+        for group in self.optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+        group = {"params": cutoffs, "lr_factor": self.hparams.cutoff_lr_factor}
+        group["weight_decay"] = self.hparams.cutoff_weight_decay
+        self.optimizer.add_param_group(group)
+
+    def _hook_augmentation(self) -> None:
+        """Augments maps and embeddings in training, and keeps the latter."""
+
+        def hook(part: str, augment: Callable | None) -> None:
+            def run(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+                if not module.training:
+                    return None
+                if augment is not None:
+                    output = augment(output.contiguous()).view_as(output)
+                setattr(self, part, output)
+                return output
+
+            getattr(self.model, part.removesuffix("s")).register_forward_hook(run)
+
+        hook("frontends", getattr(self.hparams, "fea_augment", None))
+        hook("embeddings", getattr(self.hparams, "embedding_augment", None))
 
     @property
     def model(self) -> GenreModel:
@@ -119,20 +172,6 @@ class GenreBrain(sb.Brain):
             self.checkpointer.add_recoverable(f"dataloader-{stage.name}", loader)
         return loader
 
-    def on_fit_start(self) -> None:
-        """As in SpeechBrain, but batch norms that are shared keep the fast paths."""
-        if not self.distributed_launch:
-            super().on_fit_start()
-            return
-        for name, module in self.modules.items():
-            share_statistics(module)
-            self.modules[name] = DistributedDataParallel(
-                module, find_unused_parameters=self.find_unused_parameters
-            )
-        self.init_optimizers()
-        if self.checkpointer is not None:
-            self.checkpointer.recover_if_possible()
-
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Sets the epoch's learning rate and clears the scores."""
         if stage != sb.Stage.TRAIN:
@@ -141,8 +180,13 @@ class GenreBrain(sb.Brain):
         if self.step == 0:  # otherwise the epoch resumes from a checkpoint within it
             self.scores[stage].clear()
         self.epoch = epoch
+        if epoch == 1 and self.step == 0 and if_main_process():
+            record_cutoffs(Path(self.hparams.output_folder, CUTOFFS), self.model, 0)
         lr, _ = self.hparams.lr_annealing(epoch)
-        update_learning_rate(self.optimizer, lr)
+        for nth, group in enumerate(self.optimizer.param_groups):
+            update_learning_rate(self.optimizer, lr * group.get("lr_factor", 1), [nth])
+        frozen = epoch <= getattr(self.hparams, "frozen_epochs", 0)
+        self.model.embedding.requires_grad_(not frozen)
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Seeds the step by seed, epoch, step and process."""
@@ -185,7 +229,11 @@ class GenreBrain(sb.Brain):
         loss = F.nll_loss(clips, targets, reduction="sum")
         n_clips = loss.new_tensor(len(clips))
         loss, n_clips = sum_over_processes(torch.stack([loss, n_clips]))
-        return loss / n_clips
+        loss = loss / n_clips
+        if "teacher" in self.modules:
+            targets = batch.teacher.data.to(self.device)
+            loss = loss + self.modules.teacher(self.embeddings, targets)
+        return loss
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
@@ -198,6 +246,15 @@ class GenreBrain(sb.Brain):
         meta = {"data": self.hparams.dataset}
         if stage == sb.Stage.TRAIN:
             self.train_stats = {**stats, "loss": stage_loss}
+            if if_main_process():
+                path = Path(self.hparams.output_folder, CUTOFFS)
+                self.train_stats |= record_cutoffs(path, self.model, epoch)
+            if not self.validates:
+                meta |= {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+                log_stats(meta, train_stats=self.train_stats)
+                self.checkpointer.save_and_keep_only(
+                    meta={**stats, "epoch": epoch}, importance_keys=[ckpt_recency]
+                )
         elif stage == sb.Stage.VALID:
             meta |= {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
             log_stats(meta, train_stats=self.train_stats, valid_stats=stats)

@@ -62,6 +62,8 @@ def main(arguments: list[str]) -> None:
         clip_samples=hparams["clip_samples"],
         seed=hparams["seed"],
         cache=hparams["cache"],
+        clip_grid=hparams["clip_grid"],
+        teacher=hparams.get("teacher_targets"),
     )
     rank, n_processes = rank_and_processes()
     sampler = PassSampler(
@@ -73,6 +75,9 @@ def main(arguments: list[str]) -> None:
         n_processes=n_processes,
     )
 
+    if "teacher_head" in hparams:
+        hparams["modules"]["teacher"] = hparams["teacher_head"]
+        hparams["checkpointer"].add_recoverable("teacher", hparams["teacher_head"])
     brain = GenreBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -81,16 +86,18 @@ def main(arguments: list[str]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.train_sampler = sampler
+    brain.validates = "valid" in datasets
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
-        datasets["valid"],
+        datasets.get("valid"),
         train_loader_kwargs=clip_loader_options(
             datasets["train"], sampler, **hparams["train_loader"]
         ),
         valid_loader_kwargs=hparams["song_loader"],
     )
-    brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])
+    if "test" in datasets:
+        brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])
     brain.save_model()
     print(f"Model folder: {hparams['model_folder']}")
 
