@@ -81,10 +81,10 @@ def find_tracks(root: str | Path, genres: Iterable[str] = ()) -> pd.DataFrame:
     rows = []
     for path in audio_files(root):
         if path.parent.parent == root:
-            folder, stem = as_utf8(path.parent.name), as_utf8(path.stem)
-            genre = names.get(_letters(folder), folder)
-            for name in dict.fromkeys((folder, genre)):
-                stem = stem.removeprefix(f"{name}.")
+            name, stem = as_utf8(path.parent.name), as_utf8(path.stem)
+            genre = names.get(_letters(name), name)
+            for prefix in dict.fromkeys((name, genre)):
+                stem = stem.removeprefix(f"{prefix}.")
             rows.append((f"{genre}.{stem}", genre, path))
     filled = {path.parent.name for _, _, path in rows}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
