@@ -17,6 +17,10 @@ class AudioFileError(UserError):
     """A file that cannot be used as audio."""
 
 
+class NoAudioError(AudioFileError):
+    """A file that holds no audio, such as a silent film or a text."""
+
+
 class DataFolderError(UserError):
     """A data set that is missing or laid out differently than expected."""
 

@@ -1,6 +1,7 @@
 """Tracks as mono 16-bit wav files at 16 kHz, from which training reads clips."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +14,7 @@ from tqdm import tqdm
 
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
 from ms_sincresnet.data.clips import repeat_to_length
-from ms_sincresnet.data.sound_files import (
-    DecodingError,
-    check_file,
-    not_readable,
-    open_sound_file,
-)
+from ms_sincresnet.data.decoding import check_file, not_readable
 from ms_sincresnet.errors import AudioFileError
 from ms_sincresnet.files import atomic_path
 
@@ -94,9 +90,10 @@ def _open_cached(path: str | Path) -> soundfile.SoundFile:
     """A track of the cache, opened."""
     check_file(path)
     try:
-        file = open_sound_file(path)
-    except DecodingError as error:
-        raise not_readable(path, error) from error
+        # bytes, since soundfile would not encode a name that is not UTF-8
+        file = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.LibsndfileError as error:
+        raise not_readable(path, error.error_string) from error
     if (file.samplerate, file.channels, file.subtype) != (SAMPLE_RATE, 1, "PCM_16"):
         file.close()
         raise AudioFileError(

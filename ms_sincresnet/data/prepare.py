@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE
 from ms_sincresnet.data.cache import CachedTrack, cache_audio
+from ms_sincresnet.data.decoding import DECODER
 from ms_sincresnet.data.twins import find_twins
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
 from ms_sincresnet.files import as_json, as_utf8, atomic_path, read_json
@@ -212,10 +213,10 @@ def prepare_manifests(
 
 
 def _source(path: Path, cut: tuple[float, ...]) -> str:
-    """The state of a file: path, size, time of change, excerpt."""
+    """The state of a file: path, size, time of change; decoder, excerpt."""
     stat = os.stat(path)
-    state = as_utf8(os.path.abspath(path)), stat.st_size, stat.st_mtime_ns, *cut
-    return " ".join(map(str, state))
+    state = as_utf8(os.path.abspath(path)), stat.st_size, stat.st_mtime_ns
+    return " ".join(map(str, [*state, DECODER, *cut]))
 
 
 def _check_excerpt(excerpt: Any) -> tuple[float, ...]:
