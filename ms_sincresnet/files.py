@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary_path.unlink(missing_ok=True)
         raise
+
+
+def file_state(path: str | os.PathLike) -> dict[str, Any]:
+    """Size of a file and time of its last change; both None if it is missing."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return {"size": None, "modified": None}
+    modified = datetime.fromtimestamp(state.st_mtime_ns / 1e9, timezone.utc)
+    return {"size": state.st_size, "modified": modified.isoformat()}
 
 
 def read_json(path: str | os.PathLike) -> Any:

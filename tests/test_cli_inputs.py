@@ -1,5 +1,6 @@
 """Odd inputs to ``classify``: each has its genre or its error, none a traceback."""
 
+import io
 import json
 import os
 import shutil
@@ -201,9 +202,9 @@ def test_an_output_is_resumed(classify, write_song, name, monkeypatch):
     decoded = []
     original = batch.read_blocks
 
-    def read(file, rate):
+    def read(file, *options):
         decoded.append(file)
-        return original(file, rate)
+        return original(file, *options)
 
     monkeypatch.setattr(batch, "read_blocks", read)
     assert run(".") == (0, "", f"{output}: 3 of 3 songs have a genre\n")
@@ -275,3 +276,90 @@ def test_options_that_change_the_rows(classify, write_song, model_folder):
     _, (fused,), _ = classify("song.wav", "--fuse", model_folder, "--top", "2")
     assert fused["model"] != mean["model"] and fused["model"].endswith("-mean")
     assert fused["top"] == mean["top"][:2]
+
+
+def test_all_that_has_audio_is_found_and_the_rest_is_counted(classify, write_song):
+    for name in ("a.MPGA", "b.mkv", "c.3gp", "d.oga"):
+        write_song(name, ("jazz", 4.0), format="OGG")  # found by name, read by content
+    for name in ("._a.mp3", "cover.jpg", "notes.txt", "code.ts"):
+        Path(name).write_text("const text = 1;\n" * 50)
+    status, rows, err = classify(".")
+    assert (status, [row["file"] for row in rows]) == (
+        0,
+        ["./a.MPGA", "./b.mkv", "./c.3gp", "./d.oga"],
+    )
+    assert "1 files in the folders hold no audio\n" in err
+    Path("x.mp3").write_text("an error page")
+    assert classify(".")[0] == 3  # this should have been audio
+    os.remove("x.mp3")
+    status, (row,), _ = classify("code.ts")  # asked for by name
+    assert status == 3 and "not readable as audio" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("set.m3u", "#EXTM3U\n#EXTINF:9,A\n{0}\n\n#x\n{1}\n"),
+        ("set.M3U8", "\ufeff{0}\r\n{1}\r\n"),
+        ("set.pls", "[playlist]\nFile1={0}\nTitle1=A\nFile2={1}\nNumberOfEntries=2\n"),
+    ],
+)
+def test_a_playlist_names_songs_relative_to_its_folder(
+    classify, write_song, name, content, tmp_path
+):
+    Path("lists/sub").mkdir(parents=True)
+    write_song("lists/é.wav", ("jazz", 4.0))
+    write_song("lists/sub/b.wav", ("rock", 4.0))
+    path = Path("lists", name)
+    expected = ["lists/é.wav", "lists/sub/b.wav"]
+    path.write_text(content.format("é.wav", "sub\\b.wav"), newline="")
+    for argv in ([path], ["--files-from", path]):
+        status, rows, _ = classify(*argv)
+        assert (status, [row["file"] for row in rows]) == (0, expected)
+    path.write_bytes(content.format("é.wav", "sub/b.wav").encode("cp1252", "replace"))
+    first = (tmp_path / "songs/lists/sub/b.wav").as_uri()
+    if name == "set.m3u":
+        assert [row["file"] for row in classify(path)[1]] == expected
+        path.write_text(f"#EXTM3U\n{first}\nset.m3u\nhttp://radio/a.mp3\n")
+        status, rows, _ = classify(path)
+        assert rows[0]["genre"] == "rock" and len(rows) == 2 and status == 3
+        assert "Download it first" in rows[1]["error"]
+
+
+def test_one_song_is_read_from_the_standard_input(classify, write_song, monkeypatch):
+    write_song("a.wav", ("rock", 4.0), format="FLAC")
+    with open("a.wav", "rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        status, (row,), _ = classify("--top", "1", "-")
+    assert (status, row["file"], row["genre"]) == (0, "-", "rock")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"no audio")))
+    status, (row,), err = classify("-")
+    assert status == 3 and row["error"].startswith("not readable") and "/tmp" not in err
+    for argv in (["-", "a.wav"], ["-", "--files-from", "-"]):
+        status, _, err = classify(*argv)
+        assert status == 2 and "reads one song from the standard input" in err
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_changed_file_is_classified_again_and_damage_is_noted(
+    classify, write_song, name
+):
+    run = partial(classify, ".", "--output", name, output_format=None)
+    write_song("1.wav", ("jazz", 4.0))
+    cut(write_song("2.wav", ("rock", 8.0)), 0.5)
+    run()
+    table = OUTPUTS[name](name)
+    assert table["size"].tolist() == [os.path.getsize(n) for n in ("1.wav", "2.wav")]
+    assert table.warning.isna().tolist() == [True, False]
+    assert table.warning[1].startswith("damaged or cut short (")
+    stamp = os.stat("1.wav")
+    write_song("1.wav", ("metal", 4.0))  # of the same size
+    os.utime("2.wav", ns=(0, 0))
+    run()
+    table = OUTPUTS[name](name).sort_values("file")
+    assert table.genre.tolist() == ["metal", "rock"]
+    assert str(table.modified.tolist()[1])[:10] == "1970-01-01"
+    assert stamp.st_size == os.path.getsize("1.wav")
+    before = Path(name).read_bytes()
+    run()
+    assert Path(name).read_bytes() == before

@@ -181,6 +181,7 @@ def song(name, error=None):
     best = [{"genre": "jazz", "share": 1.0, "posterior": 0.9}]
     clip = {"start_s": 0.0, "end_s": 3.0, "genre": "jazz", "posterior": 0.9}
     row = {"file": name, "error": error, "duration": 3.0, "clips": 1, "top": best}
+    row |= {"size": 9, "modified": "2026-11-27T13:09:00+00:00", "warning": None}
     row |= {"genre": "jazz", "timeline": [clip]}
     return row if error is None else row | {"genre": None, "top": [], "timeline": []}
 

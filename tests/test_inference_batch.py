@@ -132,7 +132,7 @@ def test_songs_together_are_predicted_as_each_alone(classifier, songs):
 def decoder(monkeypatch):
     """Replaces ``read_blocks``: a file is a number of seconds; reads are counted."""
 
-    def read(seconds, rate):
+    def read(seconds, rate, _):
         generator = np.random.default_rng(int(seconds))
         for _ in range(int(seconds)):
             read.seconds += 1
@@ -181,10 +181,10 @@ def test_a_long_file_is_not_decoded_far_ahead(classifier, decoder, monkeypatch):
 def test_any_error_of_a_decoder_is_one_of_its_file(classifier, monkeypatch, songs):
     decode = batch.read_blocks
 
-    def fragile(file, rate):
+    def fragile(file, *options):
         if file == songs[2]:
             raise MemoryError("no room")
-        return decode(file, rate)
+        return decode(file, *options)
 
     monkeypatch.setattr(batch, "read_blocks", fragile)
     found = dict(classify_songs(classifier, songs[:4]))
@@ -192,6 +192,9 @@ def test_any_error_of_a_decoder_is_one_of_its_file(classifier, monkeypatch, song
     message = f"{songs[2]}: cannot be decoded (MemoryError: no room)"
     assert str(found[songs[2]]).startswith(message)
     assert found[songs[0]].genre == "jazz"
+
+
+NO_FACTS = {"size": None, "modified": None, "warning": None}
 
 
 def test_the_row_of_a_song():
@@ -207,7 +210,7 @@ def test_the_row_of_a_song():
         {"genre": "folk", "share": 0.0, "posterior": 0.233333},
     ]
     expected = {"file": "m/a.wav", "genre": "rock", "duration": 3.712, "clips": 1}
-    assert row == expected | {"top": top, "error": None}
+    assert row == expected | {"top": top, "error": None, **NO_FACTS}
     assert next(iter(row)) == "file"
     ranking = [best["genre"] for best in song_row("a", song, top=9)["top"]]
     assert ranking == ["rock", "jazz", "folk", "pop"]
@@ -224,7 +227,7 @@ def test_the_row_of_a_song():
 def test_the_row_of_an_error(file):
     error = AudioFileError(f"{Path(file)}: the file is empty (0 bytes)")
     row = {"file": str(file), "genre": None, "duration": None, "clips": 0, "top": []}
-    row["error"] = "the file is empty (0 bytes)"
+    row |= {"error": "the file is empty (0 bytes)", **NO_FACTS}
     assert song_row(file, error) == row
     assert song_row(file, error, timeline=True) == row | {"timeline": []}
 

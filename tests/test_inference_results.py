@@ -22,6 +22,8 @@ FILES = ["a.wav", "-b\n.wav", BAD_BYTES, "d.wav", "e.wav"]
 NAMES = ["a.wav", "comma, \"quotes\" and 'apostrophes'.wav", BAD_BYTES]
 NAMES += ["two\nlines\r\nand\ta tab.wav", "ünïcödé 🎵.wav", "back\\slash \\udce9.wav"]
 NAMES += ["=1+2.wav", "-dash.wav", "@at.wav", "a\rlone return.wav"]
+FACTS = {"size": 123456789012, "modified": "2026-11-27T13:09:00+00:00"}
+FACTS |= {"warning": "ends, early"}
 TIMELINE = [{"start_s": 0.0, "end_s": 3.0, "genre": None, "posterior": 0.0}]
 
 
@@ -33,6 +35,7 @@ def row(file, error=None, timeline=None):
     good = {"genre": "jazz", "duration": 3.5, "clips": 2, "top": top}
     bad = {"genre": None, "duration": None, "clips": 0, "top": []}
     made = {"file": as_utf8(file), **(bad if error else good), "error": error}
+    made |= FACTS
     return made if timeline is None else made | {"timeline": timeline}
 
 
@@ -61,7 +64,7 @@ def path(request, tmp_path):
 
 
 COLUMNS = "file genre share posterior genre_2 share_2 posterior_2 duration clips"
-COLUMNS = f"{COLUMNS} error timeline model".split()
+COLUMNS = f"{COLUMNS} error size modified warning timeline model".split()
 ROWS = [row(name, timeline=TIMELINE) for name in NAMES]
 ROWS.append(row("b.wav", '=no, "such"\nfile', []))
 
@@ -95,11 +98,13 @@ def test_csv_is_read_by_other_programs(tmp_path, capsys):
         **{"genre": "jazz", "share": "0.75", "posterior": "0.5"},
         **{"genre_2": "'=rock", "share_2": "0.25", "posterior_2": "0.25"},
         **{"duration": "3.5", "clips": "2", "error": "", "model": MODEL},
+        **{name: str(fact) for name, fact in FACTS.items()},
         "timeline": TIMELINE,
     }
     assert {name: value for name, value in found[-1].items() if value} == {
         **{"file": "b.wav", "clips": "0", "error": '\'=no, "such"\nfile'},
         **{"timeline": "[]", "model": MODEL},
+        **{name: str(fact) for name, fact in FACTS.items()},
     }
     assert write(path, [], **options) == set(NAMES)
     assert path.read_bytes().decode() == text  # resumed

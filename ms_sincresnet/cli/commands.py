@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import NoAudioError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +36,19 @@ def classify(arguments: Namespace) -> int:
 
 def _check_sources(arguments: Namespace) -> None:
     """Ends the command with its usage unless it names songs and a model."""
-    if arguments.songs:
+    if "-" in arguments.songs and (len(arguments.songs) > 1 or arguments.files_from):
+        arguments.error("- reads one song from the standard input; name no others")
+    if arguments.songs and arguments.songs != ["-"]:
         from ms_sincresnet.data.audio import AUDIO_SUFFIXES
+        from ms_sincresnet.inference.batch import PLAYLISTS
         from ms_sincresnet.models import hub
         from ms_sincresnet.pretrained import model_folder
 
         first = arguments.songs[0]
         if os.path.isdir(first) and model_folder.is_model_folder(first):
             arguments.error(f"{first} is a model folder; name it with --model {first}")
-        is_audio = "://" in first or Path(first).suffix.lower() in AUDIO_SUFFIXES
+        known = AUDIO_SUFFIXES | PLAYLISTS
+        is_audio = "://" in first or Path(first).suffix.lower() in known
         if not is_audio and hub.local_path(first, 2) is None:
             advice = f"if it is a model on the Hub, name it with --model {first}"
             arguments.error(f"{first}: no such song or folder; {advice}")
@@ -85,7 +89,8 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     from ms_sincresnet.inference import batch
     from ms_sincresnet.inference.results import open_results
 
-    songs = batch.find_songs(_sources(arguments))
+    sources = _sources(arguments)
+    songs, named = batch.find_songs(sources), {*sources}
     if not songs:
         raise UserError(batch.NO_SONGS)
     classifier = _load_classifier(arguments, arguments.device)
@@ -96,24 +101,31 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
         stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
     kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
-    identity, n_failed = batch.model_identity(classifier), 0
+    identity, n_failed, n_without = batch.model_identity(classifier), 0, 0
+    facts: dict = {}
     about = {"model": identity, "files": songs, "genres": genres, **kind}
     results = open_results(output_format, arguments.output, **about)
     todo = [song for song in songs if song not in results.done]
     # disable=None: no bar if the standard error is a file
     bar = tqdm(total=len(songs), initial=len(results.done), unit="song", disable=None)
     with results, bar:
-        found = batch.classify_songs(classifier, todo, jobs=arguments.jobs)
+        found = batch.classify_songs(classifier, todo, jobs=arguments.jobs, facts=facts)
         for song, prediction in found:
-            row = batch.song_row(song, prediction, **kind)
+            bar.update()
+            about = facts.pop(song)
+            if isinstance(prediction, NoAudioError) and song not in named:
+                n_without += 1
+                continue
+            row = batch.song_row(song, prediction, facts=about, **kind)
             with bar.external_write_mode(sys.stdout):
                 results.write(row)
             if row["error"] is not None:
                 n_failed += 1
                 if output_format != "table" or arguments.output:
                     logger.error("%s: %s", song, row["error"])
-            bar.update()
-    return len(songs), n_failed
+    if n_without:
+        logger.info("%d files in the folders hold no audio", n_without)
+    return len(songs) - n_without, n_failed
 
 
 def _sources(arguments: Namespace) -> list[str]:

@@ -24,7 +24,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments, more = build_parser().parse_known_args(argv)
     # argparse leaves songs that follow an option (SONG --top 1 SONG) to the caller.
     end = more.index("--") if "--" in more else len(more)
-    is_option = any(word.startswith("-") for word in more[:end])
+    is_option = any(word.startswith("-") and word != "-" for word in more[:end])
     if is_option or (more and not hasattr(arguments, "songs")):
         arguments.error(f"unrecognized arguments: {' '.join(more)}")
     if more:
@@ -107,11 +107,16 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_classify(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``classify``."""
     add = command.add_argument
-    add("songs", metavar="SONG|FOLDER", nargs="*", help="songs, and folders of songs")
+    add(
+        "songs",
+        metavar="SONG|FOLDER",
+        nargs="*",
+        help="songs, playlists, folders; - is stdin",
+    )
     add("--model", metavar="MODEL", help=f"required: {plot.MODEL_HELP}")
     text = "another model; the mean of all posteriors decides (repeatable)"
     add("--fuse", metavar="MODEL", action="append", default=[], help=text)
-    text = "file that lists more songs or folders, one per line; - is stdin"
+    text = "playlist, or file with a song or folder per line; - is stdin"
     add("--files-from", metavar="LIST", help=text)
     text = "file for the results (default: the screen). Rows of an earlier "
     text += "run are kept and their songs skipped, except those with an error"

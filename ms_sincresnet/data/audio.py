@@ -52,6 +52,7 @@ def read_blocks(
     warn: Callable[[str], None] = logger.warning,
 ) -> Generator[np.ndarray, None, None]:
     """Mono float32 blocks [time] of a file; at the end, it warns of damage."""
+    path = Path(path)
     yield from _normalize(_decode(path, warn), sample_rate, path)
 
 

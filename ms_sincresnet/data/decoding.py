@@ -5,6 +5,7 @@ the file says that they are to be dropped.
 """
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -58,9 +59,12 @@ def check_file(path: str | Path) -> None:
     try:
         state = os.stat(path)
     except FileNotFoundError as error:
+        if re.match(r"\w{2,}:/", str(path)):  # one slash is left of two by pathlib
+            reason = "an address, not a file. Download it first (curl -LO …)."
+            raise AudioFileError(f"{path}: {reason}") from error
         raise AudioFileError(f"{path}: no such file. Check the path.") from error
     except (OSError, ValueError) as error:  # a name too long, a null character …
-        reason = getattr(error, "strerror", error)
+        reason = getattr(error, "strerror", error)  # type: ignore[arg-type]
         raise AudioFileError(f"{path}: {reason}. Check the path.") from error
     if stat.S_ISDIR(state.st_mode):
         raise AudioFileError(f"{path}: expected an audio file, found a folder.")
@@ -112,7 +116,7 @@ def _decode_mpeg(file: BinaryIO, start: int, faults: list[str]) -> Iterator[Bloc
     """Blocks of mp1, mp2 and mp3 frames, without what the encoder added."""
     frames = mpeg.read_frames(file, start, faults)
     for stream, group in groupby(frames, itemgetter(0)):
-        codec = av.CodecContext.create("mp3float", "r")
+        codec: Any = av.CodecContext.create("mp3float", "r")
         held: deque[Block] = deque()  # it may be padding
         n_frames, n_held, delay = 0, 0, stream.delay
         for _, data in group:

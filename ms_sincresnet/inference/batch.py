@@ -8,21 +8,25 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_blocks
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.files import as_utf8
+from ms_sincresnet.files import as_utf8, file_state
 from ms_sincresnet.inference.predictions import SongPrediction
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
@@ -32,13 +36,15 @@ logger = logging.getLogger(__name__)
 
 Song = str | Path
 Outcome = SongPrediction | UserError
+Facts = dict[str, Any]
 
 NO_SONGS = "no audio found; name songs, or folders with songs: wav, flac, mp3 …"
+PLAYLISTS = {".m3u", ".m3u8", ".pls"}
 _CHUNK_S = 30  # decoded by a thread before it turns to another file
 
 
 def find_songs(paths: Iterable[Song]) -> list[str]:
-    """Songs among files, kept even if they do not exist, and in folders; none twice.
+    """Songs among files, even missing ones, and in playlists and folders; none twice.
 
     Paths stay in the order given; within a folder they are in natural order ("9" before
     "10"), its files before its subfolders. Hidden files and folders are skipped.
@@ -46,13 +52,23 @@ def find_songs(paths: Iterable[Song]) -> list[str]:
     songs: dict[str, str] = {}
     real = cache(os.path.realpath)
     for path in map(str, paths):
-        found = [*_songs_in(path)] if os.path.isdir(path) else [path]
+        if _is_playlist(path) and os.path.isfile(path):
+            listed = read_list(path)
+            found = find_songs(each for each in listed if not _is_playlist(each))
+        else:
+            found = [*_songs_in(path)] if os.path.isdir(path) else [path]
         if not found:
-            logger.warning("%s: no audio found in this folder", path)
+            kind = "folder" if os.path.isdir(path) else "playlist"
+            logger.warning("%s: no audio found in this %s", path, kind)
         for song in found:
             folder, name = os.path.split(song)
             songs.setdefault(os.path.join(real(folder or "."), name), song)
     return list(songs.values())
+
+
+def _is_playlist(path: Song) -> bool:
+    """True for a file name with the suffix of a playlist."""
+    return os.path.splitext(path)[1].lower() in PLAYLISTS
 
 
 def _songs_in(root: str) -> Iterator[str]:
@@ -89,12 +105,13 @@ def is_audio(path: Song) -> bool:
 
 
 def read_list(path: Song) -> list[str]:
-    """Paths from a text file with one path per line.
+    """Paths from a text file with one path per line, or from a playlist.
 
     Arguments
     ---------
     path
-        The file; "-" reads the standard input.
+        The file; "-" reads the standard input. What a playlist names is relative to its
+        folder.
 
     Returns
     -------
@@ -112,29 +129,64 @@ def read_list(path: Song) -> list[str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     lines = text.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").split(b"\n")
-    return [os.fsdecode(line) for line in lines if line]
+    folder = os.path.split(path)[0]
+    if lines[0].strip().lower() == b"[playlist]":
+        lines = [
+            line.partition(b"=")[2] for line in lines if line[:4].lower() == b"file"
+        ]
+    elif _is_playlist(path) or lines[0].startswith(b"#EXTM3U"):
+        lines = [line for line in lines if not line.startswith(b"#")]
+    else:
+        return [os.fsdecode(line) for line in lines if line]
+    return [_listed(line.strip(), folder) for line in lines if line.strip()]
+
+
+def _listed(line: bytes, folder: str) -> str:
+    """The path of a song in a playlist, or its address."""
+    name = os.fsdecode(line)
+    if name.lower().startswith("file://"):
+        name = unquote(urlsplit(name).path)
+    if "://" in name:
+        return name
+    # Old playlists come from Windows.
+    names = name, name.replace("\\", "/"), line.decode("cp1252", "replace")
+    paths = [os.path.join(folder, name) for name in names]
+    return next(filter(os.path.exists, paths), paths[0])
 
 
 def classify_songs(
-    classifier: GenreClassifier, files: Iterable[Song], *, jobs: int = 2
+    classifier: GenreClassifier,
+    files: Iterable[Song],
+    *,
+    jobs: int = 2,
+    facts: dict[Song, Facts] | None = None,
 ) -> Iterator[tuple[Song, Outcome]]:
     """Files, in order, with their predictions, or with the errors that prevent them.
+
+    "-" is the standard input. ``facts`` get what rows report of each file.
 
     Files share batches, and ``jobs`` threads decode the next ones meanwhile; a minute
     of ``jobs + 1`` files is in memory.
     """
-    rate = classifier.hparams.sample_rate
+    rate, facts = classifier.hparams.sample_rate, {} if facts is None else facts
     with ThreadPoolExecutor(jobs) as pool:
-        yield from classifier.predict_songs(_decode_ahead(pool, files, rate, jobs))
+        yield from classifier.predict_songs(
+            _decode_ahead(pool, files, rate, jobs, facts)
+        )
 
 
 def _decode_ahead(
-    pool: ThreadPoolExecutor, files: Iterable[Song], rate: int, jobs: int
+    pool: ThreadPoolExecutor,
+    files: Iterable[Song],
+    rate: int,
+    jobs: int,
+    facts: dict[Song, Facts],
 ) -> Iterator[tuple[Song, Iterator[torch.Tensor]]]:
     """Files with their blocks, ``jobs`` files after their decoding was started."""
     waiting: deque = deque()
     for file in files:
-        chunks = _chunks(file, rate)
+        facts[file] = file_state(file) | {"warning": None}
+        chunks = _chunks(file, rate, facts[file])
         submit = partial(pool.submit, next, chunks, None)
         waiting.append((file, _blocks(submit, submit())))
         if len(waiting) > jobs:
@@ -149,17 +201,32 @@ def _blocks(submit: Callable[[], Future], future: Future) -> Iterator[torch.Tens
         yield torch.from_numpy(chunk)
 
 
-def _chunks(file: Song, rate: int) -> Iterator[np.ndarray]:
+def _chunks(file: Song, rate: int, facts: Facts) -> Iterator[np.ndarray]:
     """Samples of a file, some seconds at a time."""
+
+    def warn(message: str) -> None:
+        message = message.removeprefix(f"{Path(path)}: ")
+        logger.warning("%s: %s", file, message)
+        facts["warning"] = as_utf8(message)
+
     blocks: list[np.ndarray] = []
+    path = file
     try:
-        for block in read_blocks(file, rate):
-            blocks.append(block)
-            if sum(map(len, blocks)) >= _CHUNK_S * rate:
-                yield np.concatenate(blocks)
-                blocks = []
-    except UserError:
-        raise
+        with ExitStack() as stack:
+            if file == "-":  # into a file, since some formats are not read in one pass
+                copy = stack.enter_context(tempfile.NamedTemporaryFile())
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+                copy.flush()
+                path = copy.name
+            for block in read_blocks(path, rate, warn):
+                blocks.append(block)
+                if sum(map(len, blocks)) >= _CHUNK_S * rate:
+                    yield np.concatenate(blocks)
+                    blocks = []
+    except UserError as error:
+        if path == file:
+            raise
+        raise type(error)(str(error).replace(str(path), str(file))) from error
     except Exception as error:  # one file must not stop the rest
         reason = f"cannot be decoded ({type(error).__name__}: {error})"
         raise AudioFileError(f"{file}: {reason}; leave it out") from error
@@ -168,18 +235,24 @@ def _chunks(file: Song, rate: int) -> Iterator[np.ndarray]:
 
 
 def song_row(
-    file: Song, prediction: Outcome, top: int = 3, timeline: bool = False
+    file: Song,
+    prediction: Outcome,
+    top: int = 3,
+    timeline: bool = False,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """A prediction as a row of results, in types that JSON has.
 
-    It has the best ``top`` genres and, if ``timeline``, the predictions of the clips.
-    "clips" is the number of those that voted.
+    It has the best ``top`` genres, the ``facts`` of ``classify_songs`` and, if
+    ``timeline``, the predictions of the clips. "clips" is the number that voted.
     """
+    facts = {"size": None, "modified": None, "warning": None} | (facts or {})
     row: dict[str, Any] = {"file": as_utf8(os.fspath(file))}
     if isinstance(prediction, UserError):
         reason = str(prediction).removeprefix(f"{file}: ")
         reason = as_utf8(reason.removeprefix(f"{Path(file)}: "))
         row |= {"genre": None, "duration": None, "clips": 0, "top": [], "error": reason}
+        row |= facts
         return row | {"timeline": []} if timeline else row
     genre, shares, posteriors, clips, duration = prediction
     ranking = [(name == genre, shares[name], posteriors[name], name) for name in shares]
@@ -193,6 +266,7 @@ def song_row(
             for _, share, posterior, name in ranking[:top]
         ],
         "error": None,
+        **facts,
     }
     if timeline:
         names, rows = ("start_s", "end_s", "genre", "posterior"), []

@@ -9,18 +9,18 @@ import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-import pandas as pd
 from tqdm import tqdm
 
-from ms_sincresnet.errors import AudioFileError, UserError, needs_extra
-from ms_sincresnet.files import as_utf8
+from ms_sincresnet.errors import AudioFileError, NoAudioError, UserError, needs_extra
+from ms_sincresnet.files import as_utf8, file_state
 from ms_sincresnet.inference import batch
-from ms_sincresnet.inference.results import Kind, write_table
+from ms_sincresnet.inference.results import Kind, is_current, read_table, write_table
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
     from ms_sincresnet.inference.classifier import GenreClassifier
@@ -56,7 +56,7 @@ def classify_on_ray(
         Songs and folders: paths that all machines see, or fsspec's ``s3://bucket/songs``.
     folder
         Path or address of a folder for a parquet file per shard. Songs that are in it
-        already are skipped.
+        already are skipped, unless their files have changed since.
     address
         Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
     workers, shard_size
@@ -81,7 +81,7 @@ def classify_on_ray(
     classifier = load("cpu")  # reports errors of the model before any worker starts
     top = min(top, classifier.hparams.n_genres)
     kind = Kind(batch.model_identity(classifier), top, timeline)
-    done, write = _songs_done(folder, kind), partial(_write, folder, kind)
+    done, write = _songs_done(folder, kind, songs), partial(_write, folder, kind)
     songs = [song for song in songs if as_utf8(song) not in done]
     if done:
         logger.warning("%s: %d songs are done already", folder, len(done))
@@ -142,18 +142,21 @@ class Worker:
         if not shard:  # only asks if the model is loaded
             return 0
         outcomes: list = []
+        facts: dict = {}
+        noted: list = []
         errors: dict[str, AudioFileError] = {}
         with tempfile.TemporaryDirectory() as copies:
             files = (_local_copy(song, copies, errors) for song in shard)
-            found = batch.classify_songs(self.classifier, files)
+            found = batch.classify_songs(self.classifier, files, facts=facts)
             for song, (file, outcome) in zip(shard, found, strict=True):
+                noted.append(facts.pop(file) | _state(song))
                 if file != song:
                     Path(file).unlink(missing_ok=True)
                 if isinstance(outcome, UserError):
                     message = str(outcome).replace(str(file), song)
                     outcome = errors.get(song, AudioFileError(message))
                 outcomes.append(outcome)
-        return self.write(shard, outcomes)
+        return self.write(shard, outcomes, noted)
 
 
 def _run(
@@ -203,33 +206,69 @@ def _run(
     return n_errors
 
 
-def _write(folder: str, kind: Kind, shard: list[str], outcomes: list) -> int:
-    """Writes the part of a shard, whole or not at all, and counts its errors."""
-    pairs = zip(shard, outcomes, strict=True)
-    rows = [batch.song_row(*pair, kind.top, kind.timeline) for pair in pairs]
+def _write(
+    folder: str, kind: Kind, shard: list[str], outcomes: list, noted: Iterable = ({},)
+) -> int:
+    """Writes the part of a shard, and counts its errors."""
+    songs = zip(shard, outcomes, noted, strict=True)
+    rows = [
+        batch.song_row(song, outcome, kind.top, kind.timeline, facts)
+        for song, outcome, facts in songs
+    ]
     digest = hashlib.sha256("\n".join(shard).encode(errors="surrogateescape"))
-    name = f"part-{digest.hexdigest()[:16]}.parquet"
+    _write_part(folder, f"part-{digest.hexdigest()[:16]}.parquet", rows, kind)
+    failed = [each for each in outcomes if isinstance(each, UserError)]
+    return sum(not isinstance(each, NoAudioError) for each in failed)
+
+
+def _write_part(folder: str, name: str, rows: list, kind: Kind) -> None:
+    """Writes rows, whole or not at all."""
     system, path = _file_system(folder)
     system.makedirs(path, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         write_table(rows, f"{scratch}/{name}", "parquet", kind)
         system.put_file(f"{scratch}/{name}", f"{path}/.{name}")
     system.mv(f"{path}/.{name}", f"{path}/{name}")
-    return sum(row["error"] is not None for row in rows)
 
 
-def _songs_done(folder: str, kind: Kind) -> set[str]:
-    """Songs of the parts that exist."""
+def _songs_done(folder: str, kind: Kind, asked: list[str]) -> set[str]:
+    """Songs of the parts that exist, from which those that have changed are removed."""
+    names = {as_utf8(song): song for song in asked}
     system, path = _file_system(folder)
     songs = set[str]()
     for part in sorted(system.glob(f"{path}/part-*.parquet")):
-        with system.open(part, "rb") as file:
-            table = pd.read_parquet(file)
-        if list(table) != kind.columns() or set(table["model"]) != {kind.model}:
+        try:
+            with system.open(part, "rb") as file:
+                rows = read_table(file, "parquet", kind)
+            for row in rows:
+                kind.check(row | {"top": row["top"] or [None] * kind.top})
+        except ValueError as error:
             what = "another model, voting, precision, top or timeline"
-            raise UserError(f"{part}: has results of {what}; name another folder")
-        songs.update(table["file"])
+            reason = f"has results of {what}; name another folder"
+            raise UserError(f"{part}: {reason}") from error
+        kept = [
+            row
+            for row in rows
+            if row["file"] not in names
+            or row["error"] is not None
+            or is_current(row, _state(names[row["file"]]))
+        ]
+        if len(kept) < len(rows):
+            _write_part(folder, os.path.basename(part), kept, kind)
+        songs.update(row["file"] for row in kept)
     return songs
+
+
+def _state(song: str) -> dict[str, Any]:
+    """Size and time of change of a song, as far as its file system states them."""
+    if "://" not in song:
+        return file_state(song)
+    state: dict[str, Any] = {"size": None, "modified": None}
+    with suppress(Exception):  # each file system has its own
+        system, path = _file_system(song)
+        state["size"] = system.size(path)
+        state["modified"] = system.modified(path).isoformat()
+    return state
 
 
 def _local_copy(song: str, folder: str, errors: dict[str, AudioFileError]) -> str:

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ms_sincresnet.errors import UserError, needs_extra
-from ms_sincresnet.files import as_utf8, atomic_path, printable
+from ms_sincresnet.files import as_utf8, atomic_path, file_state, printable
 
 Row = dict[str, Any]
 
 _TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 _BEST = ("genre", "share", "posterior")
 _NUMBERS = ("share", "posterior", "duration")
-_READ: dict[str, Callable] = {"clips": int, "timeline": json.loads}
+_READ: dict[str, Callable] = {"clips": int, "size": int, "timeline": json.loads}
 _READ |= dict.fromkeys(_NUMBERS, float)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -49,7 +49,8 @@ def open_results(
         "table", "jsonl", "csv" or "parquet".
     path
         The file, or None for the standard output (not for parquet). Its rows are kept,
-        except those of ``files`` with an error; other content is a ``UserError``.
+        except those of ``files`` with an error or changed since; other content is a
+        ``UserError``.
     model, top, timeline
         The ``model_identity``, and the options of ``song_row``.
     files, genres
@@ -66,8 +67,8 @@ def open_results(
     >>> options = {"model": "12ab-majority", "top": 1, "timeline": False}
     >>> with open_results("csv", None, **options) as results:
     ...     results.write(row)
-    file,genre,share,posterior,duration,clips,error,model
-    a.wav,,,,,0,no such file,12ab-majority
+    file,genre,share,posterior,duration,clips,error,size,modified,warning,model
+    a.wav,,,,,0,no such file,,,,12ab-majority
     """
     files, kind = list(files), Kind(model, top, timeline)
     # To write to a link's target, and keep the link.
@@ -128,7 +129,8 @@ class Kind(NamedTuple):
         """Columns of csv and parquet."""
         tops = [name + rank for rank in _ranks(self.top) for name in _BEST]
         last = ["timeline", "model"] if self.timeline else ["model"]
-        return ["file", *tops, "duration", "clips", "error", *last]
+        facts = ["error", "size", "modified", "warning"]
+        return ["file", *tops, "duration", "clips", *facts, *last]
 
     def json_text(self, row: Row) -> str:
         """The line of a row in JSON."""
@@ -227,7 +229,8 @@ def _schema(names: list[str]) -> Any:
     number, text = arrow.float64(), arrow.string()
     clip = {"start_s": number, "end_s": number, "genre": text, "posterior": number}
     types = {"timeline": arrow.list_(arrow.struct(list(clip.items())))}
-    types |= {"clips": arrow.int64()} | dict.fromkeys(_NUMBERS, number)
+    types |= dict.fromkeys(("clips", "size"), arrow.int64())
+    types |= dict.fromkeys(_NUMBERS, number)
     return arrow.schema((name, types.get(name.split("_")[0], text)) for name in names)
 
 
@@ -295,11 +298,19 @@ def _keep(rows: Iterable[Row], path: str, kind: Kind, files: list[str]) -> set[s
         for row in rows:
             kind.check(row)
             file = asked.get(os.path.normpath(row["file"]))
-            if file is None or row["error"] is None:
+            if file is None:
                 new.write(kind.json_text(row))
-            if file is not None and row["error"] is None:
+            elif is_current(row, file_state(file)):
+                new.write(kind.json_text(row))
                 done.add(file)
     return done
+
+
+def is_current(row: Row, state: Row) -> bool:
+    """True for a song with a genre, unless its file is known to have changed."""
+    found = {name: row.get(name) for name in state}
+    unknown = None in (found["size"], state["size"])
+    return row["error"] is None and (unknown or found == state)
 
 
 class Table:
