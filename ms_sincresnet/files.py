@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,19 @@ def file_state(path: str | os.PathLike) -> dict[str, Any]:
     return {"size": state.st_size, "modified": modified.isoformat()}
 
 
+def n_processors() -> int:
+    """Processors that this process may use, by its affinity and its control groups."""
+    count = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+        places = [Path("/sys/fs/cgroup", group), *Path("/sys/fs/cgroup", group).parents]
+        for place in places:
+            with suppress(OSError, ValueError):
+                quota, period = map(int, (place / "cpu.max").read_text().split())
+                count = min(count, max(1, quota // period))
+    return count
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -72,10 +86,18 @@ def load_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes provoke
         # Its message is not quoted: it advises to unpickle the file without checks.
-        raise WeightsError(
-            f"{path}: not a file of weights (a safetensors file, or a state dict "
-            "written by torch.save); nothing in it was run"
-        ) from error
+        reason = (
+            "not a file of weights (a safetensors file, or a state dict written by "
+        )
+        reason += "torch.save); nothing in it was run"
+        if re.search(r"numpy[\w.]*\.(scalar|dtype)", str(error)):
+            reason = (
+                "it holds a NumPy scalar, such as an accuracy, which could run code; "
+            )
+            reason += (
+                "save it again with float(value) in its place, or the weights alone"
+            )
+        raise WeightsError(f"{path}: {reason}") from error
     if not isinstance(state, dict):
         raise WeightsError(
             f"{path}: expected a dict of tensors by name; got {type(state).__name__}"

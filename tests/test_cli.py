@@ -213,6 +213,12 @@ def test_each_command_calls_its_function(monkeypatch, tmp_path, capsys):
         assert capsys.readouterr().out.strip() == out
 
 
+def test_the_demo_listens_where_gradio_is_told_to(monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    assert parse(["demo", "model"]).host == "0.0.0.0"
+    assert parse(["demo", "model", "--host", "::1"]).host == "::1"
+
+
 def test_info_for_people_and_programs(model_folder, capsys):
     assert main(["info", str(model_folder)]) == 0
     text = capsys.readouterr().out

@@ -8,6 +8,7 @@ from typing import Any
 
 from ms_sincresnet import __version__
 from ms_sincresnet.cli import commands, plot
+from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
 EXIT_STATUS = """\
@@ -94,7 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = add(commands.demo, "open a page where songs can be tried", example)
     command.add_argument("model", metavar="MODEL", help=plot.MODEL_HELP)
     text = "address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
-    command.add_argument("--host", default="127.0.0.1", help=text)
+    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    command.add_argument("--host", default=host, help=text)
     text = "its port (default: the first free one from 7860)"
     command.add_argument("--port", type=_whole(65535), help=text)
 
@@ -133,7 +135,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "of the arithmetic (default: %(default)s)"
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help=text)
     text = "threads that decode audio (default: one per processor, %(default)s here)"
-    jobs = min(os.cpu_count() or 1, MOST_JOBS)
+    jobs = min(n_processors(), MOST_JOBS)
     add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
     add = command.add_argument_group(
         "catalogues too large for one machine",

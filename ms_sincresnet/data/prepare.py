@@ -19,7 +19,7 @@ from ms_sincresnet.data.cache import CachedTrack, cache_audio
 from ms_sincresnet.data.decoding import DECODER
 from ms_sincresnet.data.twins import find_twins
 from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
-from ms_sincresnet.files import as_json, as_utf8, atomic_path, read_json
+from ms_sincresnet.files import as_json, as_utf8, atomic_path, n_processors, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def _decode(
     reasons: dict[str, str] = {}
     logger.info("decoding %d tracks into %s", len(tracks), cache_folder)
     # Threads suffice, since decoding and resampling release Python's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(n_processors()) as pool:
         results = pool.map(decode, tracks.path)
         # disable=None: no bar where the output is a file
         bar = tqdm(results, "decoding", len(tracks), unit="track", disable=None)
