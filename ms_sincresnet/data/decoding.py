@@ -257,7 +257,7 @@ def _samples(frame: Any) -> np.ndarray:
     """Samples [time, channels] of a frame, full scale 1."""
     dtype, silence, step = _SAMPLE_FORMATS[frame.format.packed.name]
     channels = frame.layout.nb_channels
-    if frame.format.is_planar:
+    if frame.format.is_planar and channels > 1:
         # PyAV lists more planes than channels from eight channels on.
         planes = frame.planes[:channels]
         samples = np.array([np.frombuffer(p, dtype, frame.samples) for p in planes]).T
