@@ -89,15 +89,6 @@ def test_the_plain_model_is_ours_in_the_plain_layout(training):
     assert all(tensor.is_contiguous() for tensor in [volume, *plain.parameters()])
 
 
-@each_mode
-@pytest.mark.parametrize("name", ["ours", "plain"])
-def test_front_ends_are_trained_in_training_only(name, training, monkeypatch):
-    calls = []
-    monkeypatch.setattr(torch.Tensor, "backward", lambda maps: calls.append(maps))
-    steps.frontend_step(steps.QUICK, training, name)()
-    assert len(calls) == training
-
-
 def test_songs_get_the_same_genre(tmp_path):
     sizes = steps.QUICK._replace(hop_samples=48000)
     model = steps.write_model_folder(str(tmp_path), sizes)
@@ -126,22 +117,3 @@ def test_steps_take_turns_and_are_compared_round_by_round(monkeypatch):
     assert measured["ours"].seconds.tolist() == [2, 2, 1]
     assert measured["ours"].ratios.tolist() == [2, 4, 6]
     assert measured["ours"].peak_bytes == 7
-
-
-def test_peak_memory_is_what_the_step_adds():
-    held = np.ones(50 * 2**17)  # 50 MiB, of this process and not of the other
-    _, peak_bytes = measure.run_alone(partial(partial, np.ones, 100 * 2**17))
-    assert peak_bytes / 2**20 == pytest.approx(100, abs=2)
-    assert len(held)
-
-
-def test_a_comparison_shows_medians_and_ranges():
-    seconds = {"plain": np.ones(3), "ours": np.array([0.5, 0.1, 0.25])}
-    measured = {
-        name: measure.Measured(values, 1 / values, 2**20)
-        for name, values in seconds.items()
-    }
-    assert measure.comparison(measured, n_clips=10).splitlines()[2:] == [
-        "| plain | 100 | 1.00 × | 1.00 to 1.00 | 1 MiB |",
-        "| ours | 25 | 4.00 × | 2.00 to 10.00 | 1 MiB |",
-    ]

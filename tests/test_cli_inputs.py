@@ -4,9 +4,7 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -216,29 +214,6 @@ def test_an_output_is_resumed(classify, write_song, name, monkeypatch):
     status, _, err = run(".", "--voting=mean")
     assert status == 1 and "cannot resume from this file" in err
     assert output.read_bytes() == before
-
-
-def test_a_killed_run_is_resumed(classify, write_song, model_folder):
-    pytest.importorskip("pyarrow")
-    write_song("0.wav", ("jazz", 6.0))
-    for number in range(1, 100):
-        os.link("0.wav", f"{number}.wav")
-    command = [sys.executable, "-m", "ms_sincresnet", "classify", "."]
-    command += ["--model", model_folder, "--output", "rows.parquet"]
-    running = subprocess.Popen([*command, "--device", "cpu"])
-    journal = Path(".rows.parquet.jsonl")
-    while not (journal.exists() and journal.stat().st_size > 500):
-        assert running.poll() is None
-        time.sleep(0.05)
-    running.kill()
-    running.wait()
-    n_rows = journal.read_text().count(".wav")
-    assert 1 < n_rows < 99
-    argv = ["--output", "rows.parquet", "0.wav", "99.wav"]
-    status, _, err = classify(*argv, output_format=None)
-    assert (status, err) == (0, "rows.parquet: 2 of 2 songs have a genre\n")
-    table = pd.read_parquet("rows.parquet")
-    assert n_rows <= len(table) <= n_rows + 1 and set(table.genre) == {"jazz"}
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99"])

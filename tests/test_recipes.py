@@ -27,7 +27,6 @@ from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import load_weights, read_json
 from ms_sincresnet.training.export import export_run
 from ms_sincresnet.training.folds import write_summary
-from ms_sincresnet.training.hparams import plain_hparams
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "GTZAN"
@@ -360,27 +359,3 @@ def test_models_are_the_same_for_all_data_sets(system):
         body = body.replace(f"{base}.yaml", "base.yaml")
         bodies.add(re.sub(r"^n_genres: \d+$", "", body, flags=re.M))
     assert len(bodies) == 1
-
-
-FOLDERS = "output_folder save_folder model_folder manifest_folder"
-OF_QUICKSTART = """
-    n_filters resnet_weights number_of_epochs warmup_epochs lr_step hop_samples test_hop
-    valid_hop batch_size n_folds valid_fraction dataset data_folder cache_folder
-    tracks_per_genre make_data
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "differing"),
-    [
-        ("sincresnet", f"kernel_sizes pooling system {FOLDERS}"),
-        ("quickstart", OF_QUICKSTART + FOLDERS),
-    ],
-)
-def test_variants_differ_from_the_paper_where_they_say(name, differing):
-    folder, overrides = RECIPE / "hparams", "data_folder: x" * (name == "sincresnet")
-    found = plain_hparams(folder / f"{name}.yaml", overrides)
-    paper = plain_hparams(folder / "ms_sincresnet.yaml", "data_folder: x")
-    changed = {key for key in found if found[key] != paper.get(key, "none")}
-    built = {key for key in changed if isinstance(found[key], list | dict | tuple)}
-    assert changed - built | {"kernel_sizes"} & changed == set(differing.split())

@@ -40,8 +40,3 @@ def test_speechbrains_protocol_trains_each_epoch_at_its_rate():
         assert old == used[-1]
         sb.nnet.schedulers.update_learning_rate(optimizer, new)
     assert used == [1e-5, 0.005, 0.005, 0.0025, 0.0025, 0.00125]
-
-
-def test_a_step_is_an_epoch_at_least():
-    with pytest.raises(ValueError, match="step must be at least 1 epoch; got 0"):
-        WarmupStepScheduler(step=0)
