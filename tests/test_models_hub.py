@@ -1,4 +1,4 @@
-"""Addresses on this machine and on the Hub, and the Hub's errors as sentences."""
+"""The Hub's errors as sentences."""
 
 import pytest
 from huggingface_hub import errors
