@@ -1,40 +1,19 @@
 """Containers that libsndfile does not read, written here by FFmpeg's own encoders."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_audio, read_blocks
+from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_audio
 from ms_sincresnet.data.containers import FOREIGN_SUFFIXES, decode_container
 from ms_sincresnet.data.sound_files import DecodingError
 from ms_sincresnet.errors import AudioFileError
 
-from .sounds import add_audio, pcm_noise, sine, write_container
+from .sounds import LOSSLESS, LOSSY, add_audio, pcm_noise, sine, write_container
 
 av = pytest.importorskip("av")
-
-# Container and encoder by suffix.
-LOSSY = {
-    ".m4a": ("ipod", "aac"),
-    ".m4b": ("ipod", "aac"),
-    ".mp4": ("mp4", "aac"),
-    ".aac": ("adts", "aac"),
-    ".webm": ("webm", "libopus"),
-    ".mka": ("matroska", "libmp3lame"),
-    ".wma": ("asf", "wmav2"),
-    ".ac3": ("ac3", "ac3"),
-    ".eac3": ("eac3", "eac3"),
-}
-LOSSLESS = {
-    "alac.m4a": ("ipod", "alac"),
-    "flac.mka": ("matroska", "flac"),
-    "pcm.mka": ("matroska", "pcm_s16le"),
-    "a.wv": ("wv", "wavpack"),
-    "a.tta": ("tta", "tta"),
-}
 
 
 def tone(rate=48000, duration_s=1.0, channels=1):
@@ -45,7 +24,7 @@ def tone(rate=48000, duration_s=1.0, channels=1):
 
 def write_m4a(path, pcm=None):
     """Writes AAC, a tone by default."""
-    return write_container(path, *LOSSY[".m4a"], tone() if pcm is None else pcm)
+    return write_container(path, *LOSSY["a.m4a"], tone() if pcm is None else pcm)
 
 
 def add_video(container, codec="mpeg4", n_frames=5):
@@ -70,8 +49,15 @@ def reference(path, pcm, rate=48000):
     return read_audio(path)
 
 
-@pytest.mark.parametrize("name", LOSSLESS)
-@pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (6, 48000)])
+@pytest.mark.parametrize(
+    ("name", "channels", "rate"),
+    [
+        ("alac.m4a", 2, 44100),
+        ("flac.mka", 6, 48000),
+        ("a.wv", 8, 48000),  # PyAV lists more planes than these
+        ("a.tta", 1, 96000),
+    ],
+)
 def test_lossless_containers_give_what_a_wav_gives(tmp_path, name, channels, rate):
     pcm = pcm_noise(rate + 17, channels)
     path = write_container(tmp_path / name, *LOSSLESS[name], pcm, rate)
@@ -80,30 +66,16 @@ def test_lossless_containers_give_what_a_wav_gives(tmp_path, name, channels, rat
     np.testing.assert_allclose(read_audio(path), expected, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("suffix", LOSSY)
-def test_a_tone_keeps_its_pitch_level_and_length(tmp_path, suffix):
-    path = write_container(tmp_path / f"a{suffix}", *LOSSY[suffix], tone(channels=2))
+@pytest.mark.parametrize("name", LOSSY)
+def test_a_tone_keeps_its_pitch_level_and_length(tmp_path, name):
+    path = write_container(tmp_path / name, *LOSSY[name], tone(channels=2))
     samples = read_audio(path)
     assert samples.dtype == np.float32
     assert len(samples) == pytest.approx(16000, abs=1600)  # padding of the encoder
     spectrum = np.abs(np.fft.rfft(samples[4000:12000] * np.hanning(8000)))
     assert spectrum.argmax() * 2 == 440
     assert np.abs(samples[4000:12000]).max() == pytest.approx(0.5, abs=0.03)
-    assert suffix in FOREIGN_SUFFIXES & AUDIO_SUFFIXES
-
-
-def test_short_frames_are_joined_to_longer_blocks(tmp_path):
-    path = write_m4a(tmp_path / "a.m4a", tone(duration_s=3))
-    blocks = list(read_blocks(path))  # from frames of 21 ms
-    assert min(map(len, blocks[1:-2])) > 5000
-
-
-def test_eight_channels_are_eight(tmp_path):
-    # planar, like most decoders' output
-    pcm = pcm_noise(20000, 8)
-    path = write_container(tmp_path / "a.wv", "wv", "wavpack", pcm)
-    _, blocks = decode_container(path)
-    assert sorted(np.concatenate(list(blocks))[777] * 32768) == sorted(pcm[777])
+    assert path.suffix in FOREIGN_SUFFIXES & AUDIO_SUFFIXES
 
 
 @pytest.mark.parametrize("layout", ["s16le", "s32le", "f32le", "f64le", "u8"])
@@ -116,9 +88,7 @@ def test_all_sample_formats_have_the_same_full_scale(tmp_path, layout):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["an m4a.mp3", "an m4a.raw", "an m4a", "a: b.m4a", "http://a.m4a"]
-    + ["concat:a|b.m4a", "%d 'à' \udcff.m4a", "-i.m4a"],
+    "name", ["an m4a.mp3", "an m4a", "http://a.m4a", "%d 'à' \udcff.m4a", "-i.m4a"]
 )
 def test_a_name_is_never_a_format_a_protocol_or_a_pattern(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -146,7 +116,7 @@ def test_the_first_audio_stream_is_read_and_no_video(tmp_path, capfd, caplog):
 def test_a_rising_bit_rate_does_not_look_like_a_missing_end(tmp_path, caplog):
     pcm = pcm_noise(10 * 48000, 1)
     pcm[: 5 * 48000] = 0
-    path = write_container(tmp_path / "a.aac", *LOSSY[".aac"], pcm)
+    path = write_container(tmp_path / "a.aac", *LOSSY["a.aac"], pcm)
     assert len(read_audio(path)) > 160000
     assert caplog.messages == []
 
@@ -168,35 +138,26 @@ def test_cover_art_and_tags_are_skipped(tmp_path):
     np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
 
 
-@pytest.mark.parametrize(
-    ("channels", "rate", "n_samples", "warning"),
-    [
-        (1, 48000, 32000, None),
-        (2, 32000, 16000, r"rate changes from 48000 to 32000 Hz\); using the 1.02 s"),
-    ],
-)
-def test_channels_may_change_within_a_file_but_not_the_rate(
-    tmp_path, caplog, channels, rate, n_samples, warning
-):
-    first = write_container(tmp_path / "1.aac", *LOSSY[".aac"], tone(channels=2))
-    second = tone(rate, channels=channels)
-    second = write_container(tmp_path / "2.aac", *LOSSY[".aac"], second, rate)
-    path = tmp_path / "both.aac"
-    path.write_bytes(first.read_bytes() + second.read_bytes())
+def test_channels_may_change_within_a_file_but_not_the_rate(tmp_path, caplog):
+    path = tmp_path / "all.aac"
+    with path.open("wb") as file:
+        for channels, rate in [(2, 48000), (1, 48000), (2, 32000)]:
+            pcm = tone(rate, channels=channels)
+            part = write_container(tmp_path / "1.aac", *LOSSY["a.aac"], pcm, rate)
+            file.write(part.read_bytes())
     samples = read_audio(path)
-    assert len(samples) == pytest.approx(n_samples, abs=2000)
-    for start in range(4000, n_samples, 18000):
+    assert len(samples) == pytest.approx(32000, abs=2000)
+    for start in (4000, 22000):
         peak = np.abs(samples[start : start + 6000]).max()
         assert peak == pytest.approx(0.5, abs=0.02)
-    assert bool(caplog.messages) == bool(warning)
-    assert re.search(warning or "", caplog.text)
+    (warning,) = caplog.messages
+    assert "rate changes from 48000 to 32000 Hz); using the 2.0" in warning
 
 
-@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "flac.mka", "a.aac", "a.wv"])
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "flac.mka", "a.aac"])
 def test_a_damaged_file_gives_the_rest_and_a_warning(tmp_path, name, caplog, capfd):
-    kinds = LOSSLESS | {f"a{suffix}": kind for suffix, kind in LOSSY.items()}
-    pcm = pcm_noise(10 * 48000, 1)
-    path = write_container(tmp_path / name, *kinds[name], pcm)
+    kind = (LOSSY | LOSSLESS)[name]
+    path = write_container(tmp_path / name, *kind, pcm_noise(10 * 48000, 1))
     whole = read_audio(path)
     assert caplog.messages == []
     content = path.read_bytes()
@@ -216,17 +177,11 @@ def test_a_damaged_file_gives_the_rest_and_a_warning(tmp_path, name, caplog, cap
 
 def write_unusable(path, kind):
     """Writes a file that PyAV must refuse."""
-    if kind in ("drms", "enca", "head", "no sound in packets"):
-        content = write_m4a(path).read_bytes()
     match kind:
         case "text":
             path.write_text("This is no audio.\n" * 1000)
-        case "playlist":
-            path.write_text("#EXTM3U\n#EXTINF:1,\nsong.m4a\n#EXT-X-ENDLIST\n")
         case "list":
             path.write_text("ffconcat version 1.0\nfile song.m4a\n")
-        case "zeros":
-            path.write_bytes(bytes(200_000))
         case "film without sound":
             with av.open(str(path), "w", format="mp4") as container:
                 add_video(container)()
@@ -237,27 +192,22 @@ def write_unusable(path, kind):
         case "unknown codec":
             content = write_container(path, "matroska", "flac", tone()).read_bytes()
             path.write_bytes(content.replace(b"A_FLAC", b"A_FLAX"))
-        case "head":
-            path.write_bytes(content[:200])
         case "no sound in packets":
+            content = write_m4a(path).read_bytes()
             start = content.index(b"mdat") + 4
             path.write_bytes(content[:start] + b"\xff" * len(content[start:]))
-        case _:  # the tag of encrypted packets, from shops
-            start = content.index(b"mp4a", content.index(b"stsd"))
-            path.write_bytes(content[:start] + kind.encode() + content[start + 4 :])
+        case "protected":  # the tag of encrypted packets, from shops
+            head, tag, rest = write_m4a(path).read_bytes().partition(b"stsd")
+            path.write_bytes(head + tag + rest.replace(b"mp4a", b"drms", 1))
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("zeros", ""),
         ("text", ""),
-        ("playlist", ""),
         ("list", "no format that it is sure of"),
         ("film without sound", "no audio stream"),
-        ("head", ""),
-        ("drms", "protected against copying"),
-        ("enca", "protected against copying"),
+        ("protected", "protected against copying"),
         ("unknown codec", "unknown codec"),
         ("no packets", "empty audio stream"),
         ("no sound in packets", "damaged packets"),

@@ -37,7 +37,7 @@ from .fuzzing import (
     changes,
     fuzz,
 )
-from .sounds import write_container
+from .sounds import LOSSLESS, LOSSY, write_container
 
 # Formats and subtypes of soundfile.
 PLAIN = ["wav", "flac", "mp3", "ogg", "aiff", "au", "caf", "w64", "rf64", "voc"]
@@ -50,18 +50,7 @@ SOUND_FILES = {f"a.{suffix}": (suffix, None) for suffix in PLAIN} | {
     "a.mat": ("mat5", None),
     "a.xi": ("xi", "DPCM_16"),
 }
-# Container and encoder.
-CONTAINERS = {
-    "a.m4a": ("ipod", "aac"),
-    "alac.m4a": ("ipod", "alac"),
-    "a.aac": ("adts", "aac"),
-    "a.webm": ("webm", "libopus"),
-    "a.mka": ("matroska", "flac"),
-    "a.wma": ("asf", "wmav2"),
-    "a.ac3": ("ac3", "ac3"),
-    "a.wv": ("wv", "wavpack"),
-    "a.tta": ("tta", "tta"),
-}
+CONTAINERS = LOSSY | LOSSLESS
 
 
 def read_sound(path):
