@@ -277,3 +277,22 @@ def test_a_damaged_manifest_is_named(folder, text, message):
         build(folder)
     assert str(error.value).startswith(f"{path}: ")
     assert str(error.value).endswith("Run the preparation again.")
+
+
+def test_clips_of_a_grid_and_their_teacher(tracks, tmp_path):
+    starts = {
+        first_sample(item)
+        for item in map(clips_of(tracks, grid=1100).__getitem__, range(60))
+    }
+    assert starts == {0, 1100, 2200, 3300, 4400, 5500}  # the last one that fits
+    rows = [f"{t},{d['duration']},{d['wav']},{d['genre']}" for t, d in tracks.items()]
+    for part, lines in {"train": rows, "valid": [], "test": []}.items():
+        text = "\n".join(["ID,duration,wav,genre", *lines, ""])
+        (tmp_path / f"{part}.csv").write_text(text)
+    options = {"n_genres": 2, "clip_samples": CLIP_SAMPLES, "seed": 7}
+    datasets, _ = genre_datasets(
+        tmp_path, tmp_path, **options, clip_grid=1100, teacher=lambda *clip: clip
+    )
+    assert datasets.keys() == {"train"}  # nothing to validate or test
+    for item in map(datasets["train"].__getitem__, range(9)):
+        assert item["teacher"] == (item["id"], first_sample(item))

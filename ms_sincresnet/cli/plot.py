@@ -130,7 +130,7 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
 
 
 def _draw_filters(arguments: argparse.Namespace) -> Figure:
-    """What the filters of a run learned."""
+    """Responses, shifts and counts of the filters of a run."""
     import torch
 
     from ms_sincresnet.data.audio import SAMPLE_RATE
