@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ms_sincresnet import MSSincNet, MSSincResNet, split_clips
 from ms_sincresnet.nnet.backends import fft, simd, songs
 from ms_sincresnet.nnet.backends.op import Sizes
-from ms_sincresnet.nnet.filtering import filtered_maps, output_statistics
+from ms_sincresnet.nnet.filtering import output_statistics
 
 from .backends import FAST
 
@@ -103,18 +103,6 @@ def test_the_fft_path_leaves_nothing_on_the_cpu(n_frames, padding, fake):
 
 
 @each_mode
-@pytest.mark.parametrize("backend", PORTABLE)
-def test_backward_passes_have_shapes_without_values(backend, training):
-    model = small(MSSincNet).train(training).to("meta")
-    bank, norm = model.banks[0], model.norms[0]
-    wavs = torch.empty(2, 1600, device="meta")
-    filtered_maps(wavs, bank.filters(), norm, 32, 5, backend).sum().backward()
-    for parameter in (*bank.parameters(), *norm.parameters()):
-        assert parameter.grad.device.type == "meta"
-        assert parameter.grad.shape == parameter.shape
-
-
-@each_mode
 @each_fast
 def test_a_compiled_caller_computes_the_same(backend, training):
     plain = small(MSSincNet, kernel_sizes=(11,), backend=backend).train(training)
@@ -139,24 +127,6 @@ def test_an_exported_network_takes_batches_of_any_size(backend):
         wavs, _ = sounds(n, seed=n, n_samples=1600)
         with torch.no_grad():
             torch.testing.assert_close(exported.module()(wavs), model(wavs))
-
-
-@each_fast
-def test_deterministic_algorithms_work_and_change_nothing(backend):
-    wavs, labels = sounds(2, seed=0)
-    losses, grads = [], []
-    try:
-        for deterministic in (False, True):
-            # It fills new memory with NaN, too.
-            torch.use_deterministic_algorithms(deterministic)
-            model = small_network(backend=backend)
-            losses.append(F.nll_loss(model(wavs), labels))
-            losses[-1].backward()
-            grads.append(gradients(model))
-    finally:
-        torch.use_deterministic_algorithms(False)
-    torch.testing.assert_close(*losses)
-    torch.testing.assert_close(*grads)
 
 
 @each_way
@@ -249,11 +219,15 @@ def front_end_at_its_limits(padding, training):
 
 
 def one_step(model, wavs, backend):
-    """Maps and, of a random sum of them, the gradients."""
+    """Maps and, of a random sum of them, the gradients; new memory holds NaN."""
     model = copy.deepcopy(model).to(wavs.dtype)
     model.backend = backend
-    maps = model(wavs)
-    random_sum(maps).backward()
+    try:
+        torch.use_deterministic_algorithms(True)
+        maps = model(wavs)
+        random_sum(maps).backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
     return maps.detach(), gradients(model)
 
 

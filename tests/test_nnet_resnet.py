@@ -126,7 +126,6 @@ def trunk():
     return ResNetEmbedding().trunk
 
 
-RESNET34 = torchvision.models.resnet34
 ODD_WEIGHTS = {
     r"100 missing, such as \['bn1.bias', .*; 122 unknown, .*'module.bn1.bias'": (
         lambda state: {f"module.{name}": value for name, value in state.items()}
@@ -134,8 +133,6 @@ ODD_WEIGHTS = {
     r"conv1.weight has shape \[64, 1, 7, 7\], that of resnet18 \[64, 3,": (
         lambda state: state | {"conv1.weight": state["conv1.weight"][:, :1]}
     ),
-    r"unknown, such as \['layer1\.2\.": lambda state: RESNET34().state_dict(),
-    "'epoch', 'state_dict'": lambda state: {"state_dict": state, "epoch": 3},
     "1 unknown": lambda state: {0: state["bn1.bias"]},
     "expected a dict .*; got .*Tensor": lambda state: state["conv1.weight"],
     "not a file of weights": lambda state: nn.Linear(1, 1),
@@ -178,13 +175,12 @@ def test_bad_arguments_are_named():
         ResNetEmbedding("vgg16")
 
 
-@pytest.mark.parametrize("case", ["as trained", "changed", "in float64", "resnet50"])
+@pytest.mark.parametrize("case", ["as trained", "changed", "resnet50"])
 def test_the_folded_trunk_is_the_trunk(embedding, case):
     if case == "resnet50":
         embedding = trained(ResNetEmbedding("resnet50"))
         assert embedding.embedding_size == 5 * 2048
-    dtype = torch.float64 if case == "in float64" else torch.float32
-    feats, modules = maps().to(dtype), [*embedding.to(dtype).trunk.modules()]
+    feats, modules = maps(), [*embedding.trunk.modules()]
     with torch.no_grad():
         embedding(feats)
         if case == "changed":
@@ -195,7 +191,7 @@ def test_the_folded_trunk_is_the_trunk(embedding, case):
         assert by_the_trunk_itself(embedding, feats).equal(expected)
     assert [*embedding.trunk.modules()] == modules
     assert not found.equal(expected)  # to rounding: it is computed differently
-    rounding = (1e-13 if case == "in float64" else 1e-5) * expected.abs().max().item()
+    rounding = 1e-5 * expected.abs().max().item()
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding)
 
 
@@ -307,8 +303,10 @@ def test_log_posteriors_are_those_of_two_layers_or_one():
     torch.testing.assert_close(one(feats), expected)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "autocast"),
+    [(torch.float32, True), (torch.bfloat16, False), (torch.float64, False)],
+)
 def test_log_posteriors_have_at_least_single_precision(dtype, autocast):
     classifier = GenreMLP(input_size=8, n_genres=6).to(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
