@@ -1,7 +1,6 @@
 import importlib
 import runpy
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,21 +98,3 @@ def test_songs_get_the_same_genre(tmp_path):
     clips = GenreClassifier.from_hparams(model).predict_song(song).clips
     assert len(clips) == sizes.n_clips(31)
     assert steps.Sizes().n_clips(30) == 55
-
-
-def test_steps_take_turns_and_are_compared_round_by_round(monkeypatch):
-    clock, order = [0.0], []
-    durations = {"plain": iter([9, 4, 8, 6]), "ours": iter([9, 2, 2, 1])}
-
-    def step(name):
-        order.append(name)
-        clock[0] += next(durations[name])
-
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(measure, "run_alone", lambda build: (1.0, 7))
-    builders = {name: partial(partial, step, name) for name in durations}
-    measured = measure.compare(builders, n_runs=3)
-    assert order == ["plain", "ours"] * 4
-    assert measured["ours"].seconds.tolist() == [2, 2, 1]
-    assert measured["ours"].ratios.tolist() == [2, 4, 6]
-    assert measured["ours"].peak_bytes == 7
