@@ -146,18 +146,3 @@ def test_an_excerpt_is_cut_from_the_whole(tmp_path, excerpt, cut):
     soundfile.write(path, noise(4 * 44100, 2), 44100)
     expected = read_audio(path)[cut]
     np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
-
-
-def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
-    path = tmp_path / "long.wav"
-    soundfile.write(path, np.zeros(40 * SAMPLE_RATE), SAMPLE_RATE)
-    n_read, read = [], soundfile.SoundFile.read
-
-    def note(file, *args, **options):
-        block = read(file, *args, **options)
-        n_read.append(len(block))
-        return block
-
-    monkeypatch.setattr(soundfile.SoundFile, "read", note)
-    assert len(read_audio(path, excerpt=(2, 3))) == 3 * SAMPLE_RATE
-    assert sum(n_read) < 8 * SAMPLE_RATE

@@ -27,11 +27,10 @@ def write_m4a(path, pcm=None):
     return write_container(path, *LOSSY["a.m4a"], tone() if pcm is None else pcm)
 
 
-def add_video(container, codec="mpeg4", n_frames=5):
+def add_video(container, n_frames=5):
     """Adds a video stream; returns the function that fills it with noise."""
-    stream = container.add_stream(codec, rate=25)
+    stream = container.add_stream("mpeg4", rate=25)
     stream.width = stream.height = 64
-    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
 
     def fill():
         for n in range(n_frames):
@@ -121,20 +120,17 @@ def test_a_rising_bit_rate_does_not_look_like_a_missing_end(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def test_cover_art_and_tags_are_skipped(tmp_path):
-    pcm = pcm_noise(48000, 1)
+def test_video_and_odd_tags_are_skipped(tmp_path):
+    pcm, title = pcm_noise(48000, 1), "Grüße".encode()
     plain = write_container(tmp_path / "plain.m4a", "mp4", "aac", pcm)
     tagged = tmp_path / "tagged.m4a"
     with av.open(str(tagged), "w", format="mp4") as container:
-        container.metadata.update(title="Grüße", comment="long " * 20000)
-        fill_sound = add_audio(container, "aac", pcm, 48000)
-        fill_picture = add_video(container, "mjpeg", n_frames=1)
-        container.streams.video[0].disposition = av.stream.Disposition.attached_pic
-        fill_sound()
-        fill_picture()
-    content, title = tagged.read_bytes(), "Grüße".encode()
-    assert title in content
-    tagged.write_bytes(content.replace(title, b"Gr\xfc\xdfe \xff"))
+        container.metadata.update(title=title.decode(), comment="long " * 20000)
+        fillers = add_audio(container, "aac", pcm, 48000), add_video(container)
+        for fill in fillers:
+            fill()
+    assert title in tagged.read_bytes()
+    tagged.write_bytes(tagged.read_bytes().replace(title, b"Gr\xfc\xdfe \xff"))
     np.testing.assert_array_equal(read_audio(tagged), read_audio(plain))
 
 

@@ -9,8 +9,6 @@ from ms_sincresnet.data.folds import draw_valid, split_fold, stratified_folds
 from ms_sincresnet.errors import HparamError
 
 LABELS = np.repeat(["a", "b", "c"], 50)
-ISMIR_COUNTS = [320, 115, 26, 45, 101, 122]
-ISMIR_LABELS = np.repeat(["a", "b", "c", "d", "e", "f"], ISMIR_COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +90,6 @@ def test_seeds_draw_other_tracks_and_each_the_same_again():
     drawn = np.array([draw_valid(LABELS, 0.1, seed) for seed in range(30)])
     np.testing.assert_array_equal(draw_valid(LABELS, 0.1, 0), drawn[0])
     assert drawn.sum(0).max() < 15  # about three times each
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_groups_are_drawn_whole_and_the_shares_remain(seed):
-    groups = np.arange(729)
-    groups[:320:7] = groups[1:320:7]  # pairs
-    groups[435:448] = groups[461:474]  # of the third class with one of the fourth
-    in_valid = draw_valid(ISMIR_LABELS, 0.1, seed, groups)
-    assert len(set(zip(groups, in_valid, strict=True))) == len(set(groups))
-    table = count_table(ISMIR_LABELS, in_valid)
-    assert table[:, 1].tolist() == [32, 12, 3, 4, 10, 12]  # 73 in all
 
 
 def test_a_genre_of_identical_tracks_cannot_validate():

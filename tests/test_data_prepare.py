@@ -1,6 +1,5 @@
 """From files to manifests: tracks found, cached, left out, written, and untouched."""
 
-import logging
 import multiprocessing
 import os
 import shutil
@@ -249,32 +248,6 @@ def test_a_genre_without_usable_tracks_is_named(data, tmp_path):
     with pytest.raises(DataFolderError, match=message):
         prepare(data, tmp_path)
     assert not (tmp_path / "manifests").exists()
-
-
-def test_hashes_reach_the_split_and_counts_the_report(data, tmp_path, caplog):
-    samples, rate = soundfile.read(data / "jazz" / "jazz.00.wav")
-    soundfile.write(data / "rock" / "twin.flac", samples, rate)
-
-    def test_twins(tracks):
-        if "sha256" not in tracks:
-            return ["train"] * len(tracks)
-        return np.where(tracks.sha256.duplicated(keep=False), "test", "train")
-
-    def describe(tracks):
-        return {"tested": tracks.artist[tracks.part == "test"].tolist()}
-
-    options = {"assign_parts": test_twins, "describe": describe}
-    with caplog.at_level(logging.INFO):
-        tracks = find_tracks(data).assign(artist="somebody")
-        report = prepare(data, tmp_path, tracks, **options)
-    assert report["identical"] == [["jazz.00", "rock.twin"]]
-    counts = {"train": {"jazz": 2, "rock": 3}, "valid": {}}
-    assert report["counts"] == {**counts, "test": {"jazz": 1, "rock": 1}}
-    assert report["tested"] == ["somebody"] * 2
-    line = caplog.messages[-1]
-    assert "7 tracks of 2 genres: 5 train, 0 valid, 2 test; 0 left out; 1 group" in line
-    again = prepare(data, tmp_path, tracks.assign(artist="another"), **options)
-    assert again["tested"] == ["another"] * 2
 
 
 def test_excerpts_are_cached_apart_from_whole_tracks(data, tmp_path, decoded):

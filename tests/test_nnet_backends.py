@@ -144,43 +144,27 @@ def test_under_autocast_maps_are_the_same_and_everything_learns(backend):
 
 
 @pytest.fixture(scope="module")
-def trainings():
-    """Losses, and the network they lead to, by the definition and a fast path.
-
-    In float64: batch norms over so few values make a ResNet chaotic, and in float32 the
-    definition's own losses change by 0.1 if samples are rounded differently.
-    """
-    results = {}
-    for backend in ("reference", "fft"):
-        model = small_network(n_frames=128, backend=backend).double()
-        optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
-        losses = []
-        for step in range(6):
-            wavs, labels = sounds(4, seed=step)
-            loss = F.nll_loss(model(wavs.double()), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        results[backend] = losses, model
-    return results
-
-
-def test_losses_are_those_of_the_definition(trainings):
-    expected, found = trainings["reference"][0], trainings["fft"][0]
-    assert found == pytest.approx(expected, rel=0, abs=1e-8)
-    assert max(expected) - min(expected) > 0.1
+def trained():
+    """A network after a few steps by a fast path."""
+    model = small_network(n_frames=128, backend="fft")
+    optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
+    for step in range(6):
+        wavs, labels = sounds(4, seed=step)
+        optimizer.zero_grad()
+        F.nll_loss(model(wavs), labels).backward()
+        optimizer.step()
+    return model
 
 
 @pytest.mark.parametrize("backend", [*FAST, "auto"])
 def test_clips_and_songs_have_the_log_posteriors_of_the_definition(
-    trainings, backend, monkeypatch
+    trained, backend, monkeypatch
 ):
     loops, make_loop = [], songs._loop_over
     monkeypatch.setattr(
         songs, "_loop_over", lambda *args: loops.append(args) or make_loop(*args)
     )
-    model = copy.deepcopy(trainings["fft"][1]).float().eval().requires_grad_(False)
+    model = copy.deepcopy(trained).eval().requires_grad_(False)
     song = sounds(2, seed=98, n_samples=16000)[0].flatten()  # a tone, then noise
     clips = split_clips(song, CLIP, HOP)
     model.frontend.backend = "reference"
