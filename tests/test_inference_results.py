@@ -169,15 +169,6 @@ def test_files_with_an_error_are_tried_again_by_whatever_name(path):
     assert read(path) == [*kept, ("m//b.wav", None)]
 
 
-@pytest.mark.parametrize("output_format", ["jsonl", "table"])
-def test_each_row_is_in_the_file_at_once(tmp_path, output_format):
-    path = tmp_path / "results"
-    with open_results(output_format, path, files=FILES, **KIND) as results:
-        for number, file in enumerate(FILES[:2], 1):
-            results.write(row(file))
-            assert path.read_text(encoding="utf-8").count(".wav") == number
-
-
 @pytest.mark.parametrize("clips", [None, 1000 * TIMELINE])
 def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path, clips):
     path = tmp_path / "results.jsonl"

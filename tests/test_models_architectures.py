@@ -83,12 +83,6 @@ def can_fake_a_gpu():
     return True
 
 
-SHAPES = {
-    MSSincResNet: [(2, 3, 160, 1024), (2, 512, 5, 32), (2, 1, 2560), (2, 1, 10)],
-    MelResNet: [(2, 3, 160, 376), (2, 512, 5, 12), (2, 1, 512), (2, 1, 10)],
-}
-
-
 @pytest.mark.skipif(not can_fake_a_gpu(), reason="this PyTorch needs a GPU to fake one")
 @each_model
 @pytest.mark.parametrize("training", [True, False])
@@ -96,10 +90,6 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
     training, model_class
 ):
     model = build_on_meta(model_class, {}).train(training)
-    trunk = getattr(model.embedding, "trunk", model.embedding)
-    shapes = []
-    for part in (model.frontend, trunk, model.embedding, model.classifier):
-        part.register_forward_hook(lambda *args: shapes.append(tuple(args[2].shape)))
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     with FakeTensorMode():
         moved = {
@@ -110,7 +100,6 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
         log_posteriors = functional_call(model, moved, wavs)
     assert log_posteriors.shape == (2, 10)
     assert log_posteriors.device.type == "cuda"
-    assert shapes == SHAPES.get(model_class, shapes)
 
 
 @each_model
