@@ -103,6 +103,14 @@ def test_names_shapes_and_kernel_lengths_are_compared(folder):
     assert "frontend.banks.0.low_hz_ has shape [9, 1], expected [8, 1]" in message
 
 
+def test_half_precision_is_loaded_as_float32(tmp_path, model):
+    write_model(tmp_path, copy.deepcopy(model).half(), {})
+    loaded = read_model(tmp_path, MODELS)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    wavs = torch.randn(2, 8000)
+    torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=0.05)
+
+
 def with_header(lie):
     """A file of one tensor, with something wrong in its header."""
     sound = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
@@ -148,17 +156,9 @@ def test_sizes_beyond_all_memory_are_refused_without_allocating_it(folder):
 
 def test_a_value_that_the_model_refuses_names_the_file(folder):
     path = folder / "config.json"
-    text = path.read_text()
-    for old, new, message in [
-        ('"avg"', '"max"', "pooling must be one of"),
-        ("501", "500", "must be odd"),
-        ("251,", "", "expected three kernel_sizes"),
-    ]:
-        assert text.count(old) == 1
-        path.write_text(text.replace(old, new))
-        with pytest.raises(ModelFolderError, match=message) as error:
-            read_model(folder, MODELS)
-        assert str(error.value).startswith(f"{path}: ")
+    path.write_text(path.read_text().replace("501", "500"))
+    with pytest.raises(ModelFolderError, match=f"{path}: .*must be odd"):
+        read_model(folder, MODELS)
 
 
 def test_a_model_that_could_not_be_read_is_not_written(tmp_path, model):

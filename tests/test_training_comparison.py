@@ -1,7 +1,5 @@
 """Comparisons come to what the literature and other formulas say."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,17 +48,6 @@ def test_a_published_table_is_compared_as_published():
     # correction, 4.115e-05 with it, which is a little too careful.
     assert 3.099e-5 < comparison["p"] < 4.115e-5
     assert compare_counts(*counts) == comparison, "seeded"
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [(1, 9), (0, 6), (4, 5), (3, 3), (12, 2), (0, 0)]
-)
-def test_mcnemar_is_twice_a_binomial_tail(one, other):
-    n, least = one + other, min(one, other)
-    tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
-    there, back = compare_counts(2, one, other, 1), compare_counts(2, other, one, 1)
-    assert there["p"] == back["p"] == pytest.approx(min(1, 2 * tail))
-    assert there["difference"] == -back["difference"]
 
 
 def test_only_tracks_of_both_models_count(tmp_path):
