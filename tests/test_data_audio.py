@@ -41,19 +41,9 @@ def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate, target_rate):
     np.testing.assert_allclose(samples[middle], expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    ("samples", "error", "message"),
-    [
-        (np.r_[np.zeros(16), 1e300], AudioFileError, "infinity at 0.001 s"),
-        (np.zeros(0), AudioFileError, "empty track"),
-        (np.array([0, np.nan]), AudioFileError, "NaN"),
-        (np.zeros((2, 3, 4)), ValueError, r"\(2, 3, 4\)"),
-    ],
-)
-def test_the_normalizer_refuses_unusable_samples(samples, error, message):
-    with pytest.raises(error, match=message):
-        normalize(samples, SAMPLE_RATE)
+def test_the_normalizer_refuses_three_dimensions():
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
+        normalize(np.zeros((2, 3, 4)), SAMPLE_RATE)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (22050, 2), (48000, 6)])

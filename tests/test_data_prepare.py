@@ -42,12 +42,12 @@ def assign_in_turn(tracks):
     return nth.map({0: "test", 1: "valid"}).fillna("train").to_numpy()
 
 
-def prepare(data, folder, tracks=None, cache=None, **changes):
+def prepare(data, folder, tracks=None, **changes):
     """Prepares a data set below a folder."""
     changes = {"assign_parts": assign_in_turn, "options": {"fold": 0}, **changes}
     tracks = find_tracks(data) if tracks is None else tracks
-    cache = cache or folder / "cache"
-    return prepare_manifests(tracks, folder / "manifests", cache, **changes)
+    folders = folder / "manifests", folder / "cache"
+    return prepare_manifests(tracks, *folders, **changes)
 
 
 def read_manifests(folder):
@@ -57,12 +57,12 @@ def read_manifests(folder):
     return pd.concat(tables).sort_values("ID", ignore_index=True)
 
 
-def check_copies(data, folder, cut=slice(None), cache=None):
+def check_copies(data, folder, cut=slice(None)):
     """Asserts that the manifests lead to the audio of all tracks, or to a cut of it."""
     rows = read_manifests(folder)
     assert rows.ID.tolist() == find_tracks(data).ID.tolist()
     for row in rows.itertuples():
-        copy = row.wav.replace("$data_root", str(cache or folder / "cache"))
+        copy = row.wav.replace("$data_root", str(folder / "cache"))
         source = next(data.rglob(f"{row.ID}.wav"))
         expected = soundfile.read(source)[0][cut]
         np.testing.assert_array_equal(soundfile.read(copy)[0], expected)
@@ -128,18 +128,6 @@ def test_speechbrain_reads_manifests_of_odd_names(tmp_path):
         assert row["duration"] == N_SAMPLES / 16000
         assert soundfile.info(row["wav"]).frames == N_SAMPLES
         assert row["genre"] == genre
-
-
-def test_data_sets_with_the_same_track_names_share_a_cache(data, tmp_path, decoded):
-    other = tmp_path / "other"
-    for nth, path in enumerate(data.rglob("*.wav")):
-        write_track(other / path.relative_to(data), seed=50 + nth)
-    for _ in range(2):
-        for source in (data, other):
-            prepare(source, tmp_path / f"of {source.name}", cache=tmp_path / "cache")
-    for source in (data, other):
-        check_copies(source, tmp_path / f"of {source.name}", cache=tmp_path / "cache")
-    assert len(decoded) == 12
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
