@@ -3,7 +3,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -32,33 +31,6 @@ def test_the_script_measures_and_writes_its_tables(tmp_path, monkeypatch):
         assert text.count(f"\n| {name} | ") == 1
     assert f"torch {torch.__version__.split('+')[0]}" in text
     assert str(tmp_path.parent) not in text
-
-
-@pytest.mark.parametrize(
-    ("section", "n_tables", "rows"),
-    [
-        ("frontend", 2, [*peers.CONVOLUTIONS, "ours"]),
-        ("training", 1, ["plain", "ours", "ours, bf16"]),
-        ("songs", 1, ["plain", "ours", "ours, bf16"]),
-        ("systems", 2, ["MSSincResNet", "SincResNet", "SincNet", "MelResNet"]),
-        ("lengths", 1, ["1 s", "2 s", "4 s"]),
-        ("loader", 1, ["disk", "memory"]),
-        ("gpu", 1, ["plain", "ours"]),
-    ],
-)
-def test_every_section_has_its_tables(section, n_tables, rows, monkeypatch):
-    def compare(builders, n_runs):
-        assert all(callable(build) for build in builders.values())
-        return {name: measure.Measured(np.ones(1), np.ones(1), 1) for name in builders}
-
-    monkeypatch.setattr(measure, "compare", compare)
-    monkeypatch.setattr(measure, "run_alone", lambda build: (1.0, 2**20))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(peers, "is_installed", lambda name: True)
-    text = run.SECTIONS[section](steps.QUICK, n_runs=1)
-    assert f"\n{text}".count("\n## ") == n_tables
-    for row in rows:
-        assert text.count(f"\n| {row} | ") == n_tables
 
 
 @each_mode

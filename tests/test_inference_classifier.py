@@ -188,8 +188,8 @@ def test_addresses_of_folders_and_songs_beside_which_nothing_is_written(
     assert sorted(os.listdir(model_folder)) == before
 
 
-def test_files_and_folders_are_not_mixed_in_savedir(
-    tmp_path, write_song, tone_model, model_folder, classifier, stock_classifier, song
+def test_files_of_one_name_are_not_mixed(
+    tmp_path, write_song, classifier, stock_classifier
 ):
     savedir = tmp_path / "savedir"
     for genre in ("jazz", "rock"):
@@ -199,10 +199,6 @@ def test_files_and_folders_are_not_mixed_in_savedir(
         assert classifier.classify_file(path)[3] == [genre]
         # SpeechBrain would return the first song for the second from savedir.
         assert classifier.classify_file(path, savedir=savedir)[3] == [genre]
-    save_model_folder(tmp_path / "other", tone_model, ["a", "b", "c", "d"])
-    for folder, genre in [(model_folder, "blues"), (tmp_path / "other", "b")]:
-        other = GenreClassifier.from_hparams(folder, savedir=savedir, run_opts=CPU)
-        assert other.classify_file(song)[3] == [genre]
     assert not savedir.exists()
 
 
@@ -279,7 +275,6 @@ def test_models_and_songs_on_the_hub(
     ("old", "new", "reason"),
     [
         ("label_encoder", "encoder", r"Need hparams\['label_encoder'\]"),
-        ("\nmodel: ", "\nmodel: ][", "cannot be loaded"),
         ("n_frames:", "n_framez:", "n_framez"),
         ("[251, 501, 1001]", "[250, 501, 1001]", "must be odd.*250"),
     ],

@@ -190,14 +190,6 @@ def test_folds_of_different_splits_are_refused(small):
         write_summary(small.results, 3)
 
 
-@pytest.mark.parametrize("line", ["", "small.yaml --table1", "--table1 --compare a b"])
-def test_usage_is_shown(small, line, capsys):
-    with pytest.raises(SystemExit) as error:
-        recipe.main(line.split())
-    assert error.value.code == 2
-    assert "usage: " in capsys.readouterr().err
-
-
 def test_table1_is_written_next_to_the_papers(small):
     rows = "--rows=sincnet_k80_l251,ms_sincresnet_k160_spp"
     words = ["--table1", rows, "--n_folds=2", "--resnet_weights=null"]
