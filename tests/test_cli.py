@@ -75,7 +75,6 @@ def test_parsed_arguments(line, expected):
     [
         ("", "the following arguments are required: COMMAND"),
         ("classyfy model", "invalid choice: 'classyfy'"),
-        ("classify a", "name a model: --model MODEL"),
         ("classify --model m", "name songs or folders, or list them in a file"),
         ("classify user/repo a.wav", "name it with --model user/repo"),
         ("classify user/repo --model m", "no such song or folder"),
@@ -185,7 +184,7 @@ def test_each_command_calls_its_function(monkeypatch, tmp_path, capsys):
     convert = ("convert_checkpoint", "a.tar", "model", ["rock", "jazz"], {})
     demo = {"host": "127.0.0.1", "port": 7861}
     for line, call, out in [
-        ("export run model", ("export_run", "run", "model", {}), "written: model"),
+        ("export a b --half", ("export_run", "a", "b", {"half": True}), "written: b"),
         ("push model a/b", ("push_folder", "model", "a/b", push), address),
         (f"push model a/b {flags}", ("push_folder", "model", "a/b", all_push), address),
         ("convert a.tar model --genres rock,jazz", convert, "written: model"),

@@ -190,7 +190,6 @@ def test_mistakes_are_reported_and_nothing_is_written(
     ("command", "message"),
     [
         ("", "FIGURE"),
-        ("timeline song.wav", "--model"),
         ("confusion a.csv --output a.gif", "in .png, .pdf, .svg; got 'a.gif'"),
         ("representations a --model m --start soon", "'soon'"),
     ],

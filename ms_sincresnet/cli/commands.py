@@ -35,7 +35,7 @@ def classify(arguments: Namespace) -> int:
 
 
 def _check_sources(arguments: Namespace) -> None:
-    """Ends the command with its usage unless it names songs and a model."""
+    """Ends the command with its usage unless it names songs."""
     if arguments.songs:
         from ms_sincresnet.data.audio import AUDIO_SUFFIXES
         from ms_sincresnet.models import hub
@@ -48,8 +48,6 @@ def _check_sources(arguments: Namespace) -> None:
         if not is_audio and hub.local_path(first, 2) is None:
             advice = f"if it is a model on the Hub, name it with --model {first}"
             arguments.error(f"{first}: no such song or folder; {advice}")
-    if arguments.model is None:
-        arguments.error("name a model: --model MODEL")
     if not arguments.songs and arguments.files_from is None:
         arguments.error("name songs or folders, or list them in a file: --files-from")
 
@@ -162,7 +160,7 @@ def export(arguments: Namespace) -> None:
     """Makes a model folder from a training run."""
     from ms_sincresnet.training.export import export_run
 
-    export_run(arguments.run_folder, arguments.folder)
+    export_run(arguments.run_folder, arguments.folder, half=arguments.half)
     print(f"written: {arguments.folder}")
 
 

@@ -284,6 +284,7 @@ def write_model(
     run: str | Path,
     hparams: dict[str, Any],
     epoch: int | None,
+    half: bool = False,
 ) -> None:
     """Writes the model folder of an epoch of a run, with the figures of its test."""
     save_model_folder(
@@ -294,6 +295,7 @@ def write_model(
         hop_samples=hparams["hop_samples"],
         voting=hparams["voting"],
         training=training_of(run, hparams, epoch),
+        half=half,
     )
 
 
