@@ -81,6 +81,7 @@ def test_every_track_is_tested_once_and_never_trained_on_then(data, tmp_path):
             assert genres == ["jazz", "jazz", "rock", "rock"]
         tested += parts["test"]
     assert len(tested) == len(set(tested)) == 20
+    assert prepare(data, tmp_path, split_seed=1) != prepare(data, tmp_path)
 
 
 def test_identical_tracks_stay_on_one_side_whatever_their_format(data, tmp_path):
@@ -219,18 +220,14 @@ def test_other_options_and_tracks_do_not_change_the_filtered_split(listed, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("lost", "lose", "message"),
-    [
-        (LISTED["valid"], Path.unlink, "for valid"),
-        ([*LISTED["test"], *LISTED["train"][-1:]], Path.touch, "for test"),
-    ],
+    ("part", "lose"), [("valid", Path.unlink), ("test", Path.touch)]
 )
-def test_a_part_without_tracks_is_named(listed, tmp_path, lost, lose, message):
-    for track_id in lost:
-        path = listed / track_id.split(".")[0] / f"{track_id}.wav"
+def test_a_part_without_tracks_is_named(listed, tmp_path, part, lose):
+    for track_id in LISTED[part]:
+        path = listed / track_id[:4] / f"{track_id}.wav"
         path.write_bytes(b"")
         lose(path)
-    with pytest.raises(DataFolderError, match=f"^{listed}: .* {message}\\. .*random"):
+    with pytest.raises(DataFolderError, match=f"^{listed}: .* for {part}\\. .*random"):
         prepare(listed, tmp_path, protocol="filtered")
     assert not (tmp_path / "manifests").exists()
 

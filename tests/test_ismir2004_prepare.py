@@ -268,13 +268,16 @@ def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test
     for copy in copies:
         copy.write_bytes(world.read_bytes())
     heard = "evaluation/jazz/artist_of_jazz_0/songs/1-it_s_no_0"
+    validated = set()
     for split_seed in range(4):
         parts = prepare(data, tmp_path, split_seed=split_seed)
         ((first, *pair),) = read_report(tmp_path)["identical"]
         assert [name.split("/")[1] for name in pair] == ["classical", "world"]
         assert any(set(pair) <= set(parts[part].ID) for part in ("train", "valid"))
+        validated.add(tuple(parts["valid"].ID))
         assert first == heard
         assert heard in parts["test"].ID.tolist()
+    assert len(validated) == 4
     assert read_report(tmp_path)["heard_in_training"] == [heard]
     assert "recordings in more than one part of the split: 1, such as" in caplog.text
 

@@ -145,15 +145,15 @@ def test_under_autocast_maps_are_the_same_and_everything_learns(backend):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A network after a few steps by a fast path."""
-    model = small_network(n_frames=128, backend="fft")
+    """A network after a few steps; in float64, as its batch norms make it chaotic."""
+    model = small_network(n_frames=128, backend="fft").double()
     optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
     for step in range(6):
         wavs, labels = sounds(4, seed=step)
         optimizer.zero_grad()
-        F.nll_loss(model(wavs), labels).backward()
+        F.nll_loss(model(wavs.double()), labels).backward()
         optimizer.step()
-    return model
+    return model.float()
 
 
 @pytest.mark.parametrize("backend", [*FAST, "auto"])
