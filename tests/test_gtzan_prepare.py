@@ -84,19 +84,6 @@ def test_every_track_is_tested_once_and_never_trained_on_then(data, tmp_path):
     assert prepare(data, tmp_path, split_seed=1) != prepare(data, tmp_path)
 
 
-def test_identical_tracks_stay_on_one_side_whatever_their_format(data, tmp_path):
-    genres = data / "genres"
-    pairs = [("jazz.00001", "jazz.copy"), ("jazz.00002", "rock.copy")]
-    for source, copy in pairs:
-        samples, rate = soundfile.read(genres / source[:4] / f"{source}.wav")
-        soundfile.write(genres / copy[:4] / f"{copy}.flac", samples, rate)
-    for fold in range(5):
-        parts = prepare(data, tmp_path, fold=fold, n_folds=5, valid_fraction=0.3)
-        for pair in pairs:
-            assert [len(set(pair) & set(ids)) for ids in parts.values()].count(2) == 1
-    assert read_report(tmp_path)["identical"] == [list(pair) for pair in pairs]
-
-
 @pytest.mark.parametrize("keep", [True, False])
 def test_twins_stay_on_one_side_unless_they_are_let_go(
     data, tmp_path, monkeypatch, keep
@@ -146,7 +133,6 @@ def test_a_copy_without_exactly_ten_genres_is_reported(tmp_path, caplog):
     for name, genres, warning in [
         ("all", gtzan.GENRES, None),
         ("fewer", gtzan.GENRES - {"blues"}, "missing: blues; not GTZAN's: none"),
-        ("more", gtzan.GENRES | {"polka"}, "missing: none; not GTZAN's: polka"),
         ("other", {"polka", "waltz"}, None),
     ]:
         caplog.clear()

@@ -157,8 +157,7 @@ def test_the_evaluation_part_has_729_tracks_and_the_one_that_lost_a_letter(
         ("rock/a/l'été/1-c.mp3", "rock/a/l_ete/1-c.mp3"),
         ("rock/a/kruhov\u00fd/1-c.mp3", "rock/a/kruhovy\u0301/1-c.mp3"),
         ("rock/o\u2019hara/b/1-c.mp3", "rock/o_hara/b/1-c.mp3"),
-        ('rock/a/"b"_&_(c)/1-d,e.mp3', "rock/a/_b__&__c_/1-d_e.mp3"),
-        ("rock/A/no.1/1-c.mp3", "rock/a/no.1/1-c.mp3"),
+        ('rock/A/"b"_&_(c)/1-d,e.mp3', "rock/a/_b__&__c_/1-d_e.mp3"),
     ],
 )
 def test_a_list_and_a_disk_agree_in_plain_names(listed, on_disk):
@@ -201,10 +200,6 @@ def test_missing_unlisted_and_unreadable_tracks_are_named(data, tmp_path, caplog
     assert "not readable as audio" in left_out.pop(str(bad))["reason"]
     assert left_out == {}
     assert "729 tracks of the contest's training part, found 32" in caplog.text
-    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
-    before = {path: path.stat().st_mtime_ns for path in paths}
-    prepare(str(data / "audio"), tmp_path, excerpt=(0, 0.005))
-    assert {path: path.stat().st_mtime_ns for path in paths} == before
 
 
 @pytest.mark.parametrize(("base", "audio"), [(".", "audio"), ("ismir04_genre", ".")])
