@@ -13,7 +13,7 @@ HPARAMS = {"sample_rate": 16000, "clip_samples": 4, "hop_samples": 2}
 
 
 def stub(genres=("jazz", "rock"), **changes):
-    """What ``fuse`` compares of a ``GenreClassifier``."""
+    """A ``GenreClassifier``, as far as ``fuse`` compares it."""
     encoder = SimpleNamespace(ind2lab=dict(enumerate(genres)))
     hparams = SimpleNamespace(**HPARAMS | changes, label_encoder=encoder)
     return SimpleNamespace(hparams=hparams)

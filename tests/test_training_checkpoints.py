@@ -1,6 +1,5 @@
 import pytest
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
 
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
 
@@ -29,14 +28,3 @@ def test_a_save_that_is_cut_off_leaves_the_checkpoint_before(tmp_path):
     checkpointer.save_and_keep_only(meta={"epoch": 2})
     (left,) = tmp_path.iterdir()  # the unfinished one has become the next
     assert checkpointer.find_checkpoint().path == left != whole.path
-
-
-def test_a_whole_checkpoint_is_one_for_speechbrain_too(tmp_path):
-    model = torch.nn.Linear(2, 2)
-    checkpoint = WholeCheckpointer(tmp_path, {"model": model}).save_checkpoint()
-    assert {path.name for path in checkpoint.path.iterdir()} == {
-        "CKPT.yaml",
-        "model.ckpt",
-    }
-    found = Checkpointer(tmp_path, {"model": model}).recover_if_possible()
-    assert found.paramfiles == checkpoint.paramfiles
