@@ -14,7 +14,6 @@ from ms_sincresnet.data.synthetic import GENRES, render_track
 from ms_sincresnet.models.hub import BUNDLED
 from ms_sincresnet.pretrained.model_folder import read_model_folder, save_model_folder
 
-
 LIKE = {"duration_s": 4.0, "sample_rate": 16000, "seed": 0}
 
 

@@ -103,9 +103,7 @@ def main() -> None:
             cells = [f"{100 * rows.right.mean():.1f}", f"{100 * clips:.1f}"]
             print(f"| {name} | {' | '.join(cells)} | {rows.loss.mean():.3f} |")
 
-    print(
-        "\n| precision, hop | songs, % | as the first row |\n| --- | --- | --- |"
-    )
+    print("\n| precision, hop | songs, % | as the first row |\n| --- | --- | --- |")
     clips = pd.read_parquet(HERE / "out_of_fold.parquet").astype({"ID": str})
     truth = clips.groupby("ID").genre.first().astype(str)
     reference = None
