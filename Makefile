@@ -7,8 +7,7 @@ BIN := "$(CURDIR)/$(VENV)/bin"
 INSTALLED := $(VENV)/.installed
 WITH_EXTRAS := $(VENV)/.installed_with_extras
 
-MODEL := results/quickstart/model
-SONG ?= results/quickstart/data/genres/reggae/reggae.00000.wav
+SONG ?=  # a song or a folder of songs, for quickstart
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test lint bench
@@ -31,9 +30,15 @@ $(WITH_EXTRAS): $(INSTALLED)  # all extras, test tools and linters
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-quickstart: install  ## Train on synthetic music and classify a song (offline, minutes)
+quickstart: install  ## Train on synthetic music, then classify SONG=… of yours
+	@echo "Training a small network on synthetic music, to show that training works:"
 	cd recipes/GTZAN && $(BIN)/python train.py hparams/quickstart.yaml
-	$(BIN)/ms-sincresnet classify $(SONG) --model $(MODEL)
+ifneq ($(strip $(SONG)),)
+	@echo "Genres of your music, by the model that comes with the package:"
+	$(BIN)/ms-sincresnet classify $(SONG)
+else
+	@echo "Training works. For genres of your music: make quickstart SONG=~/Music"
+endif
 
 test: lint  ## Run the linters, all tests and the examples in docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -26,6 +26,23 @@ def sine(hz, rate=16000, duration_s=1.0):
     return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(rate * duration_s)) / rate)
 
 
+# Container and encoder by file name.
+LOSSY = {
+    "a.m4a": ("ipod", "aac"),
+    "a.mp4": ("mp4", "aac"),
+    "a.aac": ("adts", "aac"),
+    "a.webm": ("webm", "libopus"),
+    "a.mka": ("matroska", "libmp3lame"),
+    "a.wma": ("asf", "wmav2"),
+    "a.ac3": ("ac3", "ac3"),
+    "a.eac3": ("eac3", "eac3"),
+}
+LOSSLESS = {
+    "alac.m4a": ("ipod", "alac"),
+    "flac.mka": ("matroska", "flac"),
+    "a.wv": ("wv", "wavpack"),
+    "a.tta": ("tta", "tta"),
+}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 

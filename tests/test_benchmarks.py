@@ -1,10 +1,8 @@
 import importlib
 import runpy
 import sys
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -35,33 +33,6 @@ def test_the_script_measures_and_writes_its_tables(tmp_path, monkeypatch):
     assert str(tmp_path.parent) not in text
 
 
-@pytest.mark.parametrize(
-    ("section", "n_tables", "rows"),
-    [
-        ("frontend", 2, [*peers.CONVOLUTIONS, "ours"]),
-        ("training", 1, ["plain", "ours", "ours, bf16"]),
-        ("songs", 1, ["plain", "ours", "ours, bf16"]),
-        ("systems", 2, ["MSSincResNet", "SincResNet", "SincNet", "MelResNet"]),
-        ("lengths", 1, ["1 s", "2 s", "4 s"]),
-        ("loader", 1, ["disk", "memory"]),
-        ("gpu", 1, ["plain", "ours"]),
-    ],
-)
-def test_every_section_has_its_tables(section, n_tables, rows, monkeypatch):
-    def compare(builders, n_runs):
-        assert all(callable(build) for build in builders.values())
-        return {name: measure.Measured(np.ones(1), np.ones(1), 1) for name in builders}
-
-    monkeypatch.setattr(measure, "compare", compare)
-    monkeypatch.setattr(measure, "run_alone", lambda build: (1.0, 2**20))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(peers, "is_installed", lambda name: True)
-    text = run.SECTIONS[section](steps.QUICK, n_runs=1)
-    assert f"\n{text}".count("\n## ") == n_tables
-    for row in rows:
-        assert text.count(f"\n| {row} | ") == n_tables
-
-
 @each_mode
 @pytest.mark.parametrize("name", peers.CONVOLUTIONS)
 def test_peers_compute_the_maps_of_the_plain_frontend(name, training):
@@ -89,15 +60,6 @@ def test_the_plain_model_is_ours_in_the_plain_layout(training):
     assert all(tensor.is_contiguous() for tensor in [volume, *plain.parameters()])
 
 
-@each_mode
-@pytest.mark.parametrize("name", ["ours", "plain"])
-def test_front_ends_are_trained_in_training_only(name, training, monkeypatch):
-    calls = []
-    monkeypatch.setattr(torch.Tensor, "backward", lambda maps: calls.append(maps))
-    steps.frontend_step(steps.QUICK, training, name)()
-    assert len(calls) == training
-
-
 def test_songs_get_the_same_genre(tmp_path):
     sizes = steps.QUICK._replace(hop_samples=48000)
     model = steps.write_model_folder(str(tmp_path), sizes)
@@ -108,40 +70,3 @@ def test_songs_get_the_same_genre(tmp_path):
     clips = GenreClassifier.from_hparams(model).predict_song(song).clips
     assert len(clips) == sizes.n_clips(31)
     assert steps.Sizes().n_clips(30) == 55
-
-
-def test_steps_take_turns_and_are_compared_round_by_round(monkeypatch):
-    clock, order = [0.0], []
-    durations = {"plain": iter([9, 4, 8, 6]), "ours": iter([9, 2, 2, 1])}
-
-    def step(name):
-        order.append(name)
-        clock[0] += next(durations[name])
-
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(measure, "run_alone", lambda build: (1.0, 7))
-    builders = {name: partial(partial, step, name) for name in durations}
-    measured = measure.compare(builders, n_runs=3)
-    assert order == ["plain", "ours"] * 4
-    assert measured["ours"].seconds.tolist() == [2, 2, 1]
-    assert measured["ours"].ratios.tolist() == [2, 4, 6]
-    assert measured["ours"].peak_bytes == 7
-
-
-def test_peak_memory_is_what_the_step_adds():
-    held = np.ones(50 * 2**17)  # 50 MiB, of this process and not of the other
-    _, peak_bytes = measure.run_alone(partial(partial, np.ones, 100 * 2**17))
-    assert peak_bytes / 2**20 == pytest.approx(100, abs=2)
-    assert len(held)
-
-
-def test_a_comparison_shows_medians_and_ranges():
-    seconds = {"plain": np.ones(3), "ours": np.array([0.5, 0.1, 0.25])}
-    measured = {
-        name: measure.Measured(values, 1 / values, 2**20)
-        for name, values in seconds.items()
-    }
-    assert measure.comparison(measured, n_clips=10).splitlines()[2:] == [
-        "| plain | 100 | 1.00 × | 1.00 to 1.00 | 1 MiB |",
-        "| ours | 25 | 4.00 × | 2.00 to 10.00 | 1 MiB |",
-    ]

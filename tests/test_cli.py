@@ -13,7 +13,7 @@ import pytest
 
 import ms_sincresnet
 from ms_sincresnet import cli
-from ms_sincresnet.cli import commands, main, plot
+from ms_sincresnet.cli import commands, main
 from ms_sincresnet.cli.parser import parse
 
 NAMES = ["classify", "export", "push", "convert", "onnx", "info", "demo", "plot"]
@@ -54,15 +54,8 @@ def test_the_package_runs_as_the_command():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("export run model", {"run_folder": "run", "folder": "model"}),
-        ("push model user/name", {"private": False, "revision": None, "space": False}),
         ("push --private model --space user/name", {"repo": "user/name"}),
-        ("convert a.tar model --genres a,b", {"genres": ["a", "b"]}),
-        ("onnx model a.onnx", {"model": "model", "file": "a.onnx"}),
-        ("info model --json", {"model": "model", "json": True}),
-        ("demo model", {"host": "127.0.0.1", "port": None}),
         ("demo model --port 80 --host ::", {"host": "::", "port": 80}),
-        ("plot filters model", {"run": plot.run, "model": "model"}),
         ("classify a b --model m", {"songs": ["a", "b"], "model": "m", "top": 3}),
         ("classify --model m --fuse b --fuse c d", {"fuse": ["b", "c"]}),
         ("classify --top 1 a --model m b --jobs 2 c", {"songs": ["a", "b", "c"]}),
@@ -82,17 +75,13 @@ def test_parsed_arguments(line, expected):
     [
         ("", "the following arguments are required: COMMAND"),
         ("classyfy model", "invalid choice: 'classyfy'"),
-        ("classify a", "name a model: --model MODEL"),
         ("classify --model m", "name songs or folders, or list them in a file"),
         ("classify user/repo a.wav", "name it with --model user/repo"),
         ("classify user/repo --model m", "no such song or folder"),
         ("classify a --model m --top 0", "expected a whole number ≥ 1; got '0'"),
         ("classify a --model m --top three", "got 'three'"),
-        ("classify a --model m --jobs -1", "expected a whole number ≥ 1 and ≤ 64"),
-        ("classify a --model m --jobs 1000", "got '1000'"),
-        ("classify a --model m --precision fp8", "invalid choice: 'fp8'"),
+        ("classify a --model m --jobs 1000", "≥ 1 and ≤ 64; got '1000'"),
         ("classify a --model m --voting loud", "invalid choice: 'loud'"),
-        ("classify a --model m --format xml", "invalid choice: 'xml'"),
         ("classify a --model m --format json", "choose from 'table', 'jsonl', "),
         ("classify a --model m --output b/a.json", "use --output b/a.jsonl"),
         ("classify a --model m --output a.xlsx", "no format has the suffix '.xlsx'"),
@@ -102,10 +91,7 @@ def test_parsed_arguments(line, expected):
         ("classify a --model m --workers=2", "--workers is for --engine ray"),
         ("classify a --model m --treble b", "unrecognized arguments: --treble b"),
         ("info model other", "unrecognized arguments: other"),
-        ("convert a.tar model", "one of the arguments --genres --genres-file"),
         ("convert a.tar m --genres-file nowhere.txt", "nowhere.txt: cannot be read"),
-        ("demo model --port 99999", "and ≤ 65535; got '99999'"),
-        ("plot colours", "invalid choice: 'colours'"),
     ],
 )
 def test_wrong_command_lines(capsys, line, message):
@@ -149,10 +135,8 @@ def test_only_messages_for_the_user_are_shown(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "resumes"),
     [
-        ("classify a.wav --model m --output a.csv", True),
         ("classify a.wav --model m --output a --engine ray", True),
         ("classify a.wav --model m --output a.txt", False),
-        ("classify a.wav --model m", False),
     ],
 )
 def test_an_interruption_names_the_way_to_resume(capsys, monkeypatch, line, resumes):
@@ -200,7 +184,7 @@ def test_each_command_calls_its_function(monkeypatch, tmp_path, capsys):
     convert = ("convert_checkpoint", "a.tar", "model", ["rock", "jazz"], {})
     demo = {"host": "127.0.0.1", "port": 7861}
     for line, call, out in [
-        ("export run model", ("export_run", "run", "model", {}), "written: model"),
+        ("export a b --half", ("export_run", "a", "b", {"half": True}), "written: b"),
         ("push model a/b", ("push_folder", "model", "a/b", push), address),
         (f"push model a/b {flags}", ("push_folder", "model", "a/b", all_push), address),
         ("convert a.tar model --genres rock,jazz", convert, "written: model"),

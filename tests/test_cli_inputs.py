@@ -5,9 +5,7 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -83,34 +81,22 @@ def nothing(expected):
     return lambda path, song: None, expected
 
 
-def link(target, expected):
-    """A link, and the expected error."""
-    return lambda path, song: os.symlink(target or path, path), expected
-
-
 # Functions that write a file, and the genre or a part of the error expected of it.
 FILES = {
     "no bytes.wav": content(b"", "empty (0 bytes)"),
     "text.wav": content(b"This is no audio. " * 99, "not readable"),
     "constant.wav": samples(0 * NOISE + 0.5, "silent throughout"),
     "one sample.wav": samples([0.5], "silent throughout"),
-    "noise of 10 ms.wav": samples(NOISE[:160]),
     "over full scale.wav": samples(400 * NOISE, subtype="FLOAT"),
     "60 ms.wav": (lambda path, song: song(path, ("metal", 0.06)), "metal"),
-    "8 channels.wav": tone("jazz", channels=8),
-    "192 kHz.wav": tone("blues", rate=192000),
+    "192 kHz.wav": tone("blues", rate=192000, channels=8),
     "flac in truth.wav": tone("jazz", format="FLAC"),
-    ".hidden.wav": tone("jazz"),
     'it\'s 100% "quoted", #1 & $HOME?.wav': tone("jazz"),
-    "two\nlines\ttab.wav": tone("jazz"),
-    "ünï 音楽 🎵.wav": tone("jazz"),
-    "\x1b[31mred\x07.wav": tone("jazz"),
-    "=cmd|calc.wav": tone("jazz"),
+    "two\nlines\ttab \x1b[31mred\x07 ünï 音楽 🎵.wav": tone("jazz"),
     os.fsdecode(b"caf\xe9.wav"): (
         lambda path, song: shutil.move(song("plain.wav", ("jazz", 4.0)), path),
         "jazz",
     ),
-    "s" * 251 + ".wav": tone("jazz"),
     "s" * 300 + ".wav": nothing("File name too long"),
     "no/such/folder.wav": nothing("no such file"),
     "file/below.wav": (lambda path, song: Path("file").touch(), "Check the path"),
@@ -119,8 +105,10 @@ FILES = {
         lambda path, song: socket.socket(socket.AF_UNIX).bind(path),
         "a pipe, a socket or a device",
     ),
-    "broken link.wav": link("gone.wav", "no such file"),
-    "link to itself.wav": link(None, "Too many levels of symbolic links"),
+    "link to itself.wav": (
+        lambda path, song: os.symlink(path, path),
+        "Too many levels of symbolic links",
+    ),
 }
 
 
@@ -168,8 +156,6 @@ def test_a_list_of_files(classify, write_song):
     assert [row["genre"] for row in rows] == ["metal", "rock", "jazz", None]
     Path("empty").touch()
     assert classify("--files-from", "empty")[0] == 1
-    status, _, err = classify("--files-from", "nowhere")
-    assert status == 1 and "error: nowhere: cannot be read" in err
 
 
 def test_a_damaged_model_is_reported(classify, write_song, tmp_path, model_folder):
@@ -219,34 +205,10 @@ def test_an_output_is_resumed(classify, write_song, name, monkeypatch):
     assert output.read_bytes() == before
 
 
-def test_a_killed_run_is_resumed(classify, write_song, model_folder):
-    pytest.importorskip("pyarrow")
-    write_song("0.wav", ("jazz", 6.0))
-    for number in range(1, 100):
-        os.link("0.wav", f"{number}.wav")
-    command = [sys.executable, "-m", "ms_sincresnet", "classify", "."]
-    command += ["--model", model_folder, "--output", "rows.parquet"]
-    running = subprocess.Popen([*command, "--device", "cpu"])
-    journal = Path(".rows.parquet.jsonl")
-    while not (journal.exists() and journal.stat().st_size > 500):
-        assert running.poll() is None
-        time.sleep(0.05)
-    running.kill()
-    running.wait()
-    n_rows = journal.read_text().count(".wav")
-    assert 1 < n_rows < 99
-    argv = ["--output", "rows.parquet", "0.wav", "99.wav"]
-    status, _, err = classify(*argv, output_format=None)
-    assert (status, err) == (0, "rows.parquet: 2 of 2 songs have a genre\n")
-    table = pd.read_parquet("rows.parquet")
-    assert n_rows <= len(table) <= n_rows + 1 and set(table.genre) == {"jazz"}
-
-
-@pytest.mark.parametrize("device", ["banana", "cuda:99"])
-def test_a_device_that_is_missing(classify, device):
-    status, out, err = classify("song.wav", "--device", device)
+def test_a_device_that_is_missing(classify):
+    status, out, err = classify("song.wav", "--device", "cuda:99")
     assert (status, out) == (1, [])
-    assert err.startswith(f"error: --device {device}: cannot be used (")
+    assert err.startswith("error: --device cuda:99: cannot be used (")
 
 
 def test_the_table_of_a_terminal(classify, write_song):

@@ -7,10 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from ms_sincresnet import MelResNet, MSSincResNet, SincFilterbank, SincNet
-from ms_sincresnet.cli.plot import add_arguments, cutoff_table, run
+from ms_sincresnet import MelResNet, MSSincResNet
+from ms_sincresnet.cli.plot import add_arguments, run
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.pretrained.model_folder import save_model_folder
+from ms_sincresnet.training.cutoffs import record_cutoffs
 
 MATRIX = "genre,jazz,rock,pop\njazz,3,1,0\nrock,0,120,0\npop,2,0,4\n"
 LOSSES = "epoch: 1, lr: 1.0000e-05 - train loss: 2.0 - valid loss: 9.0\n"
@@ -146,7 +147,8 @@ def test_the_suffix_is_the_format(tmp_path, capsys):
         ("representations song.wav --model MEL", "no learned maps.* got MelResNet"),
         ("timeline nowhere.wav --model MODEL", "nowhere.wav: no such file"),
         ("timeline song.wav --model run", r"run: .*config\.json"),
-        ("filters MEL", "the model has no learned filters.* got MelResNet"),
+        ("filters run", "run/cutoffs.csv: no such file; expected .* a run"),
+        ("filters odd", "odd/cutoffs.csv: not a table of cut-offs: .*columns epoch"),
         ("loss empty", "empty/train_log.txt: no such file; expected a run's folder or"),
         ("loss matrix.csv", "matrix.csv: no epochs found"),
         ("loss odd.txt", "odd.txt: not a training log .*'much'"),
@@ -165,11 +167,12 @@ def test_mistakes_are_reported_and_nothing_is_written(
 ):
     monkeypatch.chdir(tmp_path)
     write_song(tmp_path / "song.wav", ("jazz", 3))
-    for folder in ("empty", "folder.png", "run"):
+    for folder in ("empty", "folder.png", "run", "odd"):
         (tmp_path / folder).mkdir()
     for name, text in {
         "run/train_log.txt": LOSSES,
         "matrix.csv": MATRIX,
+        "odd/cutoffs.csv": MATRIX,
         "odd.txt": "epoch: 1 - train loss: much",
         "shares.csv": "genre,jazz,rock\njazz,0.5,0.5\nrock,0,1\n",
         "order.csv": "genre,jazz,rock\nrock,0,1\njazz,1,0\n",
@@ -187,7 +190,6 @@ def test_mistakes_are_reported_and_nothing_is_written(
     ("command", "message"),
     [
         ("", "FIGURE"),
-        ("timeline song.wav", "--model"),
         ("confusion a.csv --output a.gif", "in .png, .pdf, .svg; got 'a.gif'"),
         ("representations a --model m --start soon", "'soon'"),
     ],
@@ -199,26 +201,16 @@ def test_a_wrong_command_line_ends_with_usage(capsys, command, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("model_class", "options"),
-    [(MSSincResNet, {"n_filters": 4, "init": "linear"}), (SincNet, {"n_filters": 8})],
-)
-def test_the_table_has_initial_and_current_cutoffs(model_class, options):
-    initial, model = model_class(**options), model_class(**options)
-    with torch.no_grad():
-        for scale, bank in enumerate(banks(model)):
-            bank.low_hz_ += 10 * (scale + 1)
-            bank.band_hz_[2] += 25
-    table = cutoff_table(model)
-    for prefix, origin in {"init_": initial, "": model}.items():
-        cutoffs = [torch.stack(bank.cutoffs(), 1) for bank in banks(origin)]
-        found = table[[f"{prefix}low_hz", f"{prefix}high_hz"]]
-        np.testing.assert_allclose(found, torch.cat(cutoffs).detach(), rtol=1e-6)
-    sizes = [bank.n_filters for bank in banks(model)]
-    assert table.groupby("scale").size().tolist() == sizes
-    assert table["filter"].tolist() == [*range(sizes[0])] * len(sizes)
-
-
-def banks(model):
-    """The filterbanks of a model."""
-    return [part for part in model.modules() if isinstance(part, SincFilterbank)]
+def test_filters_of_a_run_are_drawn_from_its_cutoffs(tmp_path, drawn):
+    model = MSSincResNet(n_filters=8, parametrization="relative")
+    record_cutoffs(tmp_path, model, 0)
+    torch.nn.init.constant_(model.frontend.banks[1].low_shift_, 0.1)
+    record_cutoffs(tmp_path, model, 3)
+    plot("filters", tmp_path)
+    before, after = drawn["filters.png"].axes[4:6]
+    assert before.get_title() == "filters of 501 taps at the start"
+    assert after.get_title() == "filters of 501 taps after epoch 3"
+    taps = model.frontend.banks[1].filters().detach().numpy()
+    levels = np.asarray(after.get_images()[0].get_array())
+    assert (levels.argmax(1) == np.abs(np.fft.rfft(taps, 4096)).argmax(1)).all()
+    assert (np.asarray(before.get_images()[0].get_array()) != levels).any()

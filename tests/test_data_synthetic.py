@@ -84,13 +84,11 @@ def test_an_interrupted_set_leaves_nothing_and_is_rendered_again(tmp_path, monke
         write(path, *args, **kwargs)
 
     folder = tmp_path / "toy"
-    folder.mkdir()  # an empty folder is filled
     with monkeypatch.context() as patch:
         patch.setattr(soundfile, "write", write_until_interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_synthetic_gtzan(folder, **SMALL)
-    assert len(written) == 5
-    assert list(tmp_path.rglob("*")) == [folder]
+    assert list(tmp_path.iterdir()) == []
     # A killed process cannot clean up; its remains do not count as the data set.
     written[0].parent.mkdir(parents=True)
     written[0].with_name("half.wav").write_bytes(b"half a file")
@@ -106,22 +104,6 @@ def test_a_number_out_of_range_is_named(tmp_path, name, value):
     with pytest.raises(UserError, match=f"{name}: expected at least .*, got {value}"):
         make_synthetic_gtzan(tmp_path / "toy", **(SMALL | {name: value}))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_chords_agree_with_the_textbook():
-    in_c = {"I": {0, 4, 7}, "iv": {5, 8, 0}, "bII": {1, 5, 8}}
-    in_c |= {"V7": {7, 11, 2, 5}, "Imaj7": {0, 4, 7, 11}}
-    for numeral, pitch_classes in in_c.items():
-        root, tones = synthetic.chord(numeral)
-        assert {(root + semitones) % 12 for semitones in tones} == pitch_classes
-
-
-def test_harmonics_of_a_tone_fall_off_and_stay_below_nyquist():
-    samples = synthetic.tone(np.array([500.0]), 1.0, 8000, 1.5, 0.01, np.inf, 0.0)
-    spectrum = np.abs(np.fft.rfft(samples))
-    harmonics = spectrum[500:4001:500] / spectrum[500]
-    np.testing.assert_allclose(harmonics[:7], np.arange(1, 8) ** -1.5, rtol=1e-3)
-    assert harmonics[7] < 1e-3
 
 
 def test_styles_are_distinct_and_tracks_differ():

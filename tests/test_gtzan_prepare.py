@@ -10,10 +10,9 @@ import pytest
 import soundfile
 
 import ms_sincresnet.data.prepare as prepare_module
-from ms_sincresnet.data.cache import CachedTrack
 from ms_sincresnet.data.prepare import PARTS
 from ms_sincresnet.data.twins import Twins
-from ms_sincresnet.errors import AudioFileError, DataFolderError, HparamError
+from ms_sincresnet.errors import DataFolderError, HparamError
 
 from .sounds import noise, read_report
 
@@ -82,19 +81,7 @@ def test_every_track_is_tested_once_and_never_trained_on_then(data, tmp_path):
             assert genres == ["jazz", "jazz", "rock", "rock"]
         tested += parts["test"]
     assert len(tested) == len(set(tested)) == 20
-
-
-def test_identical_tracks_stay_on_one_side_whatever_their_format(data, tmp_path):
-    genres = data / "genres"
-    pairs = [("jazz.00001", "jazz.copy"), ("jazz.00002", "rock.copy")]
-    for source, copy in pairs:
-        samples, rate = soundfile.read(genres / source[:4] / f"{source}.wav")
-        soundfile.write(genres / copy[:4] / f"{copy}.flac", samples, rate)
-    for fold in range(5):
-        parts = prepare(data, tmp_path, fold=fold, n_folds=5, valid_fraction=0.3)
-        for pair in pairs:
-            assert [len(set(pair) & set(ids)) for ids in parts.values()].count(2) == 1
-    assert read_report(tmp_path)["identical"] == [list(pair) for pair in pairs]
+    assert prepare(data, tmp_path, split_seed=1) != prepare(data, tmp_path)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -114,19 +101,6 @@ def test_twins_stay_on_one_side_unless_they_are_let_go(
         assert apart == ([] if together[-1] else [sorted(names)])
     assert all(together) == keep
     assert read_report(tmp_path)["options"]["keep_twins"] == keep
-
-
-def test_a_changed_option_remakes_the_manifests_without_decoding(
-    data, tmp_path, monkeypatch
-):
-    before = prepare(data, tmp_path)
-    monkeypatch.delattr(prepare_module, "cache_audio")
-    changes = {"fold": 1, "n_folds": 5, "valid_fraction": 0.4, "split_seed": 1}
-    for name, value in changes.items():
-        changed = prepare(data, tmp_path, **{name: value})
-        assert changed != before
-        assert sorted(sum(changed.values(), [])) == sorted(sum(before.values(), []))
-        assert read_report(tmp_path)["options"][name] == value
 
 
 @pytest.mark.parametrize("name", [None, "", "genres.tar.gz", "pop"])
@@ -159,7 +133,6 @@ def test_a_copy_without_exactly_ten_genres_is_reported(tmp_path, caplog):
     for name, genres, warning in [
         ("all", gtzan.GENRES, None),
         ("fewer", gtzan.GENRES - {"blues"}, "missing: blues; not GTZAN's: none"),
-        ("more", gtzan.GENRES | {"polka"}, "missing: none; not GTZAN's: polka"),
         ("other", {"polka", "waltz"}, None),
     ]:
         caplog.clear()
@@ -198,44 +171,22 @@ def test_the_filtered_lists_are_those_of_torchaudio():
     assert list(gtzan.filtered_parts()) == sum(lists, [])
 
 
-def test_the_whole_of_gtzan_is_split_by_the_filtered_lists(
-    tmp_path, caplog, monkeypatch
-):
-    def cache_audio(path, cache_folder, excerpt):
-        """Makes a copy of no samples in no time, so that all 1000 tracks are tried."""
-        if path.stem == "jazz.00054":
-            raise AudioFileError(f"{path}: no audio")
-        (cache_folder / path.name).touch()
-        return CachedTrack(path.name, 500, path.stem, silent=False)
-
-    monkeypatch.setattr(prepare_module, "cache_audio", cache_audio)
-    for genre in gtzan.GENRES:
-        (tmp_path / "genres" / genre).mkdir(parents=True)
-        for track in range(100):
-            (tmp_path / "genres" / genre / f"{genre}.{track:05d}.wav").touch()
-    (tmp_path / "cache").mkdir()
-    with caplog.at_level(logging.INFO):
-        parts = prepare(tmp_path, tmp_path, protocol="filtered")
-    expected = gtzan.filtered_parts()
-    assert expected.pop("jazz.00054") == "train"
-    assert {name: part for part, ids in parts.items() for name in ids} == expected
-    assert [row["ID"] for row in read_report(tmp_path)["left_out"]] == ["jazz.00054"]
-    (warning,) = messages(caplog, "WARNING")
-    assert "left out jazz.00054" in warning
-    assert "70 tracks are not in the filtered split" in caplog.text
-    assert "jazz.00054 does not decode in the common copies" in caplog.text
-    assert "442 train, 197 valid, 290 test; 1 left out" in caplog.text
-
-
 def test_the_filtered_split_takes_what_is_there_and_counts_it(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     ids = [*sum(LISTED.values(), []), UNLISTED, "polka.00000"]
-    write_tracks(tmp_path / "Data" / "genres_original", ids, ".au")
+    root = tmp_path / "Data" / "genres_original"
+    write_tracks(root, ids, ".au")
+    (root / "jazz" / "jazz.00054.au").write_text("no audio")
     assert prepare(tmp_path, tmp_path, protocol="filtered") == LISTED
     assert len(list((tmp_path / "cache").glob("*.wav"))) == 40
-    other, found = messages(caplog, "WARNING")
+    assert [row["ID"] for row in read_report(tmp_path)["left_out"]] == ["jazz.00054"]
+    other, found, left_out = messages(caplog, "WARNING")
     assert "not GTZAN's: polka" in other
-    assert "found 36 of 443 train, 2 of 197 valid, 2 of 290 test" in found
+    assert "left out jazz.00054" in left_out
+    assert "found 37 of 443 train, 2 of 197 valid, 2 of 290 test" in found
     assert "missing: blues.00000" in found
+    assert "2 tracks are not in the filtered split" in caplog.text
+    assert "jazz.00054 does not decode in the common copies" in caplog.text
 
 
 def test_other_options_and_tracks_do_not_change_the_filtered_split(listed, tmp_path):
@@ -255,19 +206,14 @@ def test_other_options_and_tracks_do_not_change_the_filtered_split(listed, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("lost", "message"),
-    [
-        (LISTED["valid"], "for valid"),
-        ([*LISTED["test"], "jazz.00000", "jazz.00001"], "for test, jazz in train"),
-    ],
+    ("part", "lose"), [("valid", Path.unlink), ("test", Path.touch)]
 )
-@pytest.mark.parametrize("lose", [Path.unlink, Path.touch])
-def test_a_part_without_tracks_is_named(listed, tmp_path, lost, message, lose):
-    for track_id in lost:
+def test_a_part_without_tracks_is_named(listed, tmp_path, part, lose):
+    for track_id in LISTED[part]:
         path = listed / track_id[:4] / f"{track_id}.wav"
         path.write_bytes(b"")
         lose(path)
-    with pytest.raises(DataFolderError, match=f"^{listed}: .* {message}\\. .*random"):
+    with pytest.raises(DataFolderError, match=f"^{listed}: .* for {part}\\. .*random"):
         prepare(listed, tmp_path, protocol="filtered")
     assert not (tmp_path / "manifests").exists()
 

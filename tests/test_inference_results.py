@@ -7,6 +7,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -173,15 +174,6 @@ def test_files_with_an_error_are_tried_again_by_whatever_name(path):
     assert read(path) == [*kept, ("m//b.wav", None)]
 
 
-@pytest.mark.parametrize("output_format", ["jsonl", "table"])
-def test_each_row_is_in_the_file_at_once(tmp_path, output_format):
-    path = tmp_path / "results"
-    with open_results(output_format, path, files=FILES, **KIND) as results:
-        for number, file in enumerate(FILES[:2], 1):
-            results.write(row(file))
-            assert path.read_text(encoding="utf-8").count(".wav") == number
-
-
 @pytest.mark.parametrize("clips", [None, 1000 * TIMELINE])
 def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path, clips):
     path = tmp_path / "results.jsonl"
@@ -211,31 +203,17 @@ def test_results_of_another_kind_are_not_lost(path, other):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_files_of_other_content_are_not_lost(path):
-    texts = [b"Dear diary,\n", b"\0\xff\n\n", b"a,b\n1,2\n", b"[]\n", b"[\n[1]\n]"]
-    for content in (*texts, b'{"file": "a.wav"}\n', b'[{"file": "a.wav"}]'):
+@pytest.mark.parametrize("output_format", ["jsonl", "csv", "parquet", "table"])
+def test_neither_damage_nor_other_content_is_overwritten(tmp_path, output_format):
+    path = tmp_path / f"results.{output_format}"
+    write(path, [row(file) for file in ("a.wav", "d.wav", "e.wav")])
+    damaged = path.read_bytes().replace(b'"d.wav"', b'"d.wav').replace(b"d.wav,", b"")
+    damaged = damaged.removesuffix(b"PAR1")
+    for content in (damaged, b"\0\xff\n\n", b"a,b\n1,2\n", b'{"file": "a.wav"}\n'):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"{path}: cannot resume from this file"):
             write(path, [])
         assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("output_format", "message"),
-    [
-        ("jsonl", "line 2 is not JSON"),
-        ("csv", "cannot resume"),
-        ("table", "a table cannot be resumed"),
-    ],
-)
-def test_neither_damage_nor_a_table_is_overwritten(tmp_path, output_format, message):
-    path = tmp_path / f"results.{output_format}"
-    write(path, [row(file) for file in ("a.wav", "d.wav", "e.wav")])
-    damaged = path.read_text().replace('"d.wav"', '"d.wav').replace("d.wav,", "")
-    path.write_text(damaged)
-    with pytest.raises(UserError, match=message):
-        write(path, [])
-    assert path.read_text() == damaged
 
 
 def test_folders_are_made_and_links_are_kept(path):
@@ -252,7 +230,6 @@ def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for bad, message in [
         (tmp_path, "expected a file to write, found something else"),
-        (Path("/dev/null"), "expected a file"),
         (tmp_path / "file" / path.name, "cannot be written"),
     ]:
         with pytest.raises(UserError, match=f"{bad}: {message}"):
@@ -263,30 +240,14 @@ def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
         open_results(output_format, path, **KIND)
 
 
-class Broken(io.StringIO):
-    """A stream that cannot be flushed."""
-
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
-
-    def flush(self):
-        raise self.error
-
-
-def test_a_full_disk_is_reported(tmp_path):
-    results = open_results("jsonl", tmp_path / "results", files=FILES, **KIND)
-    results._stream.close()
-    results._stream = Broken(OSError(28, "No space left on device"))
-    with pytest.raises(UserError, match=r"results: cannot be written \(No space"):
-        results.write(row("a.wav"))
-
-
-@pytest.mark.parametrize("output_format", ["jsonl", "csv", "table"])
-def test_a_closed_pipe_is_no_mistake_of_the_user(monkeypatch, output_format):
-    monkeypatch.setattr(sys, "stdout", Broken(BrokenPipeError()))
-    results = open_results(output_format, None, files=FILES, **KIND)
-    with pytest.raises(BrokenPipeError):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(OSError(28, "No space"), UserError), (BrokenPipeError(), BrokenPipeError)],
+)
+def test_a_full_disk_is_reported_but_not_a_closed_pipe(monkeypatch, error, expected):
+    monkeypatch.setattr(sys, "stdout", Mock(flush=Mock(side_effect=error)))
+    results = open_results("csv", None, files=FILES, **KIND)
+    with pytest.raises(expected, match="No space|^$"):
         results.write(row("a.wav"))
 
 
@@ -319,23 +280,19 @@ def test_tables_are_aligned():
     assert Table(1, [], []).head == "file  genre  share\n"
 
 
-def spans(*clips):
-    """The timeline that a table shows, given the genres of the clips."""
-    timeline = [
-        {"start_s": number / 2, "end_s": number / 2 + 3.0, "genre": genre}
-        for number, genre in enumerate(clips)
-    ]
-    row = shares("a", timeline=timeline, jazz=50)
-    _, line = Table(1, ["a"], ["jazz"]).text(row).splitlines()
-    return line.strip().split(", ")
-
-
 def test_a_table_shows_a_timeline_in_spans():
     # 12 s of rock, 8 s of jazz, 10 s of silence, by the genre at the centres of clips.
-    genres = 21 * ["rock"] + 16 * ["jazz"] + 18 * [None]
-    assert spans(*genres) == ["0:00-0:12 rock", "0:12-0:20 jazz", "0:20-0:30 silence"]
-    assert spans("pop") == ["0:00-0:03 pop"]
-    assert spans(*7199 * ["pop"])[0] == "0:00-1:00:02 pop"
+    whole = 21 * ["rock"] + 16 * ["jazz"] + 18 * [None]
+    for genres, expected in [
+        (whole, "0:00-0:12 rock, 0:12-0:20 jazz, 0:20-0:30 silence"),
+        (7199 * ["pop"], "0:00-1:00:02 pop"),
+    ]:
+        timeline = [
+            {"start_s": number / 2, "end_s": number / 2 + 3.0, "genre": genre}
+            for number, genre in enumerate(genres)
+        ]
+        text = Table(1, ["a"], ["jazz"]).text(shares("a", None, timeline, jazz=50))
+        assert text.splitlines()[1].strip() == expected
 
 
 def test_a_table_escapes_control_characters():

@@ -4,13 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from torch import nn
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.inference.speechbrain_modules import SongEmbedding, VotingClassifier
-from ms_sincresnet.nnet import frontend as frontend_file
-from ms_sincresnet.nnet.backends import simd
 
 from .test_models_songs import MeanAndLargest
 
@@ -68,18 +65,3 @@ def test_only_clips_with_sound_vote(voting, expected):
     torch.testing.assert_close(whole, torch.as_tensor(expected), rtol=0, atol=0.01)
     assert short.equal(classify(CLIPS[None, :1])[0, 0].exp())
     torch.testing.assert_close(silent, torch.full((3,), 1 / 3))
-
-
-@pytest.mark.skipif(simd.LIBRARY is None, reason="installed without a C compiler")
-def test_the_stock_classifier_filters_a_song_once(model_folder, monkeypatch):
-    lengths, cut_song = [], frontend_file.cut_song
-
-    def spy(wav, *arguments):
-        lengths.append(len(wav))
-        return cut_song(wav, *arguments)
-
-    monkeypatch.setattr(frontend_file, "cut_song", spy)
-    stock = EncoderClassifier.from_hparams(str(model_folder), savedir=None)
-    assert torch.is_grad_enabled()
-    stock.classify_batch(torch.randn(2, 64000))
-    assert lengths == [64000, 64000]

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import io
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-import ms_sincresnet.data.prepare as prepare_module
 from ms_sincresnet.data.prepare import PARTS
 from ms_sincresnet.errors import DataFolderError, HparamError
 
-from .sounds import pcm_noise, read_report
+from .sounds import read_report
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "ISMIR2004" / "ismir2004_prepare.py"
 spec = importlib.util.spec_from_file_location("ismir2004_prepare", SCRIPT)
@@ -118,11 +116,6 @@ def prepare(data, folder, cache=None, **options):
     return {part: pd.read_csv(manifests / f"{part}.csv") for part in PARTS}
 
 
-def ids(manifests):
-    """IDs of all manifests, sorted."""
-    return sorted(pd.concat(manifests).ID)
-
-
 @pytest.mark.parametrize(("prefix", "header"), [("./", True), ("tracks/", False)])
 def test_the_archives_give_656_73_and_729_tracks(archives, tmp_path, prefix, header):
     for part, counts in COUNTS.items():
@@ -164,8 +157,7 @@ def test_the_evaluation_part_has_729_tracks_and_the_one_that_lost_a_letter(
         ("rock/a/l'été/1-c.mp3", "rock/a/l_ete/1-c.mp3"),
         ("rock/a/kruhov\u00fd/1-c.mp3", "rock/a/kruhovy\u0301/1-c.mp3"),
         ("rock/o\u2019hara/b/1-c.mp3", "rock/o_hara/b/1-c.mp3"),
-        ('rock/a/"b"_&_(c)/1-d,e.mp3', "rock/a/_b__&__c_/1-d_e.mp3"),
-        ("rock/A/no.1/1-c.mp3", "rock/a/no.1/1-c.mp3"),
+        ('rock/A/"b"_&_(c)/1-d,e.mp3', "rock/a/_b__&__c_/1-d_e.mp3"),
     ],
 )
 def test_a_list_and_a_disk_agree_in_plain_names(listed, on_disk):
@@ -173,18 +165,11 @@ def test_a_list_and_a_disk_agree_in_plain_names(listed, on_disk):
     assert ismir2004.plain_name(listed).isascii()
 
 
-def test_a_lost_letter_is_found_whatever_replaces_it_but_not_two(data, tmp_path):
+def test_a_lost_letter_that_two_files_could_have_is_refused(data, tmp_path):
     lines, _ = list_part("evaluation", FEW)
     lines[4][5] = LOST_LETTER
-    next((data / "audio/evaluation/electronic").rglob("1-it's_no_0.mp3")).unlink()
     write_list(data, "evaluation", lines)
     folder = (data / "audio" / "evaluation" / ITS_FILE).parent
-    for end in ["y", "\u00fd", "", "__"]:
-        path = folder / f"05-kruhov{end}_objazd.mp3"
-        write_audio([path], seed=9)
-        assert len(prepare(data, tmp_path)["test"]) == 32
-        assert read_report(tmp_path)["left_out"] == []
-        path.unlink()
     paths = [folder / f"5-kruhov{end}_objazd.mp3" for end in "ay"]
     write_audio(paths, seed=9)
     with pytest.raises(DataFolderError, match="expected one file for .* two") as error:
@@ -201,7 +186,9 @@ def test_missing_unlisted_and_unreadable_tracks_are_named(data, tmp_path, caplog
     bad = next((data / "audio" / "evaluation" / "world").rglob("*.mp3"))
     bad.write_bytes(b"no audio")
     # also where the folder called audio is given
-    assert len(ids(prepare(data / "audio", tmp_path, excerpt=[0, 0.005]))) == 62
+    tracks = pd.concat(prepare(data / "audio", tmp_path, excerpt=[0, 0.005]))
+    assert len(tracks) == 62
+    assert (tracks.duration == 0.005).all()
     left_out = {row["path"]: row for row in read_report(tmp_path)["left_out"]}
     list_path = data / "metadata" / "training" / "tracklist.csv"
     row = left_out.pop(str(missing))
@@ -213,20 +200,6 @@ def test_missing_unlisted_and_unreadable_tracks_are_named(data, tmp_path, caplog
     assert "not readable as audio" in left_out.pop(str(bad))["reason"]
     assert left_out == {}
     assert "729 tracks of the contest's training part, found 32" in caplog.text
-    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
-    before = {path: path.stat().st_mtime_ns for path in paths}
-    prepare(str(data / "audio"), tmp_path, excerpt=(0, 0.005))
-    assert {path: path.stat().st_mtime_ns for path in paths} == before
-
-
-def test_a_changed_option_draws_anew_without_decoding(data, tmp_path, monkeypatch):
-    before = prepare(data, tmp_path)
-    monkeypatch.delattr(prepare_module, "cache_audio")
-    for option in [{"split_seed": 1}, {"valid_fraction": 0.5}]:
-        changed = prepare(data, tmp_path, **option)
-        assert set(changed["valid"].ID) != set(before["valid"].ID)
-        assert changed["test"].equals(before["test"])
-        assert ids(changed) == ids(before)
 
 
 @pytest.mark.parametrize(("base", "audio"), [(".", "audio"), ("ismir04_genre", ".")])
@@ -238,6 +211,19 @@ def test_every_layout_is_accepted(tmp_path, base, audio):
     artists = read_report(tmp_path)["artists"]
     # Artists of the development part are anonymous.
     assert artists["test"] == {"tracks": 32, "by_artists_of_train": None}
+
+
+@pytest.mark.parametrize(("n_new", "n_known"), [(0, 32), (5, 27)])
+def test_artists_of_the_training_part_are_counted(data, tmp_path, n_new, n_known):
+    lines, _ = list_part("evaluation", FEW)
+    for line in lines[:n_new]:
+        line[1] = f"new_{line[1]}"
+    write_list(data, "evaluation", lines)
+    prepare(data, tmp_path)
+    assert read_report(tmp_path)["artists"] == {
+        "valid": {"tracks": 8, "by_artists_of_train": 8},
+        "test": {"tracks": 32, "by_artists_of_train": n_known},
+    }
 
 
 def test_without_a_list_the_folders_name_classes_and_artists(data, tmp_path):
@@ -266,20 +252,6 @@ def test_a_part_without_a_class_is_named(tmp_path):
     assert not (tmp_path / "manifests").exists()
 
 
-def test_tracks_by_artists_of_the_training_part_are_counted(data, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    lines, _ = list_part("evaluation", FEW)
-    for n_new, n_known in [(5, 27), (32, 0)]:  # a corrected list remakes the report
-        new = [[line[0], f"new_{line[1]}", *line[2:]] for line in lines[:n_new]]
-        write_list(data, "evaluation", new + lines[n_new:])
-        prepare(data, tmp_path)
-        assert read_report(tmp_path)["artists"] == {
-            "valid": {"tracks": 8, "by_artists_of_train": 8},
-            "test": {"tracks": 32, "by_artists_of_train": n_known},
-        }
-        assert f"'by_artists_of_train': {n_known}}}" in caplog.messages[-1]
-
-
 def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test(
     data, tmp_path, caplog
 ):
@@ -291,50 +263,31 @@ def test_identical_tracks_stay_together_in_training_and_are_reported_in_the_test
     for copy in copies:
         copy.write_bytes(world.read_bytes())
     heard = "evaluation/jazz/artist_of_jazz_0/songs/1-it_s_no_0"
-    parts_of_pair = set()
-    for split_seed in range(8):
+    validated = set()
+    for split_seed in range(4):
         parts = prepare(data, tmp_path, split_seed=split_seed)
         ((first, *pair),) = read_report(tmp_path)["identical"]
         assert [name.split("/")[1] for name in pair] == ["classical", "world"]
-        (part,) = (part for part in PARTS[:2] if set(pair) <= set(parts[part].ID))
-        parts_of_pair.add(part)
+        assert any(set(pair) <= set(parts[part].ID) for part in ("train", "valid"))
+        validated.add(tuple(parts["valid"].ID))
         assert first == heard
         assert heard in parts["test"].ID.tolist()
-    assert parts_of_pair == {"train", "valid"}
+    assert len(validated) == 4
     assert read_report(tmp_path)["heard_in_training"] == [heard]
     assert "recordings in more than one part of the split: 1, such as" in caplog.text
 
 
-def test_the_excerpt_of_a_song_is_used(data, tmp_path):
-    path = next((data / "audio" / "training" / "rock").rglob("*.mp3"))
-    song = pcm_noise(32000)
-    soundfile.write(path, song, 16000, format="WAV")
-    for excerpt in [(0.25, 1), None]:
-        parts = prepare(data, tmp_path, excerpt=excerpt)
-        rows = pd.concat([parts["train"], parts["valid"]]).sort_values("duration")
-        assert rows.duration.iloc[0] == 100 / 16000  # shorter than the excerpt
-        copy = rows.wav.iloc[-1].replace("$data_root", str(tmp_path / "cache"))
-        expected = song[4000:20000] if excerpt else song
-        np.testing.assert_array_equal(soundfile.read(copy, dtype="int16")[0], expected)
-    assert read_report(tmp_path)["options"]["excerpt"] is None
-
-
-def test_unusable_lists_and_two_files_of_one_track_are_named(data, tmp_path):
+def test_unusable_lists_are_named(data, tmp_path):
     path = data / "metadata" / "training" / "tracklist.csv"
     for content, message in [
         ('rock,"a,b,c,1,rock/a/b/1-c.mp3\n', "not readable as a list"),
         ("polka,a,b,c,1,polka/a/b/1-c.mp3\n", "found 'polka,a,b,c,1"),
         ("class,artist,path\nrock,a,rock/a/b/1-c.mp3\n", "found 'rock,a,rock"),
-        ("rock,a,b,c,1,rock/a/b\n", "found 'rock,a,b,c,1,rock/a/b'"),
         (path.read_text() + path.read_text(), "expected one line .* two"),
     ]:
         path.write_text(content)
         with pytest.raises(DataFolderError, match=f"{path}: .*{message}"):
             prepare(data, tmp_path)
-    track = next((data / "audio" / "training" / "classical").rglob("*.mp3"))
-    write_audio([track.with_suffix(".wav")], seed=9)
-    with pytest.raises(DataFolderError, match="expected one file .*Move one away"):
-        prepare(data, tmp_path)
 
 
 @pytest.mark.parametrize(

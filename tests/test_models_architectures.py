@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
-from torchvision.models import resnet18
 
 from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.models.weights import build_on_meta
@@ -41,16 +40,6 @@ def small(model_class):
 
 def n_parameters(model_class, **arguments):
     return sum(p.numel() for p in build_on_meta(model_class, arguments).parameters())
-
-
-def test_as_many_parameters_as_resnet_18_and_two_layers_have():
-    with torch.device("meta"):
-        resnet = sum(p.numel() for p in resnet18().parameters()) - (512 * 1000 + 1000)
-    mlp = 512 * 512 + 512 + 512 * 10 + 10
-    assert n_parameters(MelResNet) == resnet + mlp
-    sinc = 3 * (2 * 160 + 2 * 160)  # cut-offs, and a batch norm
-    wider = mlp + (2560 - 512) * 512
-    assert n_parameters(MSSincResNet) == sinc + resnet + wider
 
 
 def test_as_many_parameters_as_sincnet_has():
@@ -94,12 +83,6 @@ def can_fake_a_gpu():
     return True
 
 
-SHAPES = {
-    MSSincResNet: [(2, 3, 160, 1024), (2, 512, 5, 32), (2, 1, 2560), (2, 1, 10)],
-    MelResNet: [(2, 3, 160, 376), (2, 512, 5, 12), (2, 1, 512), (2, 1, 10)],
-}
-
-
 @pytest.mark.skipif(not can_fake_a_gpu(), reason="this PyTorch needs a GPU to fake one")
 @each_model
 @pytest.mark.parametrize("training", [True, False])
@@ -107,10 +90,6 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
     training, model_class
 ):
     model = build_on_meta(model_class, {}).train(training)
-    trunk = getattr(model.embedding, "trunk", model.embedding)
-    shapes = []
-    for part in (model.frontend, trunk, model.embedding, model.classifier):
-        part.register_forward_hook(lambda *args: shapes.append(tuple(args[2].shape)))
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     with FakeTensorMode():
         moved = {
@@ -121,7 +100,6 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
         log_posteriors = functional_call(model, moved, wavs)
     assert log_posteriors.shape == (2, 10)
     assert log_posteriors.device.type == "cuda"
-    assert shapes == SHAPES.get(model_class, shapes)
 
 
 @each_model
@@ -143,7 +121,7 @@ SONGS = {"n_genres": 6, "sample_rate": 8000}
 RESNET = SONGS | {"arch": "resnet34", "hidden_size": None}
 SCALES = {"n_filters": 4, "kernel_sizes": (101, 51, 25), "n_frames": 32}
 SCALES |= {"init": "linear", "padding": "valid", "backend": "reference"}
-SCALES |= {"pooling": "avg", "affine_samples": 4000}
+SCALES |= {"pooling": "avg", "affine_samples": 4000, "parametrization": "relative"}
 MEL = {"n_mels": 24, "window_samples": 256, "mel_hop": 100, "pooling": "spp"}
 FRAMES = {"frame_samples": 400, "frame_hop": 100, "train_frames": 2}
 FRAMES |= {"n_filters": 4, "kernel_size": 25, "init": "linear"}
@@ -183,8 +161,3 @@ def test_every_argument_reaches_its_part():
     frames = sum(map(len, sincnet.embedding.clip_maps(music()[0])))
     assert frames == 1 + (8000 - 400) // 100
     assert sincnet(music()).shape == (2, 6)
-
-
-def test_three_scales_are_needed():
-    with pytest.raises(ValueError, match=r"three.* got \[251, 501\]"):
-        MSSincResNet(kernel_sizes=(251, 501))

@@ -60,19 +60,6 @@ def test_songs_share_batches_and_may_come_in_blocks(model, size):
         assert rows.equal(embed(model, songs[name], batch_size=100)), name
 
 
-def test_no_more_of_a_song_is_read_than_needed(model):
-    taken = []
-
-    def blocks(name):
-        for block in torch.randn(4, 4):
-            taken.append(name)
-            yield block
-
-    embeddings = embed_songs(model, ((name, blocks(name)) for name in "ab"), **SMALL)
-    assert len(next(embeddings)[1]) == 3
-    assert taken == ["a"] * 2  # the first batch takes 8 samples
-
-
 @pytest.mark.parametrize("quiet", [0.0, 0.25, -1.0])
 def test_silent_clips_have_no_embedding(model, quiet):
     song = torch.full((16,), quiet)  # a constant: digital silence with an offset

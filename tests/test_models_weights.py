@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ms_sincresnet import MSSincResNet, SincNet
+from ms_sincresnet import MSSincResNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.models import MODELS
-from ms_sincresnet.models.weights import build_on_meta, read_model, write_model
+from ms_sincresnet.models.weights import read_model, write_model
 
 SETTINGS = {"genres": ["jazz", "rock"], "clip_samples": 16000, "hop_samples": 4000}
 SETTINGS |= {"voting": "mean", "full_scale": 32768.0}
@@ -111,22 +111,20 @@ def test_half_precision_is_loaded_as_float32(tmp_path, model):
     torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=0.05)
 
 
-def with_header(header):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+def with_header(lie):
+    """A file of one tensor, with something wrong in its header."""
+    sound = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
+    text = json.dumps({"x": sound | lie}).encode()
     return struct.pack("<Q", len(text)) + text + bytes(64)
-
-
-SOUND = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
 
 
 def test_a_file_of_something_else_is_refused(folder):
     path = folder / "model.safetensors"
     whole = path.read_bytes()
-    contents = [b"", b"short", b"no safetensors file, but some text instead"]
-    contents += [struct.pack("<Q", 2**63) + b"{}", whole[:-1000], whole + b"more"]
+    contents = [b"", b"no safetensors file, but some text instead", whole[:-1000]]
+    contents.append(struct.pack("<Q", 2**63) + b"{}")
     lies = {"shape": [10**9, 10**9]}, {"data_offsets": [0, 2**60]}, {"dtype": "PICKLE"}
-    headers = [b"{", b"\xff" * 64, *({"x": SOUND | lie} for lie in lies)]
-    for content in (*contents, *map(with_header, headers)):
+    for content in (*contents, *map(with_header, lies)):
         path.write_bytes(content)
         assert "not a file of weights" in refused(folder)
 
@@ -145,7 +143,6 @@ def test_a_pickle_is_never_loaded(folder, tmp_path):
 
 
 def test_sizes_beyond_all_memory_are_refused_without_allocating_it(folder):
-    """The largest values that a config may have: 2560 × 16 million weights …"""
     resource = pytest.importorskip("resource")
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -153,29 +150,15 @@ def test_sizes_beyond_all_memory_are_refused_without_allocating_it(folder):
     largest = {"hidden_size": 2**24, "n_filters": 2**14, "n_genres": 2**24}
     path.write_text(json.dumps({**config, **largest, "arch": "resnet152"}))
     refused(folder)
-    frames = {"frame_samples": 2**24, "kernel_size": 3}
-    arguments = {**build_on_meta(SincNet, {}).config, **frames}
-    path.write_text(json.dumps({**arguments, "format_version": 1, "system": "SincNet"}))
-    refused(folder)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 2**19 * (1024 if sys.platform == "darwin" else 1)  # 512 MB
 
 
 def test_a_value_that_the_model_refuses_names_the_file(folder):
     path = folder / "config.json"
-    text = path.read_text()
-    for old, new, message in [
-        ('"avg"', '"max"', "pooling must be one of"),
-        ('"resnet18"', '"resnet17"', "arch must be one of"),
-        ('"mel"', '"mal"', "init must be one of"),
-        ("501", "500", "must be odd"),
-        ("251,", "", "expected three kernel_sizes"),
-    ]:
-        assert text.count(old) == 1
-        path.write_text(text.replace(old, new))
-        with pytest.raises(ModelFolderError, match=message) as error:
-            read_model(folder, MODELS)
-        assert str(error.value).startswith(f"{path}: ")
+    path.write_text(path.read_text().replace("501", "500"))
+    with pytest.raises(ModelFolderError, match=f"{path}: .*must be odd"):
+        read_model(folder, MODELS)
 
 
 def test_a_model_that_could_not_be_read_is_not_written(tmp_path, model):

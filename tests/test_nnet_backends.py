@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ms_sincresnet import MSSincNet, MSSincResNet, split_clips
 from ms_sincresnet.nnet.backends import fft, simd, songs
 from ms_sincresnet.nnet.backends.op import Sizes
-from ms_sincresnet.nnet.filtering import filtered_maps, output_statistics
+from ms_sincresnet.nnet.filtering import output_statistics
 
 from .backends import FAST
 
@@ -103,18 +103,6 @@ def test_the_fft_path_leaves_nothing_on_the_cpu(n_frames, padding, fake):
 
 
 @each_mode
-@pytest.mark.parametrize("backend", PORTABLE)
-def test_backward_passes_have_shapes_without_values(backend, training):
-    model = small(MSSincNet).train(training).to("meta")
-    bank, norm = model.banks[0], model.norms[0]
-    wavs = torch.empty(2, 1600, device="meta")
-    filtered_maps(wavs, bank.filters(), norm, 32, 5, backend).sum().backward()
-    for parameter in (*bank.parameters(), *norm.parameters()):
-        assert parameter.grad.device.type == "meta"
-        assert parameter.grad.shape == parameter.shape
-
-
-@each_mode
 @each_fast
 def test_a_compiled_caller_computes_the_same(backend, training):
     plain = small(MSSincNet, kernel_sizes=(11,), backend=backend).train(training)
@@ -141,24 +129,6 @@ def test_an_exported_network_takes_batches_of_any_size(backend):
             torch.testing.assert_close(exported.module()(wavs), model(wavs))
 
 
-@each_fast
-def test_deterministic_algorithms_work_and_change_nothing(backend):
-    wavs, labels = sounds(2, seed=0)
-    losses, grads = [], []
-    try:
-        for deterministic in (False, True):
-            # It fills new memory with NaN, too.
-            torch.use_deterministic_algorithms(deterministic)
-            model = small_network(backend=backend)
-            losses.append(F.nll_loss(model(wavs), labels))
-            losses[-1].backward()
-            grads.append(gradients(model))
-    finally:
-        torch.use_deterministic_algorithms(False)
-    torch.testing.assert_close(*losses)
-    torch.testing.assert_close(*grads)
-
-
 @each_way
 def test_under_autocast_maps_are_the_same_and_everything_learns(backend):
     model = small_network(backend=backend)
@@ -174,43 +144,27 @@ def test_under_autocast_maps_are_the_same_and_everything_learns(backend):
 
 
 @pytest.fixture(scope="module")
-def trainings():
-    """Losses, and the network they lead to, by the definition and a fast path.
-
-    In float64: batch norms over so few values make a ResNet chaotic, and in float32 the
-    definition's own losses change by 0.1 if samples are rounded differently.
-    """
-    results = {}
-    for backend in ("reference", "fft"):
-        model = small_network(n_frames=128, backend=backend).double()
-        optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
-        losses = []
-        for step in range(6):
-            wavs, labels = sounds(4, seed=step)
-            loss = F.nll_loss(model(wavs.double()), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        results[backend] = losses, model
-    return results
-
-
-def test_losses_are_those_of_the_definition(trainings):
-    expected, found = trainings["reference"][0], trainings["fft"][0]
-    assert found == pytest.approx(expected, rel=0, abs=1e-8)
-    assert max(expected) - min(expected) > 0.1
+def trained():
+    """A network after a few steps; in float64, as its batch norms make it chaotic."""
+    model = small_network(n_frames=128, backend="fft").double()
+    optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
+    for step in range(6):
+        wavs, labels = sounds(4, seed=step)
+        optimizer.zero_grad()
+        F.nll_loss(model(wavs.double()), labels).backward()
+        optimizer.step()
+    return model.float()
 
 
 @pytest.mark.parametrize("backend", [*FAST, "auto"])
 def test_clips_and_songs_have_the_log_posteriors_of_the_definition(
-    trainings, backend, monkeypatch
+    trained, backend, monkeypatch
 ):
     loops, make_loop = [], songs._loop_over
     monkeypatch.setattr(
         songs, "_loop_over", lambda *args: loops.append(args) or make_loop(*args)
     )
-    model = copy.deepcopy(trainings["fft"][1]).float().eval().requires_grad_(False)
+    model = copy.deepcopy(trained).eval().requires_grad_(False)
     song = sounds(2, seed=98, n_samples=16000)[0].flatten()  # a tone, then noise
     clips = split_clips(song, CLIP, HOP)
     model.frontend.backend = "reference"
@@ -249,11 +203,15 @@ def front_end_at_its_limits(padding, training):
 
 
 def one_step(model, wavs, backend):
-    """Maps and, of a random sum of them, the gradients."""
+    """Maps and, of a random sum of them, the gradients; new memory holds NaN."""
     model = copy.deepcopy(model).to(wavs.dtype)
     model.backend = backend
-    maps = model(wavs)
-    random_sum(maps).backward()
+    try:
+        torch.use_deterministic_algorithms(True)
+        maps = model(wavs)
+        random_sum(maps).backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
     return maps.detach(), gradients(model)
 
 

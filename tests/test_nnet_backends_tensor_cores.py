@@ -125,18 +125,6 @@ def test_interpreted_kernels_are_the_definition(
 
 
 @interpreted
-def test_interpreted_kernels_keep_one_bit_per_activation():
-    wavs, filters, offsets = inputs(2, 102, 3, 7)  # 96 samples are 12 bytes
-    filtered = F.conv1d(wavs[:, None], filters[:, None], offsets)
-    expected = np.packbits((filtered > 0).numpy(), axis=-1, bitorder="little")
-    arguments = (wavs, filters, offsets, 40, 0, False)
-    maps, masks = OPERATORS.filter_and_pool(*arguments, True)
-    np.testing.assert_array_equal(masks, expected)
-    maps_alone, _ = OPERATORS.filter_and_pool(*arguments, False)
-    assert torch.equal(maps_alone, maps)
-
-
-@interpreted
 def test_interpreted_gradients_neither_vanish_nor_overflow():
     call = (filter_and_pool, inputs(1, 100, 3, 7), 8, 3)
     _, *expected = maps_and_gradients(*call, half=True)

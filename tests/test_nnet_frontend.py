@@ -114,14 +114,6 @@ def test_other_scales_and_cutoffs_can_be_chosen():
         assert (found[0][0], found[1][-1]) == pytest.approx((30 + 20, 4000))
 
 
-@modes
-def test_maps_are_the_same_under_autocast(training):
-    frontend = small_frontend().train(training)
-    expected = copy.deepcopy(frontend)(music())
-    with torch.autocast("cpu", torch.bfloat16):
-        assert frontend(music()).equal(expected)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_maps_and_gradients_have_the_parameters_type(dtype):
     typed = small_frontend().eval().to(dtype)
@@ -134,19 +126,11 @@ def test_maps_and_gradients_have_the_parameters_type(dtype):
     assert typed.banks[2].low_hz_.grad.dtype == dtype
 
 
-CLIPS = {
-    "some silent": music() * torch.tensor([[0.0], [1.0]]),
-    "silent": torch.zeros(1, 4000),
-    "shorter than a kernel": music(64),
-}
-
-
 @backends
 @modes
-@pytest.mark.parametrize("kind", CLIPS)
-def test_maps_and_gradients_are_finite(kind, training, backend):
+def test_maps_of_clips_shorter_than_a_kernel_are_finite(training, backend):
     frontend = small_frontend(backend=backend).train(training)
-    maps = frontend(CLIPS[kind])
+    maps = frontend(music(64))
     maps.square().sum().backward()
     gradients = [parameter.grad for parameter in frontend.parameters()]
     for values in (maps, *frontend.buffers(), *gradients):
@@ -247,8 +231,6 @@ OTHER_CASES = {
     "training": lambda: (frozen().train(), SONG),
     "fft": lambda: (frozen(backend="fft"), SONG),
     "parameters to learn": lambda: (small_frontend().eval(), SONG),
-    "a song to learn": lambda: (frozen(), SONG.clone().requires_grad_()),
-    "double precision": lambda: (frozen().double(), SONG.double()),
     "samples of double precision": lambda: (frozen(), SONG.double()),
     "a layer norm with weights": lambda: (frozen(affine_samples=CLIP), SONG),
     "no compiled loops": lambda: (frozen(), SONG),
@@ -285,18 +267,9 @@ def test_the_spectrogram_is_torchaudios(sizes):
 def test_a_spectrogram_is_an_image_with_nothing_to_learn_or_save():
     spectrogram = LogMelSpectrogram(n_channels=2)
     maps = spectrogram(noise(48000, batch=2))
-    assert maps.equal(LogMelSpectrogram(160, 512, 128, 16000, 2)(noise(48000, batch=2)))
     assert maps.shape == (2, 2, 160, 1 + 48000 // 128)
     assert maps[:, 0].equal(maps[:, 1])
     assert not list(spectrogram.parameters()) and not spectrogram.state_dict()
-
-
-def test_white_noise_is_equally_loud_in_every_mel_band():
-    """Bands have equal area, and the lowest, 22 Hz wide, are not empty."""
-    power = LogMelSpectrogram()(noise(480000))[0, 0].double().exp().mean(1)
-    # Squares of the window, times the bins in a triangle of area 1.
-    assert power.mean() == pytest.approx(512 * 3 / 8 * 2048 / 16000, rel=0.02)
-    assert power.min() > 0.8 * power.mean() and power.max() < 1.2 * power.mean()
 
 
 def test_a_spectrogram_ignores_gain_offset_and_autocast():
@@ -306,8 +279,5 @@ def test_a_spectrogram_ignores_gain_offset_and_autocast():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
     with torch.autocast("cpu", torch.bfloat16):
         assert spectrogram(wavs).equal(expected)
-    half = wavs.bfloat16()
-    assert spectrogram(half).equal(spectrogram(half.float()))
     silence = spectrogram(torch.zeros(1, 8000))
     assert silence.min().item() == silence.max().item() == pytest.approx(np.log(1e-6))
-    assert spectrogram(wavs.double()).dtype == torch.float32, "that of the buffers"

@@ -11,10 +11,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.profiler import profile
 from torchvision.models import ResNet18_Weights
 
 from ms_sincresnet.errors import WeightsError
@@ -126,7 +124,6 @@ def trunk():
     return ResNetEmbedding().trunk
 
 
-RESNET34 = torchvision.models.resnet34
 ODD_WEIGHTS = {
     r"100 missing, such as \['bn1.bias', .*; 122 unknown, .*'module.bn1.bias'": (
         lambda state: {f"module.{name}": value for name, value in state.items()}
@@ -134,8 +131,6 @@ ODD_WEIGHTS = {
     r"conv1.weight has shape \[64, 1, 7, 7\], that of resnet18 \[64, 3,": (
         lambda state: state | {"conv1.weight": state["conv1.weight"][:, :1]}
     ),
-    r"unknown, such as \['layer1\.2\.": lambda state: RESNET34().state_dict(),
-    "'epoch', 'state_dict'": lambda state: {"state_dict": state, "epoch": 3},
     "1 unknown": lambda state: {0: state["bn1.bias"]},
     "expected a dict .*; got .*Tensor": lambda state: state["conv1.weight"],
     "not a file of weights": lambda state: nn.Linear(1, 1),
@@ -178,13 +173,12 @@ def test_bad_arguments_are_named():
         ResNetEmbedding("vgg16")
 
 
-@pytest.mark.parametrize("case", ["as trained", "changed", "in float64", "resnet50"])
+@pytest.mark.parametrize("case", ["as trained", "changed", "resnet50"])
 def test_the_folded_trunk_is_the_trunk(embedding, case):
     if case == "resnet50":
         embedding = trained(ResNetEmbedding("resnet50"))
         assert embedding.embedding_size == 5 * 2048
-    dtype = torch.float64 if case == "in float64" else torch.float32
-    feats, modules = maps().to(dtype), [*embedding.to(dtype).trunk.modules()]
+    feats, modules = maps(), [*embedding.trunk.modules()]
     with torch.no_grad():
         embedding(feats)
         if case == "changed":
@@ -195,22 +189,8 @@ def test_the_folded_trunk_is_the_trunk(embedding, case):
         assert by_the_trunk_itself(embedding, feats).equal(expected)
     assert [*embedding.trunk.modules()] == modules
     assert not found.equal(expected)  # to rounding: it is computed differently
-    rounding = (1e-13 if case == "in float64" else 1e-5) * expected.abs().max().item()
+    rounding = 1e-5 * expected.abs().max().item()
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding)
-
-
-def test_under_autocast_and_to_hooks_the_folded_trunk_is_near_the_trunk(embedding):
-    seen, block = [], embedding.trunk.layer1[0]
-    block.register_forward_hook(lambda *args: seen.append(args[2]))
-    with torch.no_grad():
-        exact = embedding(maps())
-        by_the_trunk_itself(embedding, maps())
-        torch.testing.assert_close(*seen)
-        with torch.autocast("cpu", torch.bfloat16):
-            found, unfolded = embedding(maps()), by_the_trunk_itself(embedding, maps())
-    assert found.dtype == unfolded.dtype
-    error, allowed = (found - exact).norm(), (unfolded - exact).norm()
-    assert 0 < error < 2 * allowed
 
 
 def test_in_evaluation_the_trunk_itself_is_used_where_gradients_are_needed(embedding):
@@ -222,18 +202,6 @@ def test_in_evaluation_the_trunk_itself_is_used_where_gradients_are_needed(embed
     frozen, feats = embedding.requires_grad_(False), maps().requires_grad_()
     assert frozen(maps()).equal(folded)
     assert torch.autograd.grad(frozen(feats).sum(), feats)[0].abs().max() > 0
-
-
-def test_batch_norms_in_training_take_the_batch_statistics(embedding):
-    norms = batch_norms(embedding)
-    with torch.no_grad():
-        before = embedding(maps(batch=6))
-        for norm in norms:
-            norm.train()
-        found = embedding(maps(batch=6))
-        assert found.equal(by_the_trunk_itself(embedding, maps(batch=6)))
-    assert not found.equal(before)
-    assert all(norm.num_batches_tracked == 9 for norm in norms)
 
 
 @pytest.mark.parametrize("case", ["frozen norms", "cumulative norms", "a frozen stem"])
@@ -265,35 +233,15 @@ def test_checkpointed_training_is_the_plain_one_to_the_bit(embedding, case):
         assert found.momentum == expected.momentum
 
 
-class Memory(TorchDispatchMode):
-    """Tracks the memory of all tensors that are made while it is on."""
-
-    def __enter__(self):
-        self.sizes = {}
-        return super().__enter__()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        outputs = function(*args, **(kwargs or {}))
-        for output in tree_leaves(outputs):
-            if isinstance(output, torch.Tensor):
-                storage = output.untyped_storage()
-                self.sizes[StorageWeakRef(storage)] = storage.nbytes()
-        return outputs
-
-    def bytes_in_use(self):
-        return sum(n for storage, n in self.sizes.items() if not storage.expired())
-
-
 def test_training_keeps_a_third_less_than_the_trunk_itself(embedding):
     embedding, kept = embedding.train(), []
     feats = maps(32, 128).contiguous(memory_format=torch.channels_last)
     for embed in (embedding, partial(by_the_trunk_itself, embedding)):
-        with Memory() as memory:
+        with profile(profile_memory=True) as profiler:
             output = embed(feats)
-        kept.append(memory.bytes_in_use())
+        kept.append(sum(x.self_cpu_memory_usage for x in profiler.key_averages()))
         del output
-        assert memory.bytes_in_use() < 1000  # counters of the batch norms
-    assert kept[0] < 0.65 * kept[1]
+    assert 0 < kept[0] < 0.65 * kept[1]
 
 
 def test_log_posteriors_are_those_of_two_layers_or_one():
@@ -307,8 +255,10 @@ def test_log_posteriors_are_those_of_two_layers_or_one():
     torch.testing.assert_close(one(feats), expected)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "autocast"),
+    [(torch.float32, True), (torch.bfloat16, False), (torch.float64, False)],
+)
 def test_log_posteriors_have_at_least_single_precision(dtype, autocast):
     classifier = GenreMLP(input_size=8, n_genres=6).to(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

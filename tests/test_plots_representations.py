@@ -70,13 +70,3 @@ def test_maps_need_no_librosa(monkeypatch, n_scales):
         assert labels == ["110", "990", "4100"]
     with pytest.raises(UserError, match=r"librosa, .*pip install '\.\[plots\]'"):
         plot_representations(np.zeros(48000), 16000, *part)
-
-
-def test_silence_has_a_figure():
-    pytest.importorskip("librosa")
-    silence = np.zeros(48000, np.float32)
-    figure = plot_representations(silence, 16000, 0 * MAPS, CENTRES_HZ, SIZES)
-    figure.draw_without_rendering()
-    for name, axes in axes_by_title(figure).items():
-        floor = -80 if name in HAND_CRAFTED else 0
-        assert (axes.get_images()[0].get_array() == floor).all()

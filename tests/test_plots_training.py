@@ -31,18 +31,15 @@ def test_the_last_loss_of_an_epoch_counts(tmp_path):
 
 
 def test_each_run_has_its_curve():
-    losses = [pd.Series([2.3, 1.5 / n], index=[1, 2]) for n in range(1, 13)]
-    names = NAMES + [f"run {n}" for n in range(9)]
-    figure = plot_losses(dict(zip(names, losses, strict=True)))
+    losses = [pd.Series([2.3, 1.5 / n], index=[1, 2]) for n in range(1, 4)]
+    figure = plot_losses(dict(zip(NAMES, losses, strict=True)))
     figure.draw_without_rendering()
     (axes,) = figure.axes
     assert axes.get_ylim()[0] == 0
     for line, series in zip(axes.lines, losses, strict=True):
         assert line.get_xdata().tolist() == [1, 2]
         assert line.get_ydata().tolist() == series.tolist()
-    assert [text.get_text() for text in axes.get_legend().texts] == names
-    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
-    assert len(looks) == 12
+    assert [text.get_text() for text in axes.get_legend().texts] == NAMES
 
 
 def test_the_confusion_matrix_agrees_with_the_file(tmp_path):

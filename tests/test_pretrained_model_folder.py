@@ -13,8 +13,6 @@ from speechbrain.utils.fetching import FetchConfig, LocalStrategy
 
 from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
-from ms_sincresnet.pretrained.card import Training
-from ms_sincresnet.pretrained.hub import describe
 from ms_sincresnet.pretrained.model_folder import (
     FILES,
     check_model_folder,
@@ -165,18 +163,6 @@ def test_a_folder_of_an_earlier_version_is_loaded_and_replaced(folder, tone_mode
         GenreClassifier.from_hparams(folder)
     save_model_folder(folder, loaded, loaded.settings["genres"])
     assert sorted(os.listdir(folder)) == sorted(FILES)
-
-
-def test_training_is_in_the_configuration_and_in_the_card(tmp_path, sincnet):
-    figures = {"song_accuracy": 0.75, "clip_accuracy": 0.5, "tracks": 4, "clips": 40}
-    figures |= {"epoch": 3}
-    training = Training("tones", "one split", figures | {"dataset": "tones"})
-    save_model_folder(tmp_path / "model", sincnet, ["a", "b"], training=training)
-    found = read_model_folder(tmp_path / "model").settings["training"]
-    assert found == {"dataset": "tones", "protocol": "one split", "figures": figures}
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "name: tones, one split; 4 test tracks" in card
-    assert describe(tmp_path / "model")["settings"]["training"] == found
 
 
 def test_a_folder_is_filled_and_replaced_as_a_whole(tmp_path, sincnet, monkeypatch):

@@ -173,9 +173,7 @@ SEVERAL = {"sincNet1.0.low_hz_": torch.zeros(0, 1), "layerNorm.weight": torch.te
     [
         ({CONV: None}, r"conv1\.weight is missing$"),
         ({"sincNet4.0.low_hz_": torch.zeros(4, 1)}, r"'sincNet4.*' is unknown$"),
-        ({CONV: torch.zeros(64, 1, 7, 7)}, r"has shape \[64, 1, .* expected \[64, 3,"),
         ({"sincNet2.0.band_hz_": torch.zeros(5, 1)}, r"\[5, 1\], expected \[16, 1\]$"),
-        ({"layerNorm.bias": 1.0}, r"has shape \[None\], expected \[1, 48000\]$"),
         (SEVERAL, r"expected \[1, 48000\], and \d+ more$"),
         ("empty", r"is missing, and \d+ more$"),
     ],
@@ -201,10 +199,9 @@ def test_a_poisoned_pickle_is_refused_and_not_run(tmp_path, refused):
 def test_a_file_of_something_else_is_refused(refused):
     message = "expected a dict of tensors by name; got list"
     assert message in refused([torch.zeros(1)])
-    assert "its state_dict is a NoneType" in refused({"state_dict": None})
 
 
-@pytest.mark.parametrize("genres", [["a"], ["a"] * 10, []])
+@pytest.mark.parametrize("genres", [["a"], ["a"] * 10])
 def test_genres_must_be_as_many_as_the_outputs(genres, network, refused):
     message = f"10 outputs; expected as many different genres; got {len(genres)}"
     assert message in refused(network.state_dict(), genres, UserError)

@@ -30,6 +30,7 @@ class Loudness(nn.Module):
 
 
 HPARAMS = {
+    "output_folder": ".",  # for cut-offs, which this model lacks
     "seed": 1,
     "checkpoint": "best",
     "voting": "majority",

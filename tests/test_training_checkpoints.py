@@ -1,9 +1,7 @@
 import pytest
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
 
-from ms_sincresnet.errors import HparamError
-from ms_sincresnet.training.checkpoints import WholeCheckpointer, refuse_other_split
+from ms_sincresnet.training.checkpoints import WholeCheckpointer
 
 
 class Killed(torch.nn.Linear):
@@ -30,26 +28,3 @@ def test_a_save_that_is_cut_off_leaves_the_checkpoint_before(tmp_path):
     checkpointer.save_and_keep_only(meta={"epoch": 2})
     (left,) = tmp_path.iterdir()  # the unfinished one has become the next
     assert checkpointer.find_checkpoint().path == left != whole.path
-
-
-def test_a_whole_checkpoint_is_one_for_speechbrain_too(tmp_path):
-    model = torch.nn.Linear(2, 2)
-    checkpoint = WholeCheckpointer(tmp_path, {"model": model}).save_checkpoint()
-    assert {path.name for path in checkpoint.path.iterdir()} == {
-        "CKPT.yaml",
-        "model.ckpt",
-    }
-    found = Checkpointer(tmp_path, {"model": model}).recover_if_possible()
-    assert found.paramfiles == checkpoint.paramfiles
-
-
-def test_another_split_is_refused_and_the_same_one_is_not(tmp_path):
-    manifests, save_folder = tmp_path / "manifests", tmp_path / "save"
-    manifests.mkdir()
-    for part in ("train", "valid", "test"):
-        (manifests / f"{part}.csv").write_text(f"ID\n{part}\n")
-    refuse_other_split(save_folder, manifests)
-    refuse_other_split(save_folder, manifests)
-    (manifests / "test.csv").write_text("ID\ntrain\n")
-    with pytest.raises(HparamError, match="another split"):
-        refuse_other_split(save_folder, manifests)

@@ -22,21 +22,6 @@ def log_test(logger, epoch):
     logger.log_stats(meta, test_stats={"loss": 1.25})
 
 
-def test_the_text_has_a_line_per_call(tmp_path):
-    logger = RunLogger(tmp_path)
-    log_epoch(logger, 1, 2.0)
-    log_epoch(logger, 2, 0.5)
-    log_test(logger, 2)
-    assert (tmp_path / "train_log.txt").read_text().splitlines() == [
-        "data: three songs, epoch: 1, lr: 5.0000e-03 - train loss: 2.0000, "
-        "train clip_accuracy: 5.0000e-01 - valid loss: 4.0000",
-        "data: three songs, epoch: 2, lr: 5.0000e-03 - train loss: 5.0000e-01, "
-        "train clip_accuracy: 5.0000e-01 - valid loss: 1.0000e+00",
-        "data: three songs, tested epoch: 2 - test loss: 1.2500",
-    ]
-    assert os.listdir(tmp_path) == ["train_log.txt"]
-
-
 def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path):
     name = "tensorboard.backend.event_processing.event_accumulator"
     event_accumulator = pytest.importorskip(name)

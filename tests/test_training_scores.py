@@ -36,27 +36,6 @@ def test_figures_are_those_counted_by_hand(scores):
     }
 
 
-def test_posteriors_are_the_mean_of_the_clips(scores):
-    predictions = scores.predictions(GENRES)
-    columns = ["ID", "genre", "predicted", "clips", "clips_right", *GENRES]
-    assert list(predictions) == [*columns, *(f"posterior_{name}" for name in GENRES)]
-    means = predictions.filter(like="posterior_").to_numpy().tolist()
-    assert means == [  # 0.8 for the genre that a clip is predicted as, otherwise 0.1
-        pytest.approx([1.7 / 3, 1.0 / 3, 0.3 / 3]),
-        pytest.approx([0.3 / 3, 1.0 / 3, 1.7 / 3]),
-        pytest.approx([0.1, 0.1, 0.8]),
-    ]
-
-
-def test_scores_of_an_unfinished_stage_are_loaded(scores, tmp_path):
-    scores.save(tmp_path / "scores.ckpt")
-    resumed, fresh = StageScores(), StageScores()
-    resumed.load(tmp_path / "scores.ckpt", end_of_epoch=False)
-    fresh.load(tmp_path / "scores.ckpt", end_of_epoch=True)
-    assert resumed.figures() == scores.figures()
-    assert not fresh.labels
-
-
 def test_report_files_agree_with_scikit_learn(scores, tmp_path):
     summary = write_report(tmp_path, scores, GENRES, dataset="three songs", epoch=7)
     predictions = pd.read_csv(tmp_path / "test_predictions.csv")

@@ -35,7 +35,7 @@ def classify(arguments: Namespace) -> int:
 
 
 def _check_sources(arguments: Namespace) -> None:
-    """Ends the command with its usage unless it names songs and a model."""
+    """Ends the command with its usage unless it names songs."""
     if "-" in arguments.songs and (len(arguments.songs) > 1 or arguments.files_from):
         arguments.error("- reads one song from the standard input; name no others")
     if arguments.songs and arguments.songs != ["-"]:
@@ -52,8 +52,6 @@ def _check_sources(arguments: Namespace) -> None:
         if not is_audio and hub.local_path(first, 2) is None:
             advice = f"if it is a model on the Hub, name it with --model {first}"
             arguments.error(f"{first}: no such song or folder; {advice}")
-    if arguments.model is None:
-        arguments.error("name a model: --model MODEL")
     if not arguments.songs and arguments.files_from is None:
         arguments.error("name songs or folders, or list them in a file: --files-from")
 
@@ -174,7 +172,7 @@ def export(arguments: Namespace) -> None:
     """Makes a model folder from a training run."""
     from ms_sincresnet.training.export import export_run
 
-    export_run(arguments.run_folder, arguments.folder)
+    export_run(arguments.run_folder, arguments.folder, half=arguments.half)
     print(f"written: {arguments.folder}")
 
 

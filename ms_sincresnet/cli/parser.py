@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         subparser.set_defaults(run=run, error=subparser.error)
         return subparser
 
-    example = "classify music/ --model results/run/model --output genres.csv"
+    example = "classify music/ --output genres.csv"
     text = "predict the genres of songs"
     _add_classify(add(commands.classify, text, example, EXIT_STATUS))
 
@@ -62,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = add(commands.export, "make a model folder from a training run", example)
     command.add_argument("run_folder", metavar="RUN", help="the folder of the run")
     command.add_argument("folder", metavar="DIR", help="the model folder to write")
+    text = "half the size: layers of the ResNet and the classifier in float16"
+    command.add_argument("--half", action="store_true", help=text)
 
     example = "push my_model user/my-genres --private"
     command = add(commands.push, "upload a model folder to the Hub", example)
@@ -88,34 +90,36 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("file", metavar="FILE", help="the file to write")
 
     command = add(commands.info, "describe a model", "info results/run/model")
-    command.add_argument("model", metavar="MODEL", help=plot.MODEL_HELP)
+    _add_model(command)
     command.add_argument("--json", action="store_true", help="in JSON")
 
     example = "demo results/run/model --port 7860"
     command = add(commands.demo, "open a page where songs can be tried", example)
-    command.add_argument("model", metavar="MODEL", help=plot.MODEL_HELP)
+    _add_model(command)
     text = "address to listen at; 0.0.0.0 lets others in (default: %(default)s)"
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     command.add_argument("--host", default=host, help=text)
     text = "its port (default: the first free one from 7860)"
     command.add_argument("--port", type=_whole(65535), help=text)
 
-    example = "plot timeline song.mp3 --model results/run/model"
+    example = "plot timeline song.mp3"
     text = "draw what a model has learned, or its predictions for a song"
     plot.add_arguments(add(plot.run, text, example))
     return parser
 
 
+def _add_model(command: argparse.ArgumentParser) -> None:
+    """Adds a model that may be left out."""
+    text = f"{plot.MODEL_HELP} {plot.BUNDLED_HELP}"
+    command.add_argument("model", metavar="MODEL", nargs="?", help=text)
+
+
 def _add_classify(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``classify``."""
     add = command.add_argument
-    add(
-        "songs",
-        metavar="SONG|FOLDER",
-        nargs="*",
-        help="songs, playlists, folders; - is stdin",
-    )
-    add("--model", metavar="MODEL", help=f"required: {plot.MODEL_HELP}")
+    text = "songs, playlists, folders; - is stdin"
+    add("songs", metavar="SONG|FOLDER", nargs="*", help=text)
+    add("--model", metavar="MODEL", help=f"{plot.MODEL_HELP} {plot.BUNDLED_HELP}")
     text = "another model; the mean of all posteriors decides (repeatable)"
     add("--fuse", metavar="MODEL", action="append", default=[], help=text)
     text = "playlist, or file with a song or folder per line; - is stdin"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf", ".svg")
 MODEL_HELP = "a model folder, or user/repository on the Hub"
+BUNDLED_HELP = "(default: the model that comes with the package)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def add_for_song(*figure) -> argparse.ArgumentParser:
         command = add(*figure)
         command.add_argument("song", metavar="SONG", type=Path, help="an audio file")
-        command.add_argument("--model", metavar="MODEL", required=True, help=MODEL_HELP)
+        text = f"{MODEL_HELP} {BUNDLED_HELP}"
+        command.add_argument("--model", metavar="MODEL", help=text)
         return command
 
     add_for_song("timeline", _draw_timeline, "the genres of a song over time")
@@ -130,7 +132,7 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
 
 
 def _draw_filters(arguments: argparse.Namespace) -> Figure:
-    """What the filters of a run learned."""
+    """Responses, shifts and counts of the filters of a run."""
     import torch
 
     from ms_sincresnet.data.audio import SAMPLE_RATE

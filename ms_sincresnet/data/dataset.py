@@ -54,11 +54,16 @@ def genre_datasets(
         Seed of the clips' positions.
     cache
         "disk", or "memory" to hold the training tracks in memory.
+    clip_grid
+        Samples between possible starts of a training clip.
+    teacher
+        Targets of a training clip, by its track and first sample.
 
     Returns
     -------
-    By part, a data set of ``id``, ``clip`` (in "train") or ``song``, and
-    ``genre_encoded``; and the encoder, with the genres in alphabetical order.
+    By part that is not empty, a data set of ``id``, ``clip`` (in "train") or ``song``,
+    ``genre_encoded`` and, with a teacher, ``teacher``; and the encoder, with the genres
+    in alphabetical order.
 
     Example
     -------

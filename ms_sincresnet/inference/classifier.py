@@ -92,20 +92,25 @@ class GenreClassifier(EncoderClassifier):
 
     @classmethod
     def from_pretrained(
-        cls, source: Sources, *, run_opts: dict[str, Any] | None = None, **options: Any
+        cls,
+        source: Sources | list[str | Path | None] | None = None,
+        *,
+        run_opts: dict[str, Any] | None = None,
+        **options: Any,
     ) -> "GenreClassifier":
         """Loads the same classifier as ``from_hparams`` without running any code.
 
         Arguments
         ---------
         source, run_opts
-            As for ``from_hparams``, but a source need not be trusted.
+            As for ``from_hparams``, but a source need not be trusted, and None is the
+            model that comes with the package.
         **options
             ``revision``, ``token``, ``cache_dir`` and ``local_files_only``, as for
             ``huggingface_hub.hf_hub_download``.
         """
 
-        def load(each: str | Path) -> "GenreClassifier":
+        def load(each: str | Path | None) -> "GenreClassifier":
             model = read_model_folder(fetch(each, **options))
             return cls(*song_parts(model), run_opts=run_opts)
 

@@ -171,7 +171,8 @@ def launch(source: Any, *, host: str = "127.0.0.1", port: int | None = None) -> 
     Arguments
     ---------
     source
-        Model folder, ``user/repository`` on the Hub, or a ``GenreClassifier``.
+        Model folder, ``user/repository`` on the Hub, or a ``GenreClassifier``; None:
+        the model that comes with the package.
     host, port
         Address to listen on ("0.0.0.0" admits other machines), and port; by default
         the first free one from 7860.

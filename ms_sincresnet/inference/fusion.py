@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ms_sincresnet.errors import ModelFolderError
 from ms_sincresnet.inference.speechbrain_modules import VotingClassifier
+from ms_sincresnet.models.hub import BUNDLED
 
 
 def sum_rule(log_posteriors: Tensor) -> Tensor:
@@ -57,9 +58,10 @@ def fuse(
     for source, model in zip(sources, models, strict=True):
         for name, found in _traits(model).items():
             if found != expected[name]:
+                first = sources[0] or BUNDLED
                 raise ModelFolderError(
-                    f"{source}: cannot be fused with {sources[0]}: models must agree "
-                    f"in {name}; found {found} here and {expected[name]} there"
+                    f"{source or BUNDLED}: cannot be fused with {first}: models must "
+                    f"agree in {name}; found {found} here and {expected[name]} there"
                 )
     hparams = vars(models[0].hparams) | {"voting": "mean"}
     hparams["fused"] = [model.hparams for model in models]

@@ -140,10 +140,8 @@ def export_onnx(source: str | Path | GenreModel, path: str | Path) -> Path:
     if not isinstance(source, GenreModel):
         model = read_model_folder(fetch(source))
     elif not source.settings:
-        advice = "expected a model loaded from a model folder"
-        raise ModelFolderError(
-            f"{type(source).__name__}: its genres are not known; {advice}"
-        )
+        name, advice = type(source).__name__, "load it from a model folder"
+        raise ModelFolderError(f"{name}: its genres are not known; {advice}")
     names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
     names |= {"dynamic_shapes": {INPUT: {0: "batch"}}}
     program = export_program(model, model.settings["clip_samples"])

@@ -110,14 +110,9 @@ class SongEmbedding(nn.Module):
 
     def embed_songs(self, songs: Songs) -> Scored:
         """As ``models.songs.embed_songs``."""
-        names = (
-            "clip_samples",
-            "hop_samples",
-            "batch_size",
-            "full_scale",
-            "fused_with",
-        )
-        return embed_songs(self, songs, **{name: getattr(self, name) for name in names})
+        names = "clip_samples hop_samples batch_size full_scale fused_with"
+        options = {name: getattr(self, name) for name in names.split()}
+        return embed_songs(self, songs, **options)
 
 
 class VotingClassifier(nn.Module):

@@ -16,6 +16,7 @@ from ms_sincresnet.errors import ModelFolderError, UserError
 from ms_sincresnet.models.config import CONFIG
 from ms_sincresnet.models.weights import WEIGHTS
 
+BUNDLED = Path(__file__).parents[1] / "bundled"  # the model that comes with the package
 logger = logging.getLogger(__name__)
 
 LOG_IN = "log in with `hf auth login` or give a token"
@@ -47,14 +48,14 @@ def local_path(address: str | PathLike, hub_parts: int) -> Path | None:
     return None if may_be_on_hub else path
 
 
-def fetch(source: str | PathLike, **hub_options: Any) -> Path:
+def fetch(source: str | PathLike | None = None, **hub_options: Any) -> Path:
     """The folder of a model, downloaded from one commit if it is on the Hub.
 
     Arguments
     ---------
     source
         A folder, or the name ``user/repository`` or ``user/repository@revision`` on the
-        Hub.
+        Hub; None: the bundled model.
     **hub_options
         As in huggingface_hub's ``hf_hub_download``.
 
@@ -69,6 +70,8 @@ def fetch(source: str | PathLike, **hub_options: Any) -> Path:
     ...
     ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
+    if source is None:
+        return BUNDLED
     folder = local_path(source, hub_parts=2)
     if folder is not None and not folder.is_dir():
         raise ModelFolderError(f"{folder}: no such model folder")

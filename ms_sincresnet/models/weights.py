@@ -86,8 +86,13 @@ def check_fit(
         raise WeightsError(f"{context}: {min(faults)}{more}")
 
 
-def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
-    """Writes a model's files; a model that could not be read again is refused."""
+def write_model(
+    folder: Path, model: Any, settings: dict[str, Any], half: bool = False
+) -> None:
+    """Writes a model's files; a model that could not be read again is refused.
+
+    ``half`` rounds the weights of convolutions and linear layers to float16.
+    """
     name = type(model).__name__
     config: dict[str, Any] = {"format_version": FORMAT, "system": name}
     if settings:  # the Hub then shows how SpeechBrain loads the model
@@ -96,6 +101,9 @@ def write_model(folder: Path, model: Any, settings: dict[str, Any]) -> None:
     layout: Any = {"copy": True, "memory_format": torch.contiguous_format}
     # Copied: weights may share memory, which safetensors refuses.
     weights = {key: x.to("cpu", **layout) for key, x in model.state_dict().items()}
+    for key, layer in model.named_modules() if half else ():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            weights[f"{key}.weight"] = weights[f"{key}.weight"].half()
     try:
         check_config(config, {name: type(model)})
         expected = build_on_meta(type(model), model.config).state_dict()

@@ -48,7 +48,7 @@ class MSSincNet(nn.Module):
         "same": zeros at the edges keep the clip's length, eq. (6). "valid": no zeros.
     backend
         "reference": the definition. "fft", "simd", "tensor_cores": the same outputs,
-        faster. "auto": the fastest that can be used, without "tensor_cores".
+        faster. "auto": the fastest that suits the device and the precision.
     min_low_hz
         Least lower cut-off frequency, in Hz.
     min_band_hz

@@ -1,4 +1,4 @@
-"""What filters learned: responses before and after, shifts, and filters per band."""
+"""Filters of a run: responses before and after, shifts, and filters per band."""
 
 from collections.abc import Sequence
 from pathlib import Path

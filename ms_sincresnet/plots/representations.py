@@ -8,7 +8,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import needs_extra
 from ms_sincresnet.plots import drawing
 
 # The short-term Fourier transform of the paper's section 4.1, and its mel bands.
@@ -25,11 +25,8 @@ def plot_representations(
     title: str = "",
 ) -> Figure:
     """The paper's Fig. 4: spectrograms of a clip [time], and its maps."""
-    try:
+    with needs_extra("a spectrogram", "plots"):
         import librosa
-    except ImportError as error:
-        advice = "run `pip install '.[plots]'` in a clone of the repository"
-        raise UserError(f"the spectrograms need librosa, {advice}") from error
     options: dict[str, Any] = {"hop_length": HOP_SAMPLES, "n_fft": WINDOW_SAMPLES}
     spectrum = np.abs(librosa.stft(clip, **options))
     parts = spectrum, *librosa.decompose.hpss(spectrum)

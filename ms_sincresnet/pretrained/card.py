@@ -34,6 +34,8 @@ def training_of(
     elif hparams.get("protocol") == "filtered":
         split = "fault- and artist-filtered split of Kereliuk, Sturm and Larsen"
         protocol = f"{split} ({seeds})"
+    elif hparams.get("protocol") == "all":
+        protocol = f"all tracks, none left to test ({seeds})"
     elif "test_part" in hparams:
         protocol = f"training part to {hparams['test_part']} part ({seeds})"
     try:

@@ -20,7 +20,9 @@ from ms_sincresnet.pretrained import model_folder
 from ms_sincresnet.pretrained.model_folder import CARD, FILES
 
 
-def describe(source: str | PathLike, **hub_options: Any) -> dict[str, Any]:
+def describe(
+    source: str | PathLike | None = None, **hub_options: Any
+) -> dict[str, Any]:
     """Facts about a model, found without building it.
 
     Arguments

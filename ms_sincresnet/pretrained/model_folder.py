@@ -26,11 +26,13 @@ def save_model_folder(
     voting: str = "majority",
     full_scale: float = 1.0,
     training: Training | None = None,
+    half: bool = False,
 ) -> None:
     """Writes a model folder, or replaces one as a whole.
 
     ``genres`` are in the order of the model's outputs. ``full_scale`` is its amplitude
-    of a full-scale sample: 32768 if it was trained on 16-bit integers.
+    of a full-scale sample: 32768 if it was trained on 16-bit integers. ``half`` rounds
+    the weights of convolutions and linear layers to float16.
     """
     settings: dict[str, Any] = {"genres": list(genres), "clip_samples": clip_samples}
     settings |= {"hop_samples": hop_samples, "voting": voting, "full_scale": full_scale}
@@ -46,7 +48,7 @@ def save_model_folder(
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         new = Path(work) / "new"
         new.mkdir()
-        write_model(new, model, settings)
+        write_model(new, model, settings, half)
         song_card(type(model).__name__, model.config, settings).save(new / CARD)
         if folder.exists():
             folder.rename(Path(work) / "old")

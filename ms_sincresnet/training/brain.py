@@ -27,7 +27,7 @@ from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_proces
 from ms_sincresnet.nnet.voting import VOTES
 from ms_sincresnet.pretrained.card import training_of
 from ms_sincresnet.pretrained.model_folder import save_model_folder
-from ms_sincresnet.training.cutoffs import CUTOFFS, record_cutoffs
+from ms_sincresnet.training.cutoffs import record_cutoffs
 from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.scores import StageScores, write_report
 
@@ -47,7 +47,8 @@ class GenreBrain(sb.Brain):
     Arguments
     ---------
     modules
-        {"model": model}: from clips [batch, time] to log-posteriors [batch, n_genres].
+        {"model": model}: from clips [batch, time] to log-posteriors [batch, n_genres];
+        and, if wanted, "teacher": a ``TeacherHead``.
     opt_class
         Takes the parameters and returns an optimizer.
     hparams
@@ -90,21 +91,25 @@ class GenreBrain(sb.Brain):
                 raise HparamError(
                     f"{name} must be one of {', '.join(choices)}; got {value!r}"
                 )
-        self.validates = True
+        self.validates = True  # False with the protocol "all"
+        self._frozen_epochs = getattr(self.hparams, "frozen_epochs", 0)
         self.scores = {stage: StageScores(self.hparams.voting) for stage in sb.Stage}
         if checkpointer is not None:
             checkpointer.add_recoverable("train_scores", self.scores[sb.Stage.TRAIN])
 
     def on_fit_start(self) -> None:
         """As in SpeechBrain, but batch norms that are shared keep the fast paths."""
-        self._hook_augmentation()
+        if "teacher" in self.modules:
+            self.model.embedding.register_forward_hook(self._keep_embeddings)
         if not self.distributed_launch:
             super().on_fit_start()
             return
+        # Layers that are frozen at first have no gradient then.
+        unused = self.find_unused_parameters or self._frozen_epochs > 0
         for name, module in self.modules.items():
             share_statistics(module)
             self.modules[name] = DistributedDataParallel(
-                module, find_unused_parameters=self.find_unused_parameters
+                module, find_unused_parameters=unused
             )
         self.init_optimizers()
         if self.checkpointer is not None:
@@ -124,26 +129,15 @@ class GenreBrain(sb.Brain):
         own = {*map(id, cutoffs)}
         for group in self.optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in own]
+        # "lr_factor" is saved with the group, and on_stage_start multiplies by it.
         group = {"params": cutoffs, "lr_factor": self.hparams.cutoff_lr_factor}
         group["weight_decay"] = self.hparams.cutoff_weight_decay
         self.optimizer.add_param_group(group)
 
-    def _hook_augmentation(self) -> None:
-        """Augments maps and embeddings in training, and keeps the latter."""
-
-        def hook(part: str, augment: Callable | None) -> None:
-            def run(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-                if not module.training:
-                    return None
-                if augment is not None:
-                    output = augment(output.contiguous()).view_as(output)
-                setattr(self, part, output)
-                return output
-
-            getattr(self.model, part.removesuffix("s")).register_forward_hook(run)
-
-        hook("frontends", getattr(self.hparams, "fea_augment", None))
-        hook("embeddings", getattr(self.hparams, "embedding_augment", None))
+    def _keep_embeddings(self, module: nn.Module, _: Any, embeddings: Tensor) -> None:
+        """Keeps a step's embeddings for the teacher."""
+        if module.training:
+            self.embeddings = embeddings
 
     @property
     def model(self) -> GenreModel:
@@ -180,13 +174,14 @@ class GenreBrain(sb.Brain):
         if self.step == 0:  # otherwise the epoch resumes from a checkpoint within it
             self.scores[stage].clear()
         self.epoch = epoch
-        if epoch == 1 and self.step == 0 and if_main_process():
-            record_cutoffs(Path(self.hparams.output_folder, CUTOFFS), self.model, 0)
+        run, model = self.hparams.output_folder, self.model
+        if epoch == 1 and self.step == 0:
+            run_on_main(record_cutoffs, [run, model, 0])
         lr, _ = self.hparams.lr_annealing(epoch)
         for nth, group in enumerate(self.optimizer.param_groups):
             update_learning_rate(self.optimizer, lr * group.get("lr_factor", 1), [nth])
-        frozen = epoch <= getattr(self.hparams, "frozen_epochs", 0)
-        self.model.embedding.requires_grad_(not frozen)
+        if self._frozen_epochs:
+            model.embedding.requires_grad_(bool(epoch and epoch > self._frozen_epochs))
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Seeds the step by seed, epoch, step and process."""
@@ -246,22 +241,16 @@ class GenreBrain(sb.Brain):
         meta = {"data": self.hparams.dataset}
         if stage == sb.Stage.TRAIN:
             self.train_stats = {**stats, "loss": stage_loss}
-            if if_main_process():
-                path = Path(self.hparams.output_folder, CUTOFFS)
-                self.train_stats |= record_cutoffs(path, self.model, epoch)
-            if not self.validates:
-                meta |= {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
-                log_stats(meta, train_stats=self.train_stats)
-                self.checkpointer.save_and_keep_only(
-                    meta={**stats, "epoch": epoch}, importance_keys=[ckpt_recency]
-                )
-        elif stage == sb.Stage.VALID:
+            run = self.hparams.output_folder
+            self.train_stats |= run_on_main(record_cutoffs, [run, self.model, epoch])
+        if stage == sb.Stage.VALID or not self.validates:
             meta |= {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
-            log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
+            valid_stats = stats if stage == sb.Stage.VALID else None
+            log_stats(meta, train_stats=self.train_stats, valid_stats=valid_stats)
             self.checkpointer.save_and_keep_only(
                 meta={**stats, "epoch": epoch}, importance_keys=[validation_rank]
             )
-        else:
+        elif stage == sb.Stage.TEST:
             log_stats({**meta, "tested epoch": self.tested_epoch}, test_stats=stats)
             if if_main_process():
                 about = {"dataset": self.hparams.dataset, "epoch": self.tested_epoch}
@@ -295,6 +284,7 @@ def write_model(
     run: str | Path,
     hparams: dict[str, Any],
     epoch: int | None,
+    half: bool = False,
 ) -> None:
     """Writes the model folder of an epoch of a run, with the figures of its test."""
     save_model_folder(
@@ -305,6 +295,7 @@ def write_model(
         hop_samples=hparams["hop_samples"],
         voting=hparams["voting"],
         training=training_of(run, hparams, epoch),
+        half=half,
     )
 
 

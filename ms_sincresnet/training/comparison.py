@@ -102,12 +102,10 @@ def fuse_predictions(tables: dict[str, pd.DataFrame]) -> pd.Series:
     for name, table in tables.items():
         columns = sorted(table.filter(regex=f"^{POSTERIOR}"))
         if columns != expected or not expected:
-            found = (
-                f"{', '.join(columns) or 'none'} here and {', '.join(expected)} there"
-            )
+            found = f"{', '.join(columns) or 'none'} here and {', '.join(expected)}"
             raise UserError(
                 f"{name}: cannot be fused with {first}: expected columns "
-                f"{POSTERIOR}<genre> of the same genres; found {found}"
+                f"{POSTERIOR}<genre> of the same genres; found {found} there"
             )
         posteriors = table[expected].apply(pd.to_numeric, errors="coerce")
         for track in posteriors.index[posteriors.isna().any(axis=1)]:

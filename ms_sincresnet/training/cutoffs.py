@@ -27,14 +27,15 @@ def cutoff_table(model: nn.Module) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def record_cutoffs(path: Path, model: nn.Module, epoch: int) -> dict[str, float]:
-    """Appends the cut-offs of an epoch to a csv, and returns their shifts in Hz.
+def record_cutoffs(run: str | Path, model: nn.Module, epoch: int) -> dict[str, float]:
+    """Adds the cut-offs of an epoch to a run's csv, and returns their shifts in Hz.
 
-    Epoch 0 is the start. A shift is the larger one of a filter's two cut-offs.
+    Epoch 0 is the start. A filter's shift is the larger one of its two cut-offs.
     """
     table = cutoff_table(model)
     if table.empty:
         return {}
+    path = Path(run, CUTOFFS)
     table.insert(0, "epoch", epoch)
     if epoch > 0 and path.exists():  # an epoch that was killed is repeated
         before = pd.read_csv(path).query("epoch < @epoch")

@@ -21,7 +21,7 @@ NEEDED = {
 }
 
 
-def export_run(run: str | Path, folder: str | Path) -> Path:
+def export_run(run: str | Path, folder: str | Path, half: bool = False) -> Path:
     """Writes the model folder of a training, with the epoch that its test takes.
 
     The run may have been moved or killed, or be in progress.
@@ -32,6 +32,8 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
         The ``output_folder`` of a recipe's ``train.py``.
     folder
         The model folder; an existing one is replaced.
+    half
+        Weights of convolutions and linear layers in float16.
 
     Returns
     -------
@@ -60,7 +62,8 @@ recipe's train.py (no hyperparams.yaml there)
     except (RuntimeError, TypeError, AttributeError) as error:  # PyTorch's, of misfits
         raise WeightsError(f"{path}: does not fit {run / HPARAMS}: {error}") from error
     genres = _genres(run, hparams, int(model.config["n_genres"]))
-    write_model(folder, model.eval(), genres, run, hparams, checkpoint.meta["epoch"])
+    epoch = checkpoint.meta["epoch"]
+    write_model(folder, model.eval(), genres, run, hparams, epoch, half)
     return folder
 
 

@@ -16,10 +16,9 @@ from scipy import stats
 
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import atomic_path, read_json, write_json
-from ms_sincresnet.plots.drawing import save_figure
-from ms_sincresnet.plots.training import plot_confusion_matrix
 from ms_sincresnet.pretrained.model_folder import is_model_folder
 from ms_sincresnet.training.comparison import read_predictions
+from ms_sincresnet.training.scores import write_confusion_matrix
 
 
 def is_finished(folder: str | Path) -> bool:
@@ -85,8 +84,6 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
             "they are not of one split: split_seed, n_folds or the data differ"
         )
     genres = sorted({*predictions.genre, *predictions.predicted})
-    matrix = pd.crosstab(predictions.genre, predictions.predicted)
-    matrix = matrix.reindex(index=genres, columns=genres, fill_value=0)
     right = int((predictions.genre == predictions.predicted).sum())
     # Clopper's and Pearson's (Biometrika 26(4), 1934).
     share = stats.binomtest(right, len(predictions)).proportion_ci(method="exact")
@@ -107,9 +104,7 @@ def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
         **about,
     }
     title = f"{summary['dataset']}, {len(folds)} of {n_folds} folds"
-    save_figure(plot_confusion_matrix(matrix, title), folder / "confusion_matrix.png")
-    with atomic_path(folder / "confusion_matrix.csv") as path:
-        matrix.to_csv(path)
+    write_confusion_matrix(folder, predictions, genres, title)
     with atomic_path(folder / "predictions.csv") as path:
         predictions.to_csv(path, index=False)
     write_json(summary, folder / "summary.json")

@@ -34,9 +34,8 @@ class RunLogger(FileTrainLogger):
         if tensorboard and find_spec("tensorboard") is None:
             advice = "run `pip install '.[tensorboard]'` in a clone of the repository"
             raise HparamError(f"tensorboard: True needs tensorboard; {advice}")
-        self.events_folder = (
-            Path(output_folder) / "tensorboard" if tensorboard else None
-        )
+        events_folder = Path(output_folder) / "tensorboard"
+        self.events_folder = events_folder if tensorboard else None
         self.writer: Any = None
 
     @main_process_only

@@ -17,7 +17,7 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, distributed
 
-from ms_sincresnet.files import write_json
+from ms_sincresnet.files import atomic_path, write_json
 from ms_sincresnet.nnet.voting import vote
 from ms_sincresnet.plots.drawing import save_figure
 from ms_sincresnet.plots.training import plot_confusion_matrix
@@ -112,6 +112,18 @@ class StageScores:
             self.labels, self.clips = saved["labels"], saved["clips"]
 
 
+def write_confusion_matrix(
+    folder: Path, predictions: pd.DataFrame, genres: list[str], title: str
+) -> None:
+    """Writes counts of tracks by genre and predicted genre, in a file and a figure."""
+    pairs = predictions["genre"], predictions["predicted"]
+    counts = confusion_matrix(*pairs, labels=genres)
+    matrix = pd.DataFrame(counts, pd.Index(genres, name="genre"), genres)
+    with atomic_path(folder / "confusion_matrix.csv") as path:
+        matrix.to_csv(path)
+    save_figure(plot_confusion_matrix(matrix, title), folder / "confusion_matrix.png")
+
+
 def write_report(
     folder: str | Path, scores: StageScores, genres: list[str], **about: Any
 ) -> dict[str, Any]:
@@ -119,11 +131,7 @@ def write_report(
     folder = Path(folder)
     table = scores.predictions(genres)
     table.to_csv(folder / "test_predictions.csv", index=False, float_format="%.4f")
-    counts = confusion_matrix(table["genre"], table["predicted"], labels=genres)
-    matrix = pd.DataFrame(counts, pd.Index(genres, name="genre"), genres)
-    matrix.to_csv(folder / "confusion_matrix.csv")
-    figure = plot_confusion_matrix(matrix, about["dataset"])
-    save_figure(figure, folder / "confusion_matrix.png")
+    write_confusion_matrix(folder, table, genres, about["dataset"])
     sizes = {"tracks": len(table), "clips": int(table["clips"].sum())}
     summary = {**about, **scores.figures(), **sizes}
     write_json(summary, folder / "test_summary.json")

@@ -66,6 +66,7 @@ def prepare_gtzan(
       and Music Adversaries", IEEE Transactions on Multimedia 17(11), 2015: 443 tracks
       to train, 197 to validate, 290 to test, without GTZAN's repeated and distorted
       tracks, and no artist in two parts. All other tracks are ignored.
+    - "all" trains on all tracks: nothing is left to validate or test.
 
     Arguments
     ---------
@@ -76,9 +77,9 @@ def prepare_gtzan(
     cache_folder
         Folder of the 16 kHz copies: ``$data_root`` in the manifests.
     protocol
-        "random" or "filtered", which ignores the arguments after ``fold``.
+        "random", or "filtered" or "all", which ignore the arguments after ``fold``.
     fold
-        The fold to test, from 0 to ``n_folds - 1``. 0 for "filtered".
+        The fold to test, from 0 to ``n_folds - 1``. 0 for the other protocols.
     n_folds
         Number of stratified folds, from 2 up to the size of the smallest genre.
     valid_fraction
@@ -112,9 +113,9 @@ def prepare_gtzan(
         raise HparamError(
             f"protocol: expected one of {', '.join(PROTOCOLS)}; got {protocol!r}"
         )
-    if protocol == "filtered" and fold != 0:
+    if protocol != "random" and fold != 0:
         raise HparamError(
-            f"fold: the protocol 'filtered' is one split, expected 0, got {fold!r}. "
+            f"fold: the protocol {protocol!r} is one split, expected 0, got {fold!r}. "
             "Leave fold out, or set protocol to random."
         )
     root = find_gtzan(data_folder)
@@ -130,7 +131,7 @@ def prepare_gtzan(
     options = {"data_folder": str(Path(data_folder).absolute()), "protocol": protocol}
     if protocol == "filtered":
         tracks = _find_listed(tracks, root)
-    else:
+    elif protocol == "random":
         split = {"fold": fold, "n_folds": n_folds, "valid_fraction": valid_fraction}
         options |= {**split, "split_seed": split_seed, "keep_twins": keep_twins}
 

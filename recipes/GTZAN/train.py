@@ -22,6 +22,7 @@ from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.hparams import flatten, open_hparams, quoted
+from ms_sincresnet.training.teacher import TeacherTargets
 
 
 def main(arguments: list[str]) -> None:
@@ -55,6 +56,11 @@ def main(arguments: list[str]) -> None:
     run_on_main(
         refuse_other_split, [hparams["save_folder"], hparams["manifest_folder"]]
     )
+    targets = None
+    if hparams.get("teacher_targets"):  # ms_sincresnet_plus.yaml
+        targets = TeacherTargets(hparams["teacher_targets"])
+        hparams["modules"]["teacher"] = hparams["teacher_head"]
+        hparams["checkpointer"].add_recoverable("teacher", hparams["teacher_head"])
     datasets, hparams["label_encoder"] = genre_datasets(
         hparams["manifest_folder"],
         hparams["cache_folder"],
@@ -63,7 +69,7 @@ def main(arguments: list[str]) -> None:
         seed=hparams["seed"],
         cache=hparams["cache"],
         clip_grid=hparams["clip_grid"],
-        teacher=hparams.get("teacher_targets"),
+        teacher=targets,
     )
     rank, n_processes = rank_and_processes()
     sampler = PassSampler(
@@ -75,9 +81,6 @@ def main(arguments: list[str]) -> None:
         n_processes=n_processes,
     )
 
-    if "teacher_head" in hparams:
-        hparams["modules"]["teacher"] = hparams["teacher_head"]
-        hparams["checkpointer"].add_recoverable("teacher", hparams["teacher_head"])
     brain = GenreBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -86,7 +89,7 @@ def main(arguments: list[str]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.train_sampler = sampler
-    brain.validates = "valid" in datasets
+    brain.validates = "valid" in datasets  # not with the protocol "all"
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],

@@ -30,9 +30,7 @@ class BlockPlan(NamedTuple):
     @classmethod
     def of(cls, sizes: Sizes) -> "BlockPlan":
         """Blocks of as many periods of the frames as one FFT holds."""
-        n_periods, samples, frames, _, _ = frame_pattern(
-            sizes.n_outputs, sizes.n_frames
-        )
+        n_periods, samples, frames, *_ = frame_pattern(sizes.n_outputs, sizes.n_frames)
         fft_size = max(LEAST_FFT, 1 << (samples + sizes.kernel_size - 2).bit_length())
         n = min(n_periods, (fft_size - sizes.kernel_size + 1) // samples)
         return cls(fft_size, n * samples, n * frames, n_blocks=-(-n_periods // n))
