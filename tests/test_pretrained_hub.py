@@ -193,7 +193,7 @@ def test_an_unreachable_hub_is_reported_in_a_sentence(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     push_to_hub, load = SincNet(3, **SMALL).push_to_hub, GenreClassifier.from_pretrained
     for act in (push_to_hub, load, partial(push_folder, model_folder)):
-        with pytest.raises(ModelFolderError, match="^user/songs.* offline mode .HF_HUB_OFFLINE"):
+        with pytest.raises(ModelFolderError, match="^user/songs.* offline mode"):
             act("user/songs")
 
 
