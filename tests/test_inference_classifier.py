@@ -243,7 +243,12 @@ def test_a_mistyped_path_is_named_and_not_looked_up(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
-    for name in ("results/nowhere", "no/such/nowhere", "~/nowhere", Path("a/nowhere")):
+    for name in (
+        "./results/nowhere",
+        "no/such/nowhere",
+        "~/nowhere",
+        Path("a/nowhere"),
+    ):
         for load in LOADERS:
             with pytest.raises(ModelFolderError, match="nowhere: no such model folder"):
                 load(name)

@@ -36,8 +36,10 @@ def classify(arguments: Namespace) -> int:
 
 def _check_sources(arguments: Namespace) -> None:
     """Ends the command with its usage unless it names songs."""
-    if "-" in arguments.songs and (len(arguments.songs) > 1 or arguments.files_from):
-        arguments.error("- reads one song from the standard input; name no others")
+    others = arguments.songs != ["-"] or arguments.files_from is not None
+    if "-" in arguments.songs and (others or arguments.engine == "ray"):
+        reason = "here, without --engine ray; name no others"
+        arguments.error(f"- reads one song from the standard input {reason}")
     if arguments.songs and arguments.songs != ["-"]:
         from ms_sincresnet.data.audio import AUDIO_SUFFIXES
         from ms_sincresnet.inference.batch import PLAYLISTS

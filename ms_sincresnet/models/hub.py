@@ -77,9 +77,8 @@ def fetch(source: str | PathLike | None = None, **hub_options: Any) -> Path:
         raise ModelFolderError(f"{folder}: no such model folder")
     if folder is not None:
         if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+/?", source):
-            logger.info(
-                "%s: the folder here is taken, not the Hub's repository", source
-            )
+            message = "%s: the folder here is taken, not the Hub's repository"
+            logger.info(message, source)
         return folder
     source, _, revision = str(source).partition("@")
     if revision:
