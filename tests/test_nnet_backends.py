@@ -105,7 +105,8 @@ def test_the_fft_path_leaves_nothing_on_the_cpu(n_frames, padding, fake):
 @each_mode
 @each_fast
 def test_a_compiled_caller_computes_the_same(backend, training):
-    plain = small(MSSincNet, kernel_sizes=(11,), backend=backend).train(training)
+    options = {"kernel_sizes": (11,), "parametrization": "relative"}
+    plain = small(MSSincNet, **options, backend=backend).train(training)
     model = copy.deepcopy(plain)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     wavs, _ = sounds(2, seed=0, n_samples=1600)

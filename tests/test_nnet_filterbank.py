@@ -8,6 +8,7 @@ import pytest
 import scipy.signal
 import torch
 from speechbrain.nnet.CNN import SincConv
+from torch.func import functional_call
 
 from ms_sincresnet.nnet.filterbank import (
     INITS,
@@ -17,6 +18,7 @@ from ms_sincresnet.nnet.filterbank import (
     half_hamming_window,
     initial_edges,
 )
+from ms_sincresnet.nnet.frontend import MSSincNet
 
 SAMPLE_RATE = 16000
 each_kernel_size = pytest.mark.parametrize("kernel_size", [251, 501, 1001])
@@ -250,23 +252,32 @@ def test_beyond_the_limits_descent_leads_back(shift, log_band):
                 assert (parameter.grad * value > 0).any()
 
 
+@pytest.mark.parametrize("backend", ["reference", "fft"])
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-def test_gradients_from_parameters_to_taps(parametrization):
-    bank = SincFilterbank(6, 51, init="linear", parametrization=parametrization)
-    bank = bank.double()
+def test_gradients_of_the_cutoffs_in_float64(parametrization, backend):
+    sizes = {"n_filters": 6, "kernel_sizes": (51,), "n_frames": 4, "backend": backend}
+    frontend = MSSincNet(**sizes, init="linear", parametrization=parametrization)
+    frontend = frontend.double()
+    bank, generator = frontend.banks[0], torch.Generator().manual_seed(0)
+    wavs = torch.randn(2, 200, generator=generator).double()
+    start = [0.1, -0.3] if parametrization == "relative" else [500.0, 300.0]
+    noise = torch.rand(2, 6, 1, generator=generator).double()
+    parameters = [x * (1 + y / 5) for x, y in zip(start, noise, strict=True)]
+    names = [name for name, _ in bank.named_parameters()]
 
-    def taps(*parameters):
-        named = dict(zip(dict(bank.named_parameters()), parameters, strict=True))
+    def gradcheck(function, prefix=""):
+        def call(*values):
+            named = {f"{prefix}{n}": x for n, x in zip(names, values, strict=True)}
+            return function(named)
+
+        return torch.autograd.gradcheck(call, [x.requires_grad_() for x in parameters])
+
+    def taps(named):
         with torch.nn.utils.stateless._reparametrize_module(bank, named):
             return bank.filters()
 
-    generator = torch.Generator().manual_seed(0)
-    start = [0.1, -0.3] if parametrization == "relative" else [500.0, 300.0]
-    parameters = [
-        (value * (1 + 0.2 * torch.rand(6, 1, generator=generator).double()))
-        for value in start
-    ]
-    assert torch.autograd.gradcheck(taps, [p.requires_grad_() for p in parameters])
+    assert gradcheck(taps)
+    assert gradcheck(lambda named: functional_call(frontend, named, wavs), "banks.0.")
 
 
 def test_a_lower_cutoff_at_half_the_rate_leaves_a_tone():

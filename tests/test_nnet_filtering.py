@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.backends import simd
-from ms_sincresnet.nnet.filterbank import SincFilterbank
+from ms_sincresnet.nnet.filterbank import PARAMETRIZATIONS, SincFilterbank
 from ms_sincresnet.nnet.filtering import (
     fastest_backend,
     filtered_maps,
@@ -111,7 +111,7 @@ def one_step(bank, norm, wavs, n_frames, padding, backend):
     maps = filtered_maps(wavs, bank.filters(), norm, n_frames, padding, backend)
     generator = torch.Generator().manual_seed(0)
     (maps * torch.randn(maps.shape, generator=generator)).sum().backward()
-    parameters = [bank.low_hz_, bank.band_hz_, norm.weight, norm.bias]
+    parameters = [*bank.parameters(), norm.weight, norm.bias]
     return norm, maps.detach(), *(parameter.grad for parameter in parameters)
 
 
@@ -121,6 +121,7 @@ def relative_error(found, expected):
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("n_samples", "batch", "kernel_size", "padding", "n_frames", "seed"),
@@ -132,9 +133,17 @@ def relative_error(found, expected):
     ],
 )
 def test_a_step_is_as_near_to_float64_as_the_reference(
-    n_samples, batch, kernel_size, padding, n_frames, seed, training, backend
+    n_samples,
+    batch,
+    kernel_size,
+    padding,
+    n_frames,
+    seed,
+    training,
+    parametrization,
+    backend,
 ):
-    bank = SincFilterbank(N_FILTERS, kernel_size)
+    bank = SincFilterbank(N_FILTERS, kernel_size, parametrization=parametrization)
     norm = trained_norm(seed=2).train(training)
     wavs, least = music(n_samples, batch, seed), []
     norm.register_forward_hook(lambda *args: least.append(args[2].abs().min().item()))

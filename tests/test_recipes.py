@@ -46,7 +46,10 @@ SMALL = {
     "number_of_epochs": 2,
 }
 SMALL_MODELS = {
-    "ms_sincresnet": {"n_filters": 8, "n_frames": 64, "resnet_weights": "null"},
+    "ms_sincresnet": {
+        **{"n_filters": 8, "n_frames": 64, "resnet_weights": "null"},
+        **{"parametrization": "relative", "cutoff_lr_factor": 100},
+    },
     "sincresnet": {"n_filters": 8, "n_frames": 64, "resnet_weights": "null"},
     "mel_resnet": {"n_mels": 32, "resnet_weights": "null"},
     "sincnet": {"n_filters": 8, "kernel_size": 51, "frame_samples": 800},

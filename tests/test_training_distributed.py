@@ -45,6 +45,7 @@ def steps(backend, folder):
     """Losses of three steps of ``GenreBrain`` at the full rate, and their outcome."""
     torch.manual_seed(0)
     small = {"n_filters": 8, "kernel_sizes": (51, 101, 201), "n_frames": 32}
+    small["parametrization"] = "relative"
     model = MSSincResNet(**small, backend=backend).double()
     brain = GenreBrain(
         {"model": model},
@@ -54,7 +55,7 @@ def steps(backend, folder):
             "output_folder": folder,
             "wav_augment": torch.nn.Identity(),
             "lr_annealing": WarmupStepScheduler(warmup_epochs=0),
-            **{"cutoff_lr_factor": 1, "cutoff_weight_decay": 0},
+            **{"cutoff_lr_factor": 100, "cutoff_weight_decay": 0},
         },
         {"device": "cpu"},
     )

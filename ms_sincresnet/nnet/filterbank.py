@@ -129,7 +129,10 @@ def initial_edges(
 
 
 class _Limit(torch.autograd.Function):
-    """Clamps values; descent moves one beyond the limits back, whatever the loss."""
+    """Clamps values; descent moves one beyond the limits back, whatever the loss.
+
+    The last filter starts at half the sample rate, and is not beyond by rounding.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, least: Tensor, most: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ class _Limit(torch.autograd.Function):
         """The gradient; beyond a limit, its size with the sign that leads back."""
         (excess,) = ctx.saved_tensors
         inward = grad.abs() * excess.sign()
-        return torch.where(excess == 0, grad, inward), None, None
+        return torch.where(excess.abs() < 1e-6, grad, inward), None, None
 
 
 class SincFilterbank(nn.Module):

@@ -11,6 +11,7 @@ from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm, song_piece
+from ms_sincresnet.nnet.sync_batch_norm import SharedBatchNorm1d, with_mean_gradient
 
 
 def scale_to_unit_variance(variances: Tensor, eps: float = 1e-8) -> Tensor:
@@ -159,7 +160,11 @@ class MSSincNet(nn.Module):
     def _scales(self) -> Iterator[tuple[Tensor, nn.BatchNorm1d, int]]:
         """Filters, batch norm and padding of each scale."""
         for bank, norm in zip(self.banks, self.norms, strict=True):
-            yield bank.filters(), norm, self.zeros_at_the_edges(bank)
+            filters = bank.filters()
+            if isinstance(norm, SharedBatchNorm1d) and norm.training:
+                # The limits of cut-offs take the whole gradient, not a process's share.
+                filters = with_mean_gradient(filters)
+            yield filters, norm, self.zeros_at_the_edges(bank)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
