@@ -86,17 +86,12 @@ def load_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes provoke
         # Its message is not quoted: it advises to unpickle the file without checks.
-        reason = (
-            "not a file of weights (a safetensors file, or a state dict written by "
-        )
-        reason += "torch.save); nothing in it was run"
+        kinds = "a safetensors file, or a state dict written by torch.save"
+        reason = f"not a file of weights ({kinds}); nothing in it was run"
         if re.search(r"numpy[\w.]*\.(scalar|dtype)", str(error)):
-            reason = (
-                "it holds a NumPy scalar, such as an accuracy, which could run code; "
-            )
-            reason += (
-                "save it again with float(value) in its place, or the weights alone"
-            )
+            fault = "it holds a NumPy scalar, such as an accuracy, which could run code"
+            advice = "save it with float(value) in its place, or the weights alone"
+            reason = f"{fault}; {advice}"
         raise WeightsError(f"{path}: {reason}") from error
     if not isinstance(state, dict):
         raise WeightsError(

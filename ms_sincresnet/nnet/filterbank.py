@@ -172,7 +172,8 @@ class SincFilterbank(nn.Module):
     init
         Initial cut-offs: evenly spaced in "mel" (SincNet's), "linear" (Hz), "bark" or
         "erb"; or the bands of octave-based spectral contrast, "octave", or of MPEG-7's
-        normalised audio spectrum envelope, "nase".
+        normalised audio spectrum envelope, "nase"; or edges drawn evenly in Hz by
+        PyTorch's generator, "random".
     min_low_hz
         Least lower cut-off frequency, in Hz.
     min_band_hz

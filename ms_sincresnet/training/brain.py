@@ -22,12 +22,11 @@ from ms_sincresnet.data.dataset import PassSampler
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.songs import score_songs
-from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES
 from ms_sincresnet.pretrained.card import training_of
 from ms_sincresnet.pretrained.model_folder import save_model_folder
-from ms_sincresnet.training.cutoffs import record_cutoffs
+from ms_sincresnet.training.cutoffs import filterbanks, record_cutoffs
 from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.scores import StageScores, write_report
 
@@ -118,12 +117,7 @@ class GenreBrain(sb.Brain):
     def init_optimizers(self) -> None:
         """As in SpeechBrain, but the cut-offs have a rate and a decay of their own."""
         super().init_optimizers()
-        cutoffs = [
-            parameter
-            for module in self.model.modules()
-            if isinstance(module, SincFilterbank)
-            for parameter in module.parameters()
-        ]
+        cutoffs = [p for bank in filterbanks(self.model) for p in bank.parameters()]
         if self.opt_class is None or not cutoffs:
             return
         own = {*map(id, cutoffs)}

@@ -1,4 +1,4 @@
-"""Cut-off frequencies, epoch by epoch: what the filters have learned."""
+"""Cut-off frequencies of a model's filters, epoch by epoch."""
 
 from pathlib import Path
 
@@ -13,11 +13,15 @@ CUTOFFS = "cutoffs.csv"
 EDGES = ["low_hz", "high_hz"]
 
 
+def filterbanks(model: nn.Module) -> list[SincFilterbank]:
+    """The filterbanks of a model, one per scale; none in a mel front-end."""
+    return [part for part in model.modules() if isinstance(part, SincFilterbank)]
+
+
 def cutoff_table(model: nn.Module) -> pd.DataFrame:
-    """Scale, taps, number and cut-offs of each filter of a model; may be empty."""
-    banks = [part for part in model.modules() if isinstance(part, SincFilterbank)]
+    """Scale, taps, number and cut-offs in Hz of each filter; empty without filters."""
     tables = []
-    for scale, bank in enumerate(banks):
+    for scale, bank in enumerate(filterbanks(model)):
         cutoffs = torch.stack(bank.cutoffs(), dim=1).detach().cpu().numpy()
         table = pd.DataFrame(cutoffs.round(3), columns=EDGES)
         table.insert(0, "filter", table.index)
