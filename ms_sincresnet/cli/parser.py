@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
-from ms_sincresnet.cli import commands, plot
+from ms_sincresnet.cli import commands, plot, train
 from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
@@ -57,6 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     example = "classify music/ --output genres.csv"
     text = "predict the genres of songs"
     _add_classify(add(commands.classify, text, example, EXIT_STATUS))
+
+    example = "train music/ --output my_model"
+    text = "train a model on genres of your own"
+    train.add_arguments(add(train.run, text, example, train.EXIT_STATUS))
 
     example = "export recipes/GTZAN/results/run my_model"
     command = add(commands.export, "make a model folder from a training run", example)
