@@ -72,6 +72,6 @@ def run(arguments: argparse.Namespace) -> None:
     interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
     low, high = (f"{100 * bound:.0f}" for bound in interval)
     accuracy = f"{100 * right.mean():.0f} %, 95 % interval {low} to {high} %"
-    print(f"{sum(right)} of {len(right)} validation songs are right ({accuracy}).")
-    print("They chose the epoch, so expect rather less on other songs.")
+    print(f"{sum(right)} of {len(right)} validation songs are right ({accuracy});")
+    print("since they chose the epoch, expect rather less of other songs")
     print(f"written: {output}")

@@ -7,7 +7,6 @@ song's clips are computed once, which takes most of the time, and kept in files.
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
 from functools import partial
@@ -25,14 +24,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ms_sincresnet.data import cache, clips, dataset, prepare
-from ms_sincresnet.errors import DataFolderError, ModelFolderError, UserError
+from ms_sincresnet.errors import DataFolderError, UserError
 from ms_sincresnet.files import atomic_path, file_state
 from ms_sincresnet.models import GenreModel, hub
 from ms_sincresnet.nnet import calibration, voting
 from ms_sincresnet.pretrained import card, model_folder
 from ms_sincresnet.training.brain import GenreBrain, check_run_options
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
-from ms_sincresnet.training.hparams import flatten, open_hparams
+from ms_sincresnet.training.hparams import flatten, open_hparams, read_plainly
 from ms_sincresnet.training.logs import RunLogger
 
 logger = logging.getLogger(__name__)
@@ -42,13 +41,11 @@ FEW = 8  # songs of a genre: with fewer there is a warning
 
 
 class HeadBrain(GenreBrain):
-    """Trains a classifier on embeddings [clips, size] of songs, by their IDs."""
-
-    heard: dict[str, Tensor]
+    """Trains a classifier on embeddings [clips, size] of songs: ``hparams.heard``."""
 
     def compute_forward(self, batch: PaddedBatch, stage: sb.Stage) -> list[Tensor]:
         """Log-posteriors [clips, n_genres] of songs; in training of a random clip."""
-        songs = [self.heard[track_id] for track_id in batch.id]
+        songs = [self.hparams.heard[track_id] for track_id in batch.id]
         if stage == sb.Stage.TRAIN:
             songs = [song[torch.randint(len(song), (1,))] for song in songs]
         clips = self.modules.model(torch.cat(songs)[:, None].to(self.device))
@@ -85,8 +82,7 @@ def finetune(
     check_run_options({"device": device})
     start = model_folder.read_model_folder(source_folder).to(device)
     if not hasattr(start.classifier, "layers"):
-        expected = f"expected a model with a ResNet; found {type(start).__name__}"
-        raise ModelFolderError(f"{source_folder}: {expected}")
+        raise UserError(f"{source_folder}: a {type(start).__name__} has no ResNet")
     # A run resumes with the same songs, model and hparams alone.
     hparams_file = Path(hparams_file or HPARAMS)
     files = [*songs.path, hparams_file, *sorted(source_folder.glob("[cm]*.*"))]
@@ -95,6 +91,8 @@ def finetune(
     given = {"output_folder": str(run)} | ({} if seed is None else {"seed": seed})
     with open_hparams(hparams_file, json.dumps(given)) as (file, nested):
         hparams = flatten(load_hyperpyyaml(file, nested))
+    if missing := read_plainly(HPARAMS.read_text("utf-8")).keys() - hparams.keys():
+        raise UserError(f"{hparams_file}: {', '.join(sorted(missing))} missing")
     n_samples = start.settings["clip_samples"]
     hparams |= {"dataset": name, "device": device, "clip_samples": n_samples}
     split: Any = {"assign_parts": partial(_assign_parts, hparams), "options": {}}
@@ -103,11 +101,8 @@ def finetune(
     scores, method = brain.scores[sb.Stage.TEST], hparams["voting"]
     songs_clips = map(torch.cat, scores.clips.values())
     valid = [voting.song_log_posteriors(song, method) for song in songs_clips]
-    n_train = len(brain.heard) - len(valid)
-    protocol = f"own songs: a new classifier on {source or 'the bundled model'}, "
-    if known := start.settings.get("training"):
-        protocol += f"which was trained on {known['dataset']}; "
-    protocol += f"{n_train} songs trained it, {len(valid)} others chose the epoch"
+    protocol = f"own songs: {len(hparams['heard']) - len(valid)} trained a classifier "
+    protocol += f"on {source or 'the bundled model'}, {len(valid)} chose the epoch"
     about: dict[str, Any] = {"clip_samples": n_samples, "hop_samples": n_samples}
     about |= {"voting": method, "full_scale": start.settings["full_scale"]}
     about["training"] = card.Training(name, protocol, None)
@@ -171,16 +166,16 @@ def _train(
     head, counter = GenreModel(), hparams["epoch_counter"]
     head.frontend = head.embedding = nn.Identity()
     head.classifier = model.classifier
+    # disable=None: no bar where the output is a file
+    tracks = tqdm({**train.data, **valid.data}.items(), "listening", disable=None)
+    hparams["heard"] = {
+        track_id: _embeddings(start, track["wav"], run / "embeddings", hparams)
+        for track_id, track in tracks
+    }
     hparams |= {"label_encoder": encoder, "train_logger": RunLogger(run)}
     options = {"device": hparams["device"], "noprogressbar": True}
     saves = WholeCheckpointer(run / "save", {"model": head, "counter": counter})
     brain = HeadBrain({"model": head}, hparams["opt_class"], hparams, options, saves)
-    # disable=None: no bar where the output is a file
-    tracks = tqdm({**train.data, **valid.data}.items(), "listening", disable=None)
-    brain.heard = {
-        track_id: _embeddings(start, track["wav"], run / "embeddings", hparams)
-        for track_id, track in tracks
-    }
     for part in (train, valid):
         part.set_output_keys(["id", "genre_encoded"])
     batch = {"batch_size": hparams["batch_size"]}
@@ -202,7 +197,7 @@ def _embeddings(
     if not path.exists():
         song, n_samples = cache.read_song(wav), hparams["clip_samples"]
         n_hops = max(1, hparams["clips_per_song"] - 1)
-        hop = max(n_samples, math.ceil((len(song) - n_samples) / n_hops))
+        hop = max(n_samples, (len(song) - n_samples) // n_hops)
         wavs = clips.split_clips(song, n_samples, hop) * model.settings["full_scale"]
         audible = wavs[~clips.silent(wavs)]
         wavs = audible if len(audible) else wavs
