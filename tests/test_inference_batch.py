@@ -141,7 +141,7 @@ def test_any_error_of_a_decoder_is_one_of_its_file(
     assert str(error).startswith("big.wav: cannot be decoded (MemoryError: no room)")
 
 
-NO_FACTS = {"size": None, "modified": None, "warning": None}
+NO_FACTS = dict.fromkeys(("size", "modified", "warning", "unsure", "unlike"))
 
 
 def test_the_row_of_a_song():
@@ -157,7 +157,7 @@ def test_the_row_of_a_song():
         {"genre": "folk", "share": 0.0, "posterior": 0.233333},
     ]
     expected = {"file": "m/a.wav", "genre": "rock", "duration": 3.712, "clips": 1}
-    assert row == expected | {"top": top, "error": None, **NO_FACTS}
+    assert row == expected | {"top": top, "error": None, **NO_FACTS, "unsure": False}
     assert next(iter(row)) == "file"
     ranking = [best["genre"] for best in song_row("a", song, top=9)["top"]]
     assert ranking == ["rock", "jazz", "folk", "pop"]

@@ -75,7 +75,7 @@ def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
 class NameReader:
     """A classifier that reads the genre in a song's name, and dies of some names."""
 
-    precision, mods = "fp32", torch.nn.Identity()
+    precision, temperature, mods = "fp32", None, torch.nn.Identity()
     hparams = SimpleNamespace(
         **{"sample_rate": 16000, "clip_samples": 1, "hop_samples": 1, "full_scale": 1},
         **{"n_genres": 1, "voting": "mean"},

@@ -36,7 +36,7 @@ def row(file, error=None, timeline=None):
     good = {"genre": "jazz", "duration": 3.5, "clips": 2, "top": top}
     bad = {"genre": None, "duration": None, "clips": 0, "top": []}
     made = {"file": as_utf8(file), **(bad if error else good), "error": error}
-    made |= FACTS
+    made |= FACTS | dict(zip(("unsure", "unlike"), (None, None) if error else (False, 0.912)))
     return made if timeline is None else made | {"timeline": timeline}
 
 
@@ -65,7 +65,7 @@ def path(request, tmp_path):
 
 
 COLUMNS = "file genre share posterior genre_2 share_2 posterior_2 duration clips"
-COLUMNS = f"{COLUMNS} error size modified warning timeline model".split()
+COLUMNS = f"{COLUMNS} error size modified warning unsure unlike timeline model".split()
 ROWS = [row(name, timeline=TIMELINE) for name in NAMES]
 ROWS.append(row("b.wav", '=no, "such"\nfile', []))
 
@@ -99,6 +99,7 @@ def test_csv_is_read_by_other_programs(tmp_path, capsys):
         **{"genre": "jazz", "share": "0.75", "posterior": "0.5"},
         **{"genre_2": "'=rock", "share_2": "0.25", "posterior_2": "0.25"},
         **{"duration": "3.5", "clips": "2", "error": "", "model": MODEL},
+        **{"unsure": "false", "unlike": "0.912"},
         **{name: str(fact) for name, fact in FACTS.items()},
         "timeline": TIMELINE,
     }
