@@ -170,6 +170,19 @@ def test_the_row_of_a_song():
     assert song_row(os.fsdecode(b"caf\xe9.wav"), song)["file"] == "caf\\udce9.wav"
 
 
+@pytest.mark.parametrize(
+    ("least", "unsure"), [(0.0, False), (0.7, False), (0.71, True)]
+)
+def test_an_unsure_song_keeps_its_best_genres(least, unsure):
+    posteriors = {"jazz": 0.7000004, "rock": 0.2999996}
+    song = SongPrediction("jazz", posteriors, posteriors, [], 3.0, unlike=1.23456)
+    row = song_row("a.wav", song, min_posterior=least)
+    assert row["genre"] == (None if unsure else "jazz") and row["error"] is None
+    assert (row["unsure"], row["unlike"]) == (unsure, 1.235)
+    assert [best["genre"] for best in row["top"]] == ["jazz", "rock"]
+    assert list(row)[-5:] == ["size", "modified", "warning", "unsure", "unlike"]
+
+
 @pytest.mark.parametrize("file", ["./a.wav", Path("a.wav")])
 def test_the_row_of_an_error(file):
     error = AudioFileError(f"{Path(file)}: the file is empty (0 bytes)")
@@ -206,6 +219,8 @@ def test_a_model_is_identified_by_all_that_changes_its_results(
         identity(full_scale=32768.0),
         identity(padding="valid"),
         identity(hop_samples=4000),
+        identity(temperature=0.59),
+        identity(usual_norm=60.0),
         identity(names=genres[::-1]),
         identity_of([model_folder, model_folder]),
         identity_of([model_folder, other]),
