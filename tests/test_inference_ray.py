@@ -17,7 +17,13 @@ from ms_sincresnet.cli import main
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.inference.batch import model_identity
 from ms_sincresnet.inference.predictions import SongPrediction
-from ms_sincresnet.inference.ray import Worker, _write, classify_on_ray, find_addresses
+from ms_sincresnet.inference.ray import (
+    Worker,
+    _songs_done,
+    _write,
+    classify_on_ray,
+    find_addresses,
+)
 from ms_sincresnet.inference.results import Kind
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -66,7 +72,7 @@ def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
     (part,) = fsspec.filesystem("memory").glob("/parts/*")
     table = pd.read_parquet(f"memory://{part}").set_index("file")
     assert table.index.tolist() == shard
-    assert table.loc[shard[2], "genre"] == "rock"
+    assert table.loc[shard[2], "genre"] == "rock" and not table.loc[shard[2], "unsure"]
     assert "not readable as audio" in table.loc[shard[0], "error"]
     assert "cannot be fetched (FileNotFoundError" in table.loc[shard[1], "error"]
     assert str(tmp_path) not in table.to_json()
@@ -75,7 +81,7 @@ def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
 class NameReader:
     """A classifier that reads the genre in a song's name, and dies of some names."""
 
-    precision, mods = "fp32", torch.nn.Identity()
+    precision, temperature, mods = "fp32", None, torch.nn.Identity()
     hparams = SimpleNamespace(
         **{"sample_rate": 16000, "clip_samples": 1, "hop_samples": 1, "full_scale": 1},
         **{"n_genres": 1, "voting": "mean"},
@@ -126,6 +132,13 @@ def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
     assert run(songs, folder) == (0, 0)
     with pytest.raises(UserError, match="results of another model"):
         run(["new.jazz.wav"], folder, timeline=True)
+    kind = Kind("12ab-mean", 1, False, min_posterior=0.9)
+    prediction = SongPrediction("jazz", {"jazz": 1.0}, {"jazz": 0.8}, [], 3.0)
+    _write(str(tmp_path / "unsure"), kind, ["a.wav"], [prediction])
+    assert rows(tmp_path / "unsure").unsure.tolist() == [True]
+    assert _songs_done(str(tmp_path / "unsure"), kind, ["b.wav"]) == {"a.wav"}
+    with pytest.raises(UserError, match="timeline or min_posterior"):
+        _songs_done(str(tmp_path / "unsure"), kind._replace(min_posterior=0), [])
 
 
 def test_the_command_line_classifies_what_is_missing_on_a_cluster(

@@ -16,10 +16,10 @@ HPARAMS = {"seed": 3, "dataset": "GTZAN"}
 RANDOM = {"protocol": "random", "fold": 2, "n_folds": 10}
 
 
-def card(training=None):
+def card(training=None, **fitted):
     """A card as the Hub gets it: header and text."""
     about = {"training": training._asdict()} if training else {}
-    text = str(song_card("MSSincResNet", ARGUMENTS, SETTINGS | about))
+    text = str(song_card("MSSincResNet", ARGUMENTS, SETTINGS | about | fitted))
     empty, header, body = text.split("---\n", 2)
     assert empty == ""
     return yaml.safe_load(header), body
@@ -67,6 +67,13 @@ def test_figures_come_with_their_protocol_and_metric():
     ]
     assert "**85.0 %** on 100 tracks" in body
     assert "clip accuracy 71.2 % on their 5500 clips (epoch 7)" in body
+
+
+def test_a_temperature_is_reported_with_the_figures():
+    training = Training("GTZAN", "folds", FIGURES)
+    calibrated = "Posteriors are calibrated\nby a temperature of 0.592."
+    assert calibrated in card(training, temperature=0.59204)[1]
+    assert "Posteriors are not calibrated." in card(training)[1]
 
 
 def test_nothing_is_claimed_that_is_not_known():
