@@ -266,7 +266,7 @@ def test_every_genre_validates_if_it_can():
 @pytest.mark.parametrize(("duration_s", "n_clips"), [(1, 1), (7, 2), (61, 4)])
 def test_long_songs_are_heard_in_part(duration_s, n_clips, model_folder, tmp_path):
     write_tone(tmp_path / "a.wav", 900, duration_s)
-    hparams = {"clip_samples": 48000, "clips_per_song": 4, "eval_batch_size": 3}
+    hparams = {"clip_samples": 48000, "clips_per_song": 4, "batch_size": 3}
     model = read_model_folder(model_folder)
     arguments = model, tmp_path / "a.wav", tmp_path, hparams | {"device": "cpu"}
     rows = finetuning._embeddings(*arguments)

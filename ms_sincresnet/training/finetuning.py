@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ms_sincresnet.data import cache, clips, dataset, prepare
 from ms_sincresnet.errors import DataFolderError, UserError
-from ms_sincresnet.files import atomic_path, file_state
+from ms_sincresnet.files import atomic_path, file_state, read_json
 from ms_sincresnet.models import GenreModel, hub
 from ms_sincresnet.nnet import calibration, voting
 from ms_sincresnet.pretrained import card, model_folder
@@ -102,13 +102,12 @@ def finetune(
     songs_clips = map(torch.cat, scores.clips.values())
     valid = [voting.song_log_posteriors(song, method) for song in songs_clips]
     protocol = f"own songs: {len(hparams['heard']) - len(valid)} trained a classifier "
-    protocol += f"on {source or 'the bundled model'}, {len(valid)} chose the epoch"
+    origin = source_folder.name if source and os.path.isdir(source) else source
+    protocol += f"on {origin or 'the bundled model'}, {len(valid)} chose the epoch"
     about: dict[str, Any] = {"clip_samples": n_samples, "hop_samples": n_samples}
     about |= {"voting": method, "full_scale": start.settings["full_scale"]}
-    about["training"] = card.Training(name, protocol, None)
-    about["temperature"] = calibration.fit_temperature(
-        torch.stack(valid), [*scores.labels.values()]
-    )
+    fit = calibration.fit_temperature(torch.stack(valid), [*scores.labels.values()])
+    about |= {"training": card.Training(name, protocol, None), "temperature": fit}
     model_folder.save_model_folder(output, model, brain.genres, **about)
     shutil.rmtree(work)
     return scores.predictions(brain.genres)
@@ -154,9 +153,8 @@ def _train(
     start: GenreModel, run: Path, cache_folder: Path, hparams: dict[str, Any]
 ) -> tuple[GenreModel, HeadBrain]:
     """A model with a new classifier, and the brain that trained and tested it."""
-    n_genres = pd.read_csv(run / "train.csv", keep_default_na=False).genre.nunique()
-    sizes = {name: hparams[name] for name in ("clip_samples", "seed")}
-    sizes["n_genres"] = n_genres
+    n_genres = len(read_json(run / "report.json")["counts"]["train"])
+    sizes = {k: hparams[k] for k in ("clip_samples", "seed")} | {"n_genres": n_genres}
     parts, encoder = dataset.genre_datasets(run, cache_folder, **sizes)
     train, valid = parts["train"], parts["valid"]
     model = type(start)(**start.config | {"n_genres": n_genres}).eval()
@@ -201,7 +199,7 @@ def _embeddings(
         wavs = clips.split_clips(song, n_samples, hop) * model.settings["full_scale"]
         audible = wavs[~clips.silent(wavs)]
         wavs = audible if len(audible) else wavs
-        batches = wavs.to(hparams["device"]).split(hparams["eval_batch_size"])
+        batches = wavs.to(hparams["device"]).split(hparams["batch_size"])
         rows = [model.embedding(model.frontend(batch))[:, 0] for batch in batches]
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.save(file, torch.cat(rows).cpu().numpy())
