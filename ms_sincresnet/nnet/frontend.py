@@ -11,7 +11,7 @@ from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm, song_piece
-from ms_sincresnet.nnet.sync_batch_norm import SharedBatchNorm1d, with_mean_gradient
+from ms_sincresnet.nnet.sync_batch_norm import SharedBatchNorm1d, mean_over_processes
 
 
 def scale_to_unit_variance(variances: Tensor, eps: float = 1e-8) -> Tensor:
@@ -161,9 +161,10 @@ class MSSincNet(nn.Module):
         """Filters, batch norm and padding of each scale."""
         for bank, norm in zip(self.banks, self.norms, strict=True):
             filters = bank.filters()
-            if isinstance(norm, SharedBatchNorm1d) and norm.training:
+            shared = isinstance(norm, SharedBatchNorm1d) and norm.training
+            if shared and filters.requires_grad:
                 # The limits of cut-offs take the whole gradient, not a process's share.
-                filters = with_mean_gradient(filters)
+                filters.register_hook(mean_over_processes)
             yield filters, norm, self.zeros_at_the_edges(bank)
 
     def _load_from_state_dict(
