@@ -52,6 +52,7 @@ def read_blocks(
     warn: Callable[[str], None] = logger.warning,
 ) -> Generator[np.ndarray, None, None]:
     """Mono float32 blocks [time] of a file; at the end, it warns of damage."""
+    path = Path(path)
     yield from _normalize(_decode(path, warn), sample_rate, path)
 
 
@@ -61,9 +62,33 @@ def read_audio(
     *,
     excerpt: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Mono float32 samples [time] of a file, or of an excerpt.
+    """Mono samples of a file, or of an excerpt.
 
-    ``excerpt`` is its start and duration in s; of a shorter file, the last seconds.
+    Arguments
+    ---------
+    path
+        A file with audio that FFmpeg decodes.
+    sample_rate
+        Rate of the result, in Hz.
+    excerpt
+        Start and duration, in s; the last ``duration`` seconds of a shorter file.
+
+    Returns
+    -------
+    Float32 samples [time].
+
+    Raises
+    ------
+    AudioFileError
+        If there is no usable audio in the file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "song.flac"
+    >>> import soundfile
+    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
+    >>> read_audio(path, excerpt=(0.25, 0.5)).shape
+    (8000,)
     """
     if excerpt is None:
         return np.concatenate(list(read_blocks(path, sample_rate)))

@@ -49,10 +49,26 @@ def local_path(address: str | PathLike, hub_parts: int) -> Path | None:
 
 
 def fetch(source: str | PathLike | None = None, **hub_options: Any) -> Path:
-    """The folder of a model; None is the bundled one.
+    """The folder of a model, downloaded from one commit if it is on the Hub.
 
-    ``user/repository`` and ``user/repository@revision`` on the Hub are downloaded from
-    one commit, with ``hub_options`` as in huggingface_hub's ``hf_hub_download``.
+    Arguments
+    ---------
+    source
+        A folder, or the name ``user/repository`` or ``user/repository@revision`` on the
+        Hub; None: the bundled model.
+    **hub_options
+        As in huggingface_hub's ``hf_hub_download``.
+
+    Returns
+    -------
+    The folder.
+
+    Example
+    -------
+    >>> fetch("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.ModelFolderError: no/such/folder: no such model folder
     """
     if source is None:
         return BUNDLED

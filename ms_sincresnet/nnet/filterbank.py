@@ -23,11 +23,29 @@ def half_hamming_window(kernel_size: int, device: torch.device | None = None) ->
 def sinc_filters(
     low_hz: Tensor, high_hz: Tensor, kernel_size: int, sample_rate: int
 ) -> Tensor:
-    """Windowed-sinc band-pass filters [n_filters, kernel_size], in float64.
+    """Windowed-sinc band-pass impulse responses, in float64.
 
     The paper's eqs. (3) to (5), divided by twice the bandwidth as in SincNet, so that
     every centre tap is 1. The outer taps of 1001 have phases of 1500 rad, which float32
     resolves to no better than 1e-4.
+
+    Arguments
+    ---------
+    low_hz, high_hz
+        Cut-off frequencies [n_filters], in Hz.
+    kernel_size
+        Taps, L (odd).
+    sample_rate
+        Sample rate, in Hz.
+
+    Returns
+    -------
+    Taps [n_filters, kernel_size].
+
+    Example
+    -------
+    >>> sinc_filters(torch.tensor([50.0]), torch.tensor([150.0]), 251, 16000).shape
+    torch.Size([1, 251])
     """
     f1, f2 = (hz.double()[:, None] / sample_rate for hz in (low_hz, high_hz))
     n = torch.arange(-(kernel_size // 2), 0, dtype=f1.dtype, device=f1.device)
