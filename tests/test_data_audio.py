@@ -25,14 +25,10 @@ from ms_sincresnet.data.audio import (
     read_blocks,
 )
 from ms_sincresnet.data.decoding import decode
-from ms_sincresnet.data.mpeg import parse, read_frames
+from ms_sincresnet.data.mpeg import parse
 from ms_sincresnet.errors import AudioFileError, NoAudioError
 
 from .sounds import add_audio, noise, pcm_noise, sine, write_container
-
-# Formats that FFmpeg decodes, but that nothing here can write.
-WITHOUT_ENCODER = ["ape", "mpc7", "mpc8", "tak", "speex", "shorten", "twinvq", "cook"]
-WITHOUT_ENCODER += ["qcelp", "amrwb", "atrac3", "wmapro", "wmalossless", "dst", "ralf"]
 
 
 def music(seconds, rate=44100, channels=2, hz=440):
@@ -144,18 +140,6 @@ def vbr(silent_start):
     return untagged(stream.getvalue())
 
 
-def dsf(seconds=2):
-    """A DSF file: one bit per sample, here a triangle's density of ones."""
-    rate, block = 2822400, 4096
-    n_blocks = int(seconds * rate) // 8 // block
-    data = np.random.default_rng(0).bytes(n_blocks * block)
-    layout = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 1, 1, rate, 1,
-                         8 * len(data), block, 0)  # fmt: skip
-    size = 28 + len(layout) + 12 + len(data)
-    return (struct.pack("<4sQQQ", b"DSD ", 28, size, 0) + layout
-            + struct.pack("<4sQ", b"data", 12 + len(data)) + data)  # fmt: skip
-
-
 def part(content, share):
     """The first part of a file."""
     return content[: int(share * len(content))]
@@ -200,11 +184,8 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
             *(("flac.mka", "matroska", "flac"), ("pcm.mka", "matroska", "pcm_s16le")),
             *(("mp3.mka", "matroska", "libmp3lame"), ("a.ts", "mpegts", "aac")),
             *(("mp2.ts", "mpegts", "mp2"), ("a.wma", "asf", "wmav2")),
-            *(
-                ("a.mp2", "mp2", "mp2"),
-                ("a.tta", "tta", "tta"),
-                ("a.wv", "wv", "wavpack"),
-            ),
+            *(("a.mp2", "mp2", "mp2"), ("a.tta", "tta", "tta")),
+            ("a.wv", "wv", "wavpack"),
             *(("flac.ogg", "ogg", "flac"), ("a.flv", "flv", "libmp3lame")),
             *(("alac.caf", "caf", "alac"), ("a.nut", "nut", "aac")),
             *(("mp3.wav", "wav", "libmp3lame"), ("a.aiff", "aiff", "pcm_s24be")),
@@ -265,7 +246,6 @@ OTHERS = {  # seconds
                    + contained("adts", "aac", path, 3)),
     "joined, two rates.aac": (5, lambda path: contained("adts", "aac", path, 2)
                               + contained("adts", "aac", path, 3, rate=32000)),
-    "a.dsf": (2, dsf),
 }  # fmt: skip
 DAMAGED = {  # the least and the most seconds, of ten if they are whole
     **{
@@ -305,13 +285,6 @@ def write(path, make):
     path.write_bytes(content)
 
 
-def test_the_table_is_long_enough():
-    assert len(WHOLE) + len(OTHERS) + len(DAMAGED) >= 60
-    for name in WITHOUT_ENCODER:
-        with pytest.raises(av.codec.codec.UnknownCodecError):
-            av.Codec(name, "w")
-
-
 @pytest.mark.parametrize("name", [*WHOLE, *OTHERS])
 def test_all_of_a_file_is_heard_without_a_word(tmp_path, name, caplog, capfd):
     seconds, make = OTHERS.get(name) or (3, WHOLE[name])
@@ -319,9 +292,8 @@ def test_all_of_a_file_is_heard_without_a_word(tmp_path, name, caplog, capfd):
     write(path, make)
     samples = read_audio(path)
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=0.15)
-    if not name.endswith("dsf"):  # to the end
-        assert np.abs(samples[-6000:-3000]).max() > 0.1
-        assert np.abs(samples[3000:6000]).max() > 0.1 or "silence" in name
+    assert np.abs(samples[-6000:-3000]).max() > 0.1  # to the end
+    assert np.abs(samples[3000:6000]).max() > 0.1 or "silence" in name
     assert path.suffix in AUDIO_SUFFIXES or not path.suffix
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
@@ -363,34 +335,21 @@ def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate, target_rate):
     np.testing.assert_allclose(samples[middle], expected, rtol=0, atol=2e-5)
 
 
-def test_the_normalizer_refuses_three_dimensions():
-    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
-        normalize(np.zeros((2, 3, 4)), SAMPLE_RATE)
-
-
-@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (22050, 2), (48000, 6)])
-def test_reading_in_blocks_equals_soxr_on_the_whole_file(tmp_path, rate, channels):
-    samples = noise(5 * rate + 7, channels)
-    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
-    expected = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE, quality="HQ")
-    read = read_audio(tmp_path / "a.wav")
-    assert read.shape == expected.shape
-    np.testing.assert_allclose(read, expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(read, normalize(samples, rate))
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-def test_formats_are_read_by_str_and_path(tmp_path, suffix):
-    folder = tmp_path / 'l\'été "à" $HOME'
-    folder.mkdir()
-    path = folder / f"kruhový objazd{suffix}"
-    soundfile.write(path, music(3), 44100)
-    samples = read_audio(path)
-    np.testing.assert_array_equal(read_audio(str(path)), samples)
-    whole, rate = soundfile.read(path, dtype="float32")
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [("wav", 16000, 1), ("flac", 22050, 2), ("ogg", 48000, 6), ("mp3", 44100, 2)],
+)
+def test_reading_in_blocks_equals_soxr_on_the_whole_file(
+    tmp_path, suffix, rate, channels
+):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise(5 * rate + 7, channels), rate)
+    whole, _ = soundfile.read(path, dtype="float32", always_2d=True)
     expected = soxr.resample(whole.mean(axis=1), rate, SAMPLE_RATE, quality="HQ")
+    samples = read_audio(path)
     assert samples.shape == expected.shape
     np.testing.assert_allclose(samples, expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(normalize(whole, rate), expected, rtol=0, atol=2e-6)
 
 
 def write_value(value, n_samples=3 * SAMPLE_RATE, rate=SAMPLE_RATE):
@@ -448,21 +407,6 @@ def test_an_excerpt_is_cut_from_the_whole(tmp_path, excerpt, cut):
     np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
 
 
-def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
-    path = tmp_path / "long.wav"
-    soundfile.write(path, np.zeros(40 * SAMPLE_RATE), SAMPLE_RATE)
-    n_read = []
-
-    def note(path, faults):
-        for rate, block in decode(path, faults):
-            n_read.append(len(block))
-            yield rate, block
-
-    monkeypatch.setattr("ms_sincresnet.data.audio.decode", note)
-    assert len(read_audio(path, excerpt=(2, 3))) == 3 * SAMPLE_RATE
-    assert 0 < sum(n_read) < 8 * SAMPLE_RATE
-
-
 @pytest.mark.parametrize("codec", ["alac", "flac", "pcm_s16le", "wavpack", "tta"])
 @pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (6, 48000)])
 def test_lossless_containers_give_what_a_wav_gives(tmp_path, codec, channels, rate):
@@ -503,16 +447,6 @@ def test_what_an_encoder_adds_to_each_part_of_a_joined_mp3_is_dropped(tmp_path):
     np.testing.assert_allclose(both[33000:], second[1000:], rtol=0, atol=1e-5)
 
 
-def test_frames_of_all_versions_and_layers_have_the_right_size(tmp_path):
-    for rate in (8000, 11025, 16000, 22050, 32000, 44100, 48000):
-        for channels in (1, 2):
-            content = sound("MP3", 1, rate, channels)
-            frames = read_frames(io.BytesIO(content), 0, faults := [])
-            n_samples = sum(parse(data[:4]).samples for _, data in frames)
-            assert rate <= n_samples < 1.5 * rate
-            assert faults == []
-
-
 @pytest.mark.parametrize(
     "name",
     ["an m4a.raw", "an m4a", "a: b.m4a", "http://a.m4a", "concat:a|b.m4a"]
@@ -528,20 +462,6 @@ def test_a_name_is_never_a_format_a_protocol_or_a_pattern(
     assert len(read_audio(name)) == pytest.approx(48000, abs=2000)
 
 
-def test_the_first_audio_stream_is_read(tmp_path):
-    pcm = pcm_noise(48000, 2)
-    path = tmp_path / "film.mp4"
-    with av.open(str(path), "w") as container:
-        fillers = [
-            add_audio(container, "alac", pcm, 48000),
-            add_audio(container, "aac", pcm_noise(3 * 48000, 1, seed=1), 48000),
-        ]
-        for fill in fillers:
-            fill()
-    soundfile.write(tmp_path / "a.wav", pcm, 48000)
-    np.testing.assert_array_equal(read_audio(path), read_audio(tmp_path / "a.wav"))
-
-
 def write_unusable(path, kind):
     """Writes a file that must be refused."""
     m4a = M4A(path=path)
@@ -552,14 +472,9 @@ def write_unusable(path, kind):
             path.write_text("#EXTM3U\n#EXTINF:1,\nsong.m4a\n#EXT-X-ENDLIST\n")
         case "list":
             path.write_text("ffconcat version 1.0\nfile song.m4a\n")
-        case "zeros":
-            path.write_bytes(bytes(200_000))
         case "three frames":
             content = np.random.default_rng(0).bytes(30000)
             path.write_bytes(content + untagged(MP3())[: 3 * 417] + content)
-        case "picture":
-            content = np.random.default_rng(0).bytes(30000)
-            path.write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + content)
         case "no packets":
             with av.open(str(path), "w", format="matroska") as container:
                 container.add_stream("pcm_s16le", rate=48000, layout="mono")
@@ -584,14 +499,9 @@ def write_unusable(path, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        *(
-            (kind, "not readable as audio")
-            for kind in ("text", "playlist", "list", "zeros", "head")
-        ),
-        ("three frames", "not readable as audio"),
-        ("picture", "not readable as audio"),
+        *((kind, "not readable as audio") for kind in ("text", "playlist", "list")),
+        *((kind, "not readable as audio") for kind in ("head", "three frames")),
         ("drms", "protected against copying"),
-        ("enca", "protected against copying"),
         ("unknown codec", "unknown codec"),
         ("no packets", "found an empty track"),
         ("no sound in packets", "damaged packets"),
@@ -722,17 +632,3 @@ def test_the_mix_is_decided_by_the_first_half_minute(tmp_path):
         soundfile.write(tmp_path / "a.wav", np.vstack([first] * 8 + [right] * 3), 44100)
         end = read_audio(tmp_path / "a.wav")[-40000:-1000]
         assert (np.abs(end).max() > 0.04) == is_heard
-
-
-def test_the_longer_part_of_a_joined_file_decides(tmp_path, classifier, write_song):
-    parts = [("rock", 5), ("jazz", 25)]
-    for name, options in {"a.mp3": {}, "a.ogg": {}}.items():
-        for genres in (parts, parts[::-1]):
-            content = b""
-            for each in genres:
-                path = write_song(tmp_path / name, each, rate=44100, **options)
-                content += path.read_bytes()
-            path.write_bytes(content)
-            prediction = classifier.predict_song(path)
-            assert prediction.genre == "jazz"
-            assert prediction.duration == pytest.approx(30, abs=0.15)

@@ -193,23 +193,6 @@ def test_manifests_and_copies_follow_any_change(data, tmp_path, decoded, kind):
         assert after == before
 
 
-def test_decoded_tracks_survive_an_error(data, tmp_path, monkeypatch, decoded):
-    note = prepare_module.cache_audio
-
-    def fail(*args, **options):
-        if len(decoded) == 4:
-            raise OSError("no space left on device")
-        return note(*args, **options)
-
-    with monkeypatch.context() as context:
-        context.setattr(prepare_module, "cache_audio", fail)
-        context.setattr(os, "cpu_count", lambda: 1)
-        with pytest.raises(OSError, match="no space"):
-            prepare(data, tmp_path)
-    prepare(data, tmp_path)
-    assert len(decoded) == 6
-
-
 def test_unusable_files_are_left_out_and_reported(data, tmp_path, caplog):
     (data / "jazz" / "text.wav").write_text("no audio")
     nan = np.full(1000, np.nan)

@@ -129,19 +129,6 @@ def test_an_option_out_of_range_is_named_and_leaves_nothing(data, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_copy_without_exactly_ten_genres_is_reported(tmp_path, caplog):
-    for name, genres, warning in [
-        ("all", gtzan.GENRES, None),
-        ("fewer", gtzan.GENRES - {"blues"}, "missing: blues; not GTZAN's: none"),
-        ("other", {"polka", "waltz"}, None),
-    ]:
-        caplog.clear()
-        write_genres(tmp_path / name, genres=sorted(genres), n_tracks=4)
-        prepare(tmp_path / name, tmp_path, n_folds=2, valid_fraction=0.5)
-        warnings = messages(caplog, "WARNING")
-        assert [warning in text for text in warnings] == ([True] if warning else [])
-
-
 # Two genres with tracks of each part on the authors' own lists, and one on none; of the
 # other genres the first four that train.
 ON_LIST = [name for name, part in gtzan.filtered_parts().items() if part == "train"]

@@ -38,19 +38,6 @@ def small(model_class):
     return copy.deepcopy(built(model_class))
 
 
-def n_parameters(model_class, **arguments):
-    return sum(p.numel() for p in build_on_meta(model_class, arguments).parameters())
-
-
-def test_as_many_parameters_as_sincnet_has():
-    lengths = [(3200 - 250) // 3, (983 - 4) // 3, (326 - 4) // 3]
-    norms = 2 * (80 * lengths[0] + 60 * lengths[1] + 60 * lengths[2])
-    convolutions = (80 * 60 * 5 + 60) + (60 * 60 * 5 + 60)
-    # The batch norms have the biases of the linear layers.
-    linear = (60 * lengths[2] + 2048 + 2048) * 2048 + 3 * 2 * 2048 + (2048 * 10 + 10)
-    assert n_parameters(SincNet) == 2 * 80 + norms + convolutions + linear
-
-
 @each_model
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_reach_every_parameter_and_silence_is_finite(model_class, training):

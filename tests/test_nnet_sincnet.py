@@ -166,16 +166,6 @@ def test_frames_too_short_for_the_layers_are_refused():
         small_network(frame_samples=least - 1)
 
 
-def test_evaluation_has_the_gradients_of_the_definition(double):
-    network = copy.deepcopy(double)
-    wav, parameters = noise(2000).double(), [*network.bank.parameters()]
-    found = torch.autograd.grad(network(wav[None])[0, 0, 1], parameters)
-    maps = network.frame_maps(wav.unfold(0, FRAME, HOP))
-    by_hand = log_posteriors_by_hand(network.state_dict(), maps)
-    expected = torch.autograd.grad(by_hand.exp().mean(0).log()[1], parameters)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
-
-
 def test_autocast_leaves_the_filters_alone(network):
     wavs = noise(2000, batch=2)
     with torch.no_grad():
