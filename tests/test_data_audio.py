@@ -57,7 +57,6 @@ def encoded(kind, codec, seconds, rate, channels):
 
 
 def contained(kind, codec, path=None, seconds=3, rate=44100, channels=2):
-    """Bytes of FFmpeg's encoders, also written to a path."""
     content = encoded(kind, codec, seconds, rate, channels)
     if path is not None:
         path.write_bytes(content)
@@ -83,7 +82,6 @@ def film(kind, codec, path, seconds=3):
 
 
 def with_number(content, place, number, order="<"):
-    """Bytes with a 32-bit number in place of another."""
     number = struct.pack(f"{order}I", number)
     return content[:place] + number + content[place + 4 :]
 
@@ -120,7 +118,6 @@ def cover():
 
 
 def tagged(content):
-    """An mp3 with tags before and behind it."""
     ape = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 40, 0, 1 << 31) + bytes(40)
     return cover() + content + ape + b"TAG" + b"A title".ljust(125, b"\0")
 
@@ -131,22 +128,11 @@ def untagged(content):
     return content[place - 36 + parse(content[place - 36 : place - 32]).size :]
 
 
-def vbr(silent_start):
-    """A minute of mp3 with a variable bit rate that nothing states."""
-    samples = music(60)
-    samples[: 2 * 44100] = 0 if silent_start else 6 * noise(2 * 44100, 2)
-    stream = io.BytesIO()
-    soundfile.write(stream, samples, 44100, format="MP3", bitrate_mode="VARIABLE")
-    return untagged(stream.getvalue())
-
-
 def part(content, share):
-    """The first part of a file."""
     return content[: int(share * len(content))]
 
 
 def hole(content, size=50):
-    """A file with zeros in its middle."""
     middle = len(content) // 2
     return content[:middle] + bytes(size) + content[middle + size :]
 
@@ -231,8 +217,6 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
     "no suffix": OGG,
 }
 OTHERS = {  # seconds
-    "no length, noise first.mp3": (60, lambda: vbr(silent_start=False)),
-    "no length, silence first.mp3": (60, lambda: vbr(silent_start=True)),
     "joined.mp3": (7, lambda: MP3(2, hz=2764) + MP3(5)),
     "joined, with tags.mp3": (7, lambda: tagged(MP3(2)) + tagged(MP3(5))),
     "joined, two rates.mp3": (5, lambda: MP3(2, rate=48000) + MP3(3)),
@@ -279,7 +263,6 @@ DAMAGED = {  # the least and the most seconds, of ten if they are whole
 
 
 def write(path, make):
-    """Writes what a row of the table says."""
     wants_path = "path" in inspect.signature(make).parameters
     content = make(path=path) if wants_path else make()
     path.write_bytes(content)
@@ -293,7 +276,7 @@ def test_all_of_a_file_is_heard_without_a_word(tmp_path, name, caplog, capfd):
     samples = read_audio(path)
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=0.15)
     assert np.abs(samples[-6000:-3000]).max() > 0.1  # to the end
-    assert np.abs(samples[3000:6000]).max() > 0.1 or "silence" in name
+    assert np.abs(samples[3000:6000]).max() > 0.1
     assert path.suffix in AUDIO_SUFFIXES or not path.suffix
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
@@ -317,22 +300,8 @@ def test_a_damaged_file_gives_what_is_left_and_a_warning(tmp_path, name, caplog,
     assert (told, caplog.messages) == ([warning], [])
 
 
-def normalize(samples, rate, target_rate=SAMPLE_RATE):
-    """The samples as mono ones at another rate."""
-    return AudioNormalizer(target_rate)(torch.as_tensor(samples), rate).numpy()
-
-
-@pytest.mark.parametrize(
-    ("rate", "target_rate"), [(8000, 16000), (22050, 8000), (44100, 16000)]
-)
-def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate, target_rate):
-    samples = np.stack([sine(440, rate), np.zeros(rate)], axis=1)
-    samples = normalize(samples, rate, target_rate)
-    assert samples.dtype == np.float32
-    assert len(samples) == pytest.approx(target_rate, abs=1)
-    middle = slice(1000, -1000)  # the resampler rings at both ends
-    expected = sine(440, target_rate)[middle] / 2  # the mean of tone and silence
-    np.testing.assert_allclose(samples[middle], expected, rtol=0, atol=2e-5)
+def normalize(samples, rate):
+    return AudioNormalizer()(torch.as_tensor(samples), rate).numpy()
 
 
 @pytest.mark.parametrize(
@@ -463,7 +432,6 @@ def test_a_name_is_never_a_format_a_protocol_or_a_pattern(
 
 
 def write_unusable(path, kind):
-    """Writes a file that must be refused."""
     m4a = M4A(path=path)
     match kind:
         case "text":
@@ -623,12 +591,3 @@ def test_stereo_out_of_phase_gives_one_channel(tmp_path, name):
         soundfile.write(path, samples, 44100, subtype=subtype)
         np.testing.assert_allclose(read_audio(path), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(normalize(samples, 44100), expected, rtol=0, atol=1e-5)
-
-
-def test_the_mix_is_decided_by_the_first_half_minute(tmp_path):
-    right = np.hstack([0 * MIDDLE, MIDDLE])
-    for left, is_heard in ((-MIDDLE, False), (MIDDLE, True)):
-        first = np.hstack([left, MIDDLE]) / 20
-        soundfile.write(tmp_path / "a.wav", np.vstack([first] * 8 + [right] * 3), 44100)
-        end = read_audio(tmp_path / "a.wav")[-40000:-1000]
-        assert (np.abs(end).max() > 0.04) == is_heard

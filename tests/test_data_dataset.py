@@ -40,14 +40,12 @@ def tracks(tmp_path):
 
 
 def clips_of(tracks, **options):
-    """Random clips of these tracks."""
     options = {"clip_samples": CLIP_SAMPLES, "seed": 7, "cache": "disk", **options}
     return RandomClipDataset(tracks, **options)
 
 
 @pytest.fixture(params=CACHES)
 def dataset(tracks, request):
-    """Random clips from either cache."""
     return clips_of(tracks, cache=request.param)
 
 
@@ -188,7 +186,6 @@ def folder(tracks, tmp_path):
 
 
 def build(folder, n_genres=2, **options):
-    """Data sets of the three parts, and the encoder."""
     options = {"n_genres": n_genres, "clip_samples": 160, "seed": 5, **options}
     return genre_datasets(folder, folder, **options)
 

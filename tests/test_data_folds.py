@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import ms_sincresnet.data.folds as folds_module
 from ms_sincresnet.data.folds import draw_valid, split_fold, stratified_folds
 from ms_sincresnet.errors import HparamError
 
@@ -33,18 +32,6 @@ def test_ten_folds_test_every_track_once_and_divide_no_group(groups):
         table = count_table(LABELS, parts)  # test, train, valid
         assert (np.abs(table - [5, 40.5, 4.5]) <= [1, 1.5, 0.5]).all()
     assert (tested == 1).all()
-
-
-def test_the_test_part_does_not_influence_the_validation_part(monkeypatch):
-    def parts_with(test_labels):
-        labels = np.array(["jazz"] * 20 + ["rock"] * 20 + test_labels)
-        tested = np.arange(len(labels)) >= 40
-        monkeypatch.setattr(folds_module, "stratified_folds", lambda *_: tested * 1)
-        return split_fold(labels, 1, n_folds=2, valid_fraction=0.2, seed=3)[:40]
-
-    expected = parts_with(["jazz", "rock"])
-    assert np.sum(expected == "valid") == 8
-    np.testing.assert_array_equal(parts_with(["metal"] * 30), expected)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,10 @@ GTZAN += ["jazz", "metal", "pop", "reggae", "rock"]
 
 @pytest.fixture
 def small(tmp_path):
-    """A small data set."""
     return make_synthetic_gtzan(tmp_path / "small", **SMALL)
 
 
 def contents(folder):
-    """Bytes of all files in a folder, by relative path."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 

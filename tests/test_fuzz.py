@@ -72,7 +72,6 @@ def damaged(content):
 
 
 def peak_mb():
-    """Peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -156,7 +155,6 @@ def read_sound(path):
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    """A process that reads audio."""
     with Reader(tmp_path_factory.mktemp("damaged"), read_sound) as reader:
         yield reader
 

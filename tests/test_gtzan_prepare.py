@@ -23,7 +23,6 @@ spec.loader.exec_module(gtzan)
 
 
 def write_tracks(root, ids, suffix=".wav"):
-    """Writes different short tracks below their genres."""
     for seed, track_id in enumerate(ids):
         path = root / track_id.split(".")[0] / f"{track_id}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +51,6 @@ def prepare(data, folder, **options):
 
 
 def messages(caplog, level):
-    """Messages of one level."""
     return [r.getMessage() for r in caplog.records if r.levelname == level]
 
 
@@ -147,7 +145,6 @@ UNLISTED = "jazz.00033"
 
 @pytest.fixture
 def listed(tmp_path):
-    """A few tracks of the filtered split."""
     write_tracks(tmp_path / "data", [*sum(LISTED.values(), []), UNLISTED])
     return tmp_path / "data"
 

@@ -86,7 +86,6 @@ def write_audio(paths, seed):
 
 
 def write_data(root, counts, audio="audio", prefix="", header=False):
-    """Writes parts of the data set: lists and audio."""
     for nth, (part, counts_of_part) in enumerate(counts.items()):
         lines, files = list_part(part, counts_of_part)
         write_list(root, part, lines, prefix, header)

@@ -26,7 +26,6 @@ def problem(batch, n_samples, n_filters, kernel_size):
 
 
 def definition(wavs, filters, offsets, n_frames, padding):
-    """Activations and maps in float64."""
     wavs, filters, offsets = (x.double() for x in (wavs, filters, offsets))
     filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
     return filtered, F.adaptive_avg_pool1d(filtered.relu(), n_frames)

@@ -16,7 +16,6 @@ LONG = {"kernel_sizes": (251, 1001), "n_filters": 3, "n_frames": 1024}
 
 
 def noise(n_samples):
-    """Noise with a tone in it."""
     noise = torch.randn(n_samples, generator=torch.Generator().manual_seed(0))
     return 0.1 * noise + 0.1 * torch.sin(0.17 * torch.arange(n_samples))
 

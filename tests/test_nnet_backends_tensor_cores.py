@@ -39,7 +39,6 @@ def inputs(batch, n_samples, n_filters, kernel_size, device="cpu"):
 
 
 def definition(wavs, filters, offsets, n_frames, padding):
-    """Convolution, ReLU and average by PyTorch."""
     filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
     return F.adaptive_avg_pool1d(filtered.relu(), n_frames)
 

@@ -22,7 +22,6 @@ N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
 
 
 def music(n_samples, batch=2, seed=0):
-    """Normalised noise with a tone in it."""
     generator = torch.Generator().manual_seed(seed)
     wavs = torch.randn(batch, n_samples, generator=generator)
     return normalize_clips(wavs + torch.sin(0.17 * torch.arange(n_samples)))
@@ -41,7 +40,6 @@ def trained_norm(n_filters=N_FILTERS, seed=0):
 
 
 def odd_filters(kernel_size, n_filters=N_FILTERS):
-    """Filters that are not symmetric."""
     filters = SincFilterbank(n_filters, kernel_size).filters().detach()
     return filters * torch.linspace(0.5, 1.5, kernel_size)
 

@@ -43,7 +43,6 @@ def network():
 
 @pytest.fixture(scope="module")
 def double(network):
-    """The same in float64."""
     return copy.deepcopy(network).double()
 
 

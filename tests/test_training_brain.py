@@ -61,7 +61,6 @@ def brain():
 
 
 def songs(*waveforms):
-    """A batch of songs, all of the first genre."""
     genre = {"genre_encoded": torch.tensor([0])}
     return PaddedBatch(
         [{"id": f"{n}", "song": wav, **genre} for n, wav in enumerate(waveforms)]

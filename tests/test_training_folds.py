@@ -60,7 +60,6 @@ class Recipe:
         return subprocess.CompletedProcess(command, accident)
 
     def run(self, *words):
-        """Cross-validates; returns the summary."""
         recipe.main(["small.yaml", f"--output_folder={self.results}", *words])
         return read_json(self.results / "summary.json")
 

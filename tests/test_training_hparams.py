@@ -87,16 +87,6 @@ def test_a_file_that_is_not_yaml_is_named(recipe, text):
         load(recipe)
 
 
-def test_a_missing_file_and_a_missing_value_are_named(recipe):
-    with pytest.raises(HparamError, match="nowhere.yaml: no such hparams file"):
-        load("nowhere.yaml")
-    recipe.write_text("data_folder: !PLACEHOLDER\n")
-    message = "recipe.yaml: data_folder is missing; give --data_folder=…\nDownload it."
-    with pytest.raises(HparamError, match=message):
-        load(recipe)
-    assert load(recipe, "data_folder: x") == {"data_folder": "x"}
-
-
 @pytest.fixture
 def family(tmp_path):
     """A file that includes one that includes another, each with values of its own."""
