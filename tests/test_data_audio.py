@@ -154,7 +154,6 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
     "24 bits.wav": partial(sound, "WAV", subtype="PCM_24"),
     "float.wav": partial(sound, "WAV", subtype="FLOAT"),
     "8 bits.wav": partial(sound, "WAV", subtype="PCM_U8"),
-    "mu law.wav": partial(sound, "WAV", subtype="ULAW"),
     "adpcm.wav": partial(sound, "WAV", subtype="IMA_ADPCM"),
     "mono.mp3": partial(sound, "MP3", channels=1),
     "variable.mp3": partial(sound, "MP3", bitrate_mode="VARIABLE"),
@@ -205,12 +204,10 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
     "size 0.wav": lambda: open_wav(0),
     "size -1.wav": lambda: open_wav(2**32 - 1),
     "size 2 GB.wav": lambda: open_wav(0x7FFFF000),
-    "sizes 0.wav": lambda: open_wav(0, 0),
     "sizes -1.wav": lambda: open_wav(2**32 - 1, 2**32 - 1),
     "sizes 2 GB.wav": lambda: open_wav(0x7FFFF000, 0x7FFFF024),
     "size 0.au": lambda: with_number(AU(), 8, 0, ">"),
     "size -1.au": lambda: with_number(AU(), 8, 2**32 - 1, ">"),
-    "size 2 GB.au": lambda: with_number(AU(), 8, 0x7FFFF000, ">"),
     "an mp3, in truth.wav": MP3,
     "an m4a, in truth.mp3": M4A,
     "a flac, in truth.ogg": FLAC,
@@ -431,6 +428,20 @@ def test_a_name_is_never_a_format_a_protocol_or_a_pattern(
     assert len(read_audio(name)) == pytest.approx(48000, abs=2000)
 
 
+def test_the_first_audio_stream_is_read(tmp_path):
+    pcm = pcm_noise(48000, 2)
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        fillers = [
+            add_audio(container, "alac", pcm, 48000),
+            add_audio(container, "aac", pcm_noise(3 * 48000, 1, seed=1), 48000),
+        ]
+        for fill in fillers:
+            fill()
+    soundfile.write(tmp_path / "a.wav", pcm, 48000)
+    np.testing.assert_array_equal(read_audio(path), read_audio(tmp_path / "a.wav"))
+
+
 def write_unusable(path, kind):
     m4a = M4A(path=path)
     match kind:
@@ -591,3 +602,12 @@ def test_stereo_out_of_phase_gives_one_channel(tmp_path, name):
         soundfile.write(path, samples, 44100, subtype=subtype)
         np.testing.assert_allclose(read_audio(path), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(normalize(samples, 44100), expected, rtol=0, atol=1e-5)
+
+
+def test_the_mix_is_decided_by_the_first_half_minute(tmp_path):
+    right = np.hstack([0 * MIDDLE, MIDDLE])
+    for left, is_heard in ((-MIDDLE, False), (MIDDLE, True)):
+        first = np.hstack([left, MIDDLE]) / 20
+        soundfile.write(tmp_path / "a.wav", np.vstack([first] * 8 + [right] * 3), 44100)
+        end = read_audio(tmp_path / "a.wav")[-40000:-1000]
+        assert (np.abs(end).max() > 0.04) == is_heard

@@ -157,7 +157,6 @@ def test_on_mps_which_has_no_float64_cutoffs_are_computed_on_the_cpu():
         ({"kernel_size": 250}, "kernel_size must be odd and ≥ 3; got 250"),
         ({"kernel_size": 251.0}, r"kernel_size .* got 251\.0"),
         ({"n_filters": 0}, "n_filters .* got 0"),
-        ({"n_filters": 2.5}, r"n_filters .* got 2\.5"),
         ({"init": "mels"}, "of mel, linear, .*, random; got 'mels'"),
         ({"parametrization": "bark"}, "must be hz or relative; got 'bark'"),
     ],
