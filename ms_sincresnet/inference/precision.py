@@ -16,6 +16,6 @@ def fastest_precision(device: str | None = None) -> str:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # Before PyTorch 2.14 there is no such function.
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
         native = device == "cpu" and any(map(capabilities.get, NATIVE))
     return "bf16" if native else "fp32"
