@@ -15,7 +15,6 @@ from ms_sincresnet.data.dataset import (
     CACHES,
     PassSampler,
     RandomClipDataset,
-    clip_loader_options,
     genre_datasets,
 )
 from ms_sincresnet.errors import HparamError, UserError
@@ -167,12 +166,6 @@ def test_steps_of_processes_have_the_clips_of_one_process(
     if n_dropped:
         assert len(alone.pop()) == n_dropped < n_processes
     assert together == alone
-
-
-def test_only_clips_from_disk_are_read_by_workers(dataset):
-    sampler = PassSampler(N_TRACKS, n_passes=2, seed=1)
-    options = clip_loader_options(dataset, sampler, batch_size=4, num_workers=1)
-    assert options["num_workers"] == (dataset.cache == "disk")
 
 
 @pytest.fixture

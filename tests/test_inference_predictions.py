@@ -12,6 +12,21 @@ CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.3, 0.7, 0.0]]).log()
 AUDIBLE = [True, False, True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("voting", "genre", "shares"),
+    [
+        ("majority", "rock", {"jazz": 1 / 3, "rock": 2 / 3, "pop": 0}),
+        ("mean", "jazz", {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}),
+    ],
+)
+def test_the_clips_decide(voting, genre, shares):
+    song = predict(CLIPS, AUDIBLE, GENRES, voting=voting, **TIMES)
+    assert (song.genre, song.duration) == (genre, 5.25)
+    assert song.shares == pytest.approx(shares, abs=1e-6)
+    posteriors = {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}
+    assert song.posteriors == pytest.approx(posteriors, abs=1e-6)
+
+
 def test_silent_clips_keep_their_place_in_time():
     song = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES)
     clips = song.clips

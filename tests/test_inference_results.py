@@ -280,6 +280,21 @@ def test_tables_are_aligned():
     assert Table(1, [], []).head == "file  genre  share\n"
 
 
+def test_a_table_shows_a_timeline_in_spans():
+    # 12 s of rock, 8 s of jazz, 10 s of silence, by the genre at the centres of clips.
+    whole = 21 * ["rock"] + 16 * ["jazz"] + 18 * [None]
+    for genres, expected in [
+        (whole, "0:00-0:12 rock, 0:12-0:20 jazz, 0:20-0:30 silence"),
+        (7199 * ["pop"], "0:00-1:00:02 pop"),
+    ]:
+        timeline = [
+            {"start_s": number / 2, "end_s": number / 2 + 3.0, "genre": genre}
+            for number, genre in enumerate(genres)
+        ]
+        text = Table(1, ["a"], ["jazz"]).text(shares("a", None, timeline, jazz=50))
+        assert text.splitlines()[1].strip() == expected
+
+
 def test_a_table_escapes_control_characters():
     clear = "\x1b[2J\x07\r\n\u202e\udce9"
     table = Table(2, [clear], [clear])

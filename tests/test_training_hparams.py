@@ -79,13 +79,6 @@ def test_overrides_reach_what_is_built_and_errors_keep_their_kind(recipe):
         load(recipe, "weights: nowhere.pth")
 
 
-@pytest.mark.parametrize("text", ["kernel_size: [251\nbank: }", "- 251"])
-def test_a_file_that_is_not_yaml_is_named(recipe, text):
-    recipe.write_text(text)
-    with pytest.raises(HparamError, match="recipe.yaml: not valid yaml"):
-        load(recipe)
-
-
 @pytest.fixture
 def family(tmp_path):
     """A file that includes one that includes another, each with values of its own."""
