@@ -6,6 +6,7 @@ import numpy as np
 
 
 def read_report(folder):
+    """The report of a preparation as written."""
     return json.loads((folder / "manifests" / "report.json").read_text())
 
 
@@ -15,6 +16,7 @@ def noise(*shape, seed=0):
 
 
 def pcm_noise(*shape, seed=0):
+    """16-bit noise well below full scale."""
     samples = np.random.default_rng(seed).standard_normal(shape) * 1600
     return samples.astype(np.int16)
 

@@ -25,10 +25,14 @@ from ms_sincresnet.data.audio import (
     read_blocks,
 )
 from ms_sincresnet.data.decoding import decode
-from ms_sincresnet.data.mpeg import parse
+from ms_sincresnet.data.mpeg import parse, read_frames
 from ms_sincresnet.errors import AudioFileError, NoAudioError
 
 from .sounds import add_audio, noise, pcm_noise, sine, write_container
+
+# Formats that FFmpeg decodes, but that nothing here can write.
+WITHOUT_ENCODER = ["ape", "mpc7", "mpc8", "tak", "speex", "shorten", "twinvq", "cook"]
+WITHOUT_ENCODER += ["qcelp", "amrwb", "atrac3", "wmapro", "wmalossless", "dst", "ralf"]
 
 
 def music(seconds, rate=44100, channels=2, hz=440):
@@ -57,6 +61,7 @@ def encoded(kind, codec, seconds, rate, channels):
 
 
 def contained(kind, codec, path=None, seconds=3, rate=44100, channels=2):
+    """Bytes of FFmpeg's encoders, also written to a path."""
     content = encoded(kind, codec, seconds, rate, channels)
     if path is not None:
         path.write_bytes(content)
@@ -82,6 +87,7 @@ def film(kind, codec, path, seconds=3):
 
 
 def with_number(content, place, number, order="<"):
+    """Bytes with a 32-bit number in place of another."""
     number = struct.pack(f"{order}I", number)
     return content[:place] + number + content[place + 4 :]
 
@@ -118,6 +124,7 @@ def cover():
 
 
 def tagged(content):
+    """An mp3 with tags before and behind it."""
     ape = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 40, 0, 1 << 31) + bytes(40)
     return cover() + content + ape + b"TAG" + b"A title".ljust(125, b"\0")
 
@@ -128,11 +135,34 @@ def untagged(content):
     return content[place - 36 + parse(content[place - 36 : place - 32]).size :]
 
 
+def vbr(silent_start):
+    """A minute of mp3 with a variable bit rate that nothing states."""
+    samples = music(60)
+    samples[: 2 * 44100] = 0 if silent_start else 6 * noise(2 * 44100, 2)
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, 44100, format="MP3", bitrate_mode="VARIABLE")
+    return untagged(stream.getvalue())
+
+
+def dsf(seconds=2):
+    """A DSF file: one bit per sample, here a triangle's density of ones."""
+    rate, block = 2822400, 4096
+    n_blocks = int(seconds * rate) // 8 // block
+    data = np.random.default_rng(0).bytes(n_blocks * block)
+    layout = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 1, 1, rate, 1,
+                         8 * len(data), block, 0)  # fmt: skip
+    size = 28 + len(layout) + 12 + len(data)
+    return (struct.pack("<4sQQQ", b"DSD ", 28, size, 0) + layout
+            + struct.pack("<4sQ", b"data", 12 + len(data)) + data)  # fmt: skip
+
+
 def part(content, share):
+    """The first part of a file."""
     return content[: int(share * len(content))]
 
 
 def hole(content, size=50):
+    """A file with zeros in its middle."""
     middle = len(content) // 2
     return content[:middle] + bytes(size) + content[middle + size :]
 
@@ -154,6 +184,7 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
     "24 bits.wav": partial(sound, "WAV", subtype="PCM_24"),
     "float.wav": partial(sound, "WAV", subtype="FLOAT"),
     "8 bits.wav": partial(sound, "WAV", subtype="PCM_U8"),
+    "mu law.wav": partial(sound, "WAV", subtype="ULAW"),
     "adpcm.wav": partial(sound, "WAV", subtype="IMA_ADPCM"),
     "mono.mp3": partial(sound, "MP3", channels=1),
     "variable.mp3": partial(sound, "MP3", bitrate_mode="VARIABLE"),
@@ -169,8 +200,11 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
             *(("flac.mka", "matroska", "flac"), ("pcm.mka", "matroska", "pcm_s16le")),
             *(("mp3.mka", "matroska", "libmp3lame"), ("a.ts", "mpegts", "aac")),
             *(("mp2.ts", "mpegts", "mp2"), ("a.wma", "asf", "wmav2")),
-            *(("a.mp2", "mp2", "mp2"), ("a.tta", "tta", "tta")),
-            ("a.wv", "wv", "wavpack"),
+            *(
+                ("a.mp2", "mp2", "mp2"),
+                ("a.tta", "tta", "tta"),
+                ("a.wv", "wv", "wavpack"),
+            ),
             *(("flac.ogg", "ogg", "flac"), ("a.flv", "flv", "libmp3lame")),
             *(("alac.caf", "caf", "alac"), ("a.nut", "nut", "aac")),
             *(("mp3.wav", "wav", "libmp3lame"), ("a.aiff", "aiff", "pcm_s24be")),
@@ -204,16 +238,20 @@ WHOLE = {  # bytes, or a function that writes a file; all hold three seconds
     "size 0.wav": lambda: open_wav(0),
     "size -1.wav": lambda: open_wav(2**32 - 1),
     "size 2 GB.wav": lambda: open_wav(0x7FFFF000),
+    "sizes 0.wav": lambda: open_wav(0, 0),
     "sizes -1.wav": lambda: open_wav(2**32 - 1, 2**32 - 1),
     "sizes 2 GB.wav": lambda: open_wav(0x7FFFF000, 0x7FFFF024),
     "size 0.au": lambda: with_number(AU(), 8, 0, ">"),
     "size -1.au": lambda: with_number(AU(), 8, 2**32 - 1, ">"),
+    "size 2 GB.au": lambda: with_number(AU(), 8, 0x7FFFF000, ">"),
     "an mp3, in truth.wav": MP3,
     "an m4a, in truth.mp3": M4A,
     "a flac, in truth.ogg": FLAC,
     "no suffix": OGG,
 }
 OTHERS = {  # seconds
+    "no length, noise first.mp3": (60, lambda: vbr(silent_start=False)),
+    "no length, silence first.mp3": (60, lambda: vbr(silent_start=True)),
     "joined.mp3": (7, lambda: MP3(2, hz=2764) + MP3(5)),
     "joined, with tags.mp3": (7, lambda: tagged(MP3(2)) + tagged(MP3(5))),
     "joined, two rates.mp3": (5, lambda: MP3(2, rate=48000) + MP3(3)),
@@ -227,6 +265,7 @@ OTHERS = {  # seconds
                    + contained("adts", "aac", path, 3)),
     "joined, two rates.aac": (5, lambda path: contained("adts", "aac", path, 2)
                               + contained("adts", "aac", path, 3, rate=32000)),
+    "a.dsf": (2, dsf),
 }  # fmt: skip
 DAMAGED = {  # the least and the most seconds, of ten if they are whole
     **{
@@ -260,9 +299,17 @@ DAMAGED = {  # the least and the most seconds, of ten if they are whole
 
 
 def write(path, make):
+    """Writes what a row of the table says."""
     wants_path = "path" in inspect.signature(make).parameters
     content = make(path=path) if wants_path else make()
     path.write_bytes(content)
+
+
+def test_the_table_is_long_enough():
+    assert len(WHOLE) + len(OTHERS) + len(DAMAGED) >= 60
+    for name in WITHOUT_ENCODER:
+        with pytest.raises(av.codec.codec.UnknownCodecError):
+            av.Codec(name, "w")
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *OTHERS])
@@ -272,8 +319,9 @@ def test_all_of_a_file_is_heard_without_a_word(tmp_path, name, caplog, capfd):
     write(path, make)
     samples = read_audio(path)
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=0.15)
-    assert np.abs(samples[-6000:-3000]).max() > 0.1  # to the end
-    assert np.abs(samples[3000:6000]).max() > 0.1
+    if not name.endswith("dsf"):  # to the end
+        assert np.abs(samples[-6000:-3000]).max() > 0.1
+        assert np.abs(samples[3000:6000]).max() > 0.1 or "silence" in name
     assert path.suffix in AUDIO_SUFFIXES or not path.suffix
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
@@ -297,25 +345,52 @@ def test_a_damaged_file_gives_what_is_left_and_a_warning(tmp_path, name, caplog,
     assert (told, caplog.messages) == ([warning], [])
 
 
-def normalize(samples, rate):
-    return AudioNormalizer()(torch.as_tensor(samples), rate).numpy()
+def normalize(samples, rate, target_rate=SAMPLE_RATE):
+    """The samples as mono ones at another rate."""
+    return AudioNormalizer(target_rate)(torch.as_tensor(samples), rate).numpy()
 
 
 @pytest.mark.parametrize(
-    ("suffix", "rate", "channels"),
-    [("wav", 16000, 1), ("flac", 22050, 2), ("ogg", 48000, 6), ("mp3", 44100, 2)],
+    ("rate", "target_rate"), [(8000, 16000), (22050, 8000), (44100, 16000)]
 )
-def test_reading_in_blocks_equals_soxr_on_the_whole_file(
-    tmp_path, suffix, rate, channels
-):
-    path = tmp_path / f"a.{suffix}"
-    soundfile.write(path, noise(5 * rate + 7, channels), rate)
-    whole, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    expected = soxr.resample(whole.mean(axis=1), rate, SAMPLE_RATE, quality="HQ")
+def test_a_tone_keeps_its_pitch_and_level_at_any_rate(rate, target_rate):
+    samples = np.stack([sine(440, rate), np.zeros(rate)], axis=1)
+    samples = normalize(samples, rate, target_rate)
+    assert samples.dtype == np.float32
+    assert len(samples) == pytest.approx(target_rate, abs=1)
+    middle = slice(1000, -1000)  # the resampler rings at both ends
+    expected = sine(440, target_rate)[middle] / 2  # the mean of tone and silence
+    np.testing.assert_allclose(samples[middle], expected, rtol=0, atol=2e-5)
+
+
+def test_the_normalizer_refuses_three_dimensions():
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
+        normalize(np.zeros((2, 3, 4)), SAMPLE_RATE)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (22050, 2), (48000, 6)])
+def test_reading_in_blocks_equals_soxr_on_the_whole_file(tmp_path, rate, channels):
+    samples = noise(5 * rate + 7, channels)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    expected = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE, quality="HQ")
+    read = read_audio(tmp_path / "a.wav")
+    assert read.shape == expected.shape
+    np.testing.assert_allclose(read, expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(read, normalize(samples, rate))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_formats_are_read_by_str_and_path(tmp_path, suffix):
+    folder = tmp_path / 'l\'été "à" $HOME'
+    folder.mkdir()
+    path = folder / f"kruhový objazd{suffix}"
+    soundfile.write(path, music(3), 44100)
     samples = read_audio(path)
+    np.testing.assert_array_equal(read_audio(str(path)), samples)
+    whole, rate = soundfile.read(path, dtype="float32")
+    expected = soxr.resample(whole.mean(axis=1), rate, SAMPLE_RATE, quality="HQ")
     assert samples.shape == expected.shape
     np.testing.assert_allclose(samples, expected, rtol=0, atol=2e-6)
-    np.testing.assert_allclose(normalize(whole, rate), expected, rtol=0, atol=2e-6)
 
 
 def write_value(value, n_samples=3 * SAMPLE_RATE, rate=SAMPLE_RATE):
@@ -373,6 +448,21 @@ def test_an_excerpt_is_cut_from_the_whole(tmp_path, excerpt, cut):
     np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
 
 
+def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(40 * SAMPLE_RATE), SAMPLE_RATE)
+    n_read = []
+
+    def note(path, faults):
+        for rate, block in decode(path, faults):
+            n_read.append(len(block))
+            yield rate, block
+
+    monkeypatch.setattr("ms_sincresnet.data.audio.decode", note)
+    assert len(read_audio(path, excerpt=(2, 3))) == 3 * SAMPLE_RATE
+    assert 0 < sum(n_read) < 8 * SAMPLE_RATE
+
+
 @pytest.mark.parametrize("codec", ["alac", "flac", "pcm_s16le", "wavpack", "tta"])
 @pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (6, 48000)])
 def test_lossless_containers_give_what_a_wav_gives(tmp_path, codec, channels, rate):
@@ -413,6 +503,16 @@ def test_what_an_encoder_adds_to_each_part_of_a_joined_mp3_is_dropped(tmp_path):
     np.testing.assert_allclose(both[33000:], second[1000:], rtol=0, atol=1e-5)
 
 
+def test_frames_of_all_versions_and_layers_have_the_right_size(tmp_path):
+    for rate in (8000, 11025, 16000, 22050, 32000, 44100, 48000):
+        for channels in (1, 2):
+            content = sound("MP3", 1, rate, channels)
+            frames = read_frames(io.BytesIO(content), 0, faults := [])
+            n_samples = sum(parse(data[:4]).samples for _, data in frames)
+            assert rate <= n_samples < 1.5 * rate
+            assert faults == []
+
+
 @pytest.mark.parametrize(
     "name",
     ["an m4a.raw", "an m4a", "a: b.m4a", "http://a.m4a", "concat:a|b.m4a"]
@@ -443,6 +543,7 @@ def test_the_first_audio_stream_is_read(tmp_path):
 
 
 def write_unusable(path, kind):
+    """Writes a file that must be refused."""
     m4a = M4A(path=path)
     match kind:
         case "text":
@@ -451,9 +552,14 @@ def write_unusable(path, kind):
             path.write_text("#EXTM3U\n#EXTINF:1,\nsong.m4a\n#EXT-X-ENDLIST\n")
         case "list":
             path.write_text("ffconcat version 1.0\nfile song.m4a\n")
+        case "zeros":
+            path.write_bytes(bytes(200_000))
         case "three frames":
             content = np.random.default_rng(0).bytes(30000)
             path.write_bytes(content + untagged(MP3())[: 3 * 417] + content)
+        case "picture":
+            content = np.random.default_rng(0).bytes(30000)
+            path.write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + content)
         case "no packets":
             with av.open(str(path), "w", format="matroska") as container:
                 container.add_stream("pcm_s16le", rate=48000, layout="mono")
@@ -478,9 +584,14 @@ def write_unusable(path, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        *((kind, "not readable as audio") for kind in ("text", "playlist", "list")),
-        *((kind, "not readable as audio") for kind in ("head", "three frames")),
+        *(
+            (kind, "not readable as audio")
+            for kind in ("text", "playlist", "list", "zeros", "head")
+        ),
+        ("three frames", "not readable as audio"),
+        ("picture", "not readable as audio"),
         ("drms", "protected against copying"),
+        ("enca", "protected against copying"),
         ("unknown codec", "unknown codec"),
         ("no packets", "found an empty track"),
         ("no sound in packets", "damaged packets"),
@@ -611,3 +722,17 @@ def test_the_mix_is_decided_by_the_first_half_minute(tmp_path):
         soundfile.write(tmp_path / "a.wav", np.vstack([first] * 8 + [right] * 3), 44100)
         end = read_audio(tmp_path / "a.wav")[-40000:-1000]
         assert (np.abs(end).max() > 0.04) == is_heard
+
+
+def test_the_longer_part_of_a_joined_file_decides(tmp_path, classifier, write_song):
+    parts = [("rock", 5), ("jazz", 25)]
+    for name, options in {"a.mp3": {}, "a.ogg": {}}.items():
+        for genres in (parts, parts[::-1]):
+            content = b""
+            for each in genres:
+                path = write_song(tmp_path / name, each, rate=44100, **options)
+                content += path.read_bytes()
+            path.write_bytes(content)
+            prediction = classifier.predict_song(path)
+            assert prediction.genre == "jazz"
+            assert prediction.duration == pytest.approx(30, abs=0.15)

@@ -5,16 +5,20 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from speechbrain.nnet.CNN import SincConv
+from torch.func import functional_call
 
 from ms_sincresnet.nnet.filterbank import (
     INITS,
+    PARAMETRIZATIONS,
     SCALES,
     SincFilterbank,
     half_hamming_window,
     initial_edges,
 )
+from ms_sincresnet.nnet.frontend import MSSincNet
 
 SAMPLE_RATE = 16000
 each_kernel_size = pytest.mark.parametrize("kernel_size", [251, 501, 1001])
@@ -70,6 +74,13 @@ def test_filters_are_speechbrains_to_its_rounding(kernel_size):
     conv.device = "cpu"
     theirs = conv._get_sinc_filters()[:, 0]
     torch.testing.assert_close(bank.filters(), theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("symmetric", "stated"), [(True, 2.7e-5), (False, 0.0089)])
+def test_the_window_differs_from_the_textbooks_as_stated(symmetric, stated):
+    window = half_hamming_window(251).numpy()
+    textbook = scipy.signal.windows.hamming(251, sym=symmetric)
+    assert 0.95 * stated < np.abs(window - textbook).max() <= stated
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 44100])
@@ -140,6 +151,15 @@ def test_every_initial_bank_fits_any_sample_rate(init, sample_rate):
         assert bank.filters().isfinite().all()
 
 
+def test_least_cutoff_and_bandwidth_can_be_chosen():
+    bank = SincFilterbank(n_filters=4, min_low_hz=20.0, min_band_hz=10.0)
+    low_hz, high_hz = bank.cutoffs()
+    assert (low_hz[0].item(), high_hz[-1].item()) == pytest.approx((50, 8000))
+    for parameter in bank.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert [hz.tolist() for hz in bank.cutoffs()] == [[20.0] * 4, [30.0] * 4]
+
+
 def test_on_mps_which_has_no_float64_cutoffs_are_computed_on_the_cpu():
     bank = SincFilterbank(n_filters=4)
     expected = bank.cutoffs()
@@ -151,13 +171,25 @@ def test_on_mps_which_has_no_float64_cutoffs_are_computed_on_the_cpu():
     assert all(map(torch.equal, bank.cutoffs(), expected))
 
 
+def test_only_the_cutoffs_are_saved_and_printing_shows_the_sizes():
+    bank = SincFilterbank(n_filters=7, kernel_size=501, sample_rate=22050)
+    shapes = {name: tuple(value.shape) for name, value in bank.state_dict().items()}
+    assert shapes == {"low_hz_": (7, 1), "band_hz_": (7, 1)}
+    assert repr(bank).endswith("(n_filters=7, kernel_size=501, sample_rate=22050)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"kernel_size": 250}, "kernel_size must be odd and ≥ 3; got 250"),
         ({"kernel_size": 251.0}, r"kernel_size .* got 251\.0"),
+        ({"kernel_size": 1}, "kernel_size .* got 1"),
         ({"n_filters": 0}, "n_filters .* got 0"),
-        ({"init": "mels"}, "of mel, linear, .*, random; got 'mels'"),
+        ({"n_filters": 2.5}, r"n_filters .* got 2\.5"),
+        (
+            {"init": "mels"},
+            "of mel, linear, bark, erb, octave, nase, random; got 'mels'",
+        ),
         ({"parametrization": "bark"}, "must be hz or relative; got 'bark'"),
     ],
 )
@@ -218,6 +250,34 @@ def test_beyond_the_limits_descent_leads_back(shift, log_band):
             if abs(value) > 9 and shift == 0 or value == shift != 0:
                 assert (parameter.grad * value >= 0).all()  # the step is against it
                 assert (parameter.grad * value > 0).any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "fft"])
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_gradients_of_the_cutoffs_in_float64(parametrization, backend):
+    sizes = {"n_filters": 6, "kernel_sizes": (51,), "n_frames": 4, "backend": backend}
+    frontend = MSSincNet(**sizes, init="linear", parametrization=parametrization)
+    frontend = frontend.double()
+    bank, generator = frontend.banks[0], torch.Generator().manual_seed(0)
+    wavs = torch.randn(2, 200, generator=generator).double()
+    start = [0.1, -0.3] if parametrization == "relative" else [500.0, 300.0]
+    noise = torch.rand(2, 6, 1, generator=generator).double()
+    parameters = [x * (1 + y / 5) for x, y in zip(start, noise, strict=True)]
+    names = [name for name, _ in bank.named_parameters()]
+
+    def gradcheck(function, prefix=""):
+        def call(*values):
+            named = {f"{prefix}{n}": x for n, x in zip(names, values, strict=True)}
+            return function(named)
+
+        return torch.autograd.gradcheck(call, [x.requires_grad_() for x in parameters])
+
+    def taps(named):
+        with torch.nn.utils.stateless._reparametrize_module(bank, named):
+            return bank.filters()
+
+    assert gradcheck(taps)
+    assert gradcheck(lambda named: functional_call(frontend, named, wavs), "banks.0.")
 
 
 def test_a_lower_cutoff_at_half_the_rate_leaves_a_tone():
