@@ -30,9 +30,8 @@ def read_labels(
     """
     if (folder is None) == (labels is None) or (labels and from_tags):
         raise UserError("name a folder of songs, or a csv of labels without tags")
-    source = Path(labels or folder or ".")
+    source, kind = Path(labels or folder or "."), "songs in a folder for each genre"
     songs = _read_csv(source) if labels else _read_folder(source)
-    kind = "lines with songs" if labels else "songs in a folder for each genre"
     tags = pd.DataFrame(map(_tags, songs.path), songs.index, ["genre", "album"])
     songs["album"] = tags.album
     if from_tags:
@@ -52,8 +51,6 @@ def read_labels(
 
 def _read_folder(root: Path) -> pd.DataFrame:
     """Genre and path of all audio; without a genre directly in the folder."""
-    if not root.is_dir():
-        raise DataFolderError(f"{root}: no such folder of songs")
     paths = audio_files(root)
     parts = [path.relative_to(root).parts for path in paths]
     genres = [first if below else None for first, *below in parts]
@@ -65,14 +62,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = csv.DictReader(file)
-            header = lines.fieldnames or ()
-            if not {"path", "genre"} <= {*header}:
-                found = f"path,genre; found {as_utf8(','.join(header)) or 'nothing'}"
-                raise DataFolderError(f"{path}: expected a header with {found}")
-            rows = [(x["genre"] or "", x["path"] or "", lines.line_num) for x in lines]
+            header = as_utf8(",".join(lines.fieldnames or ()))
+            rows = [line | {"line": lines.line_num} for line in lines]
     except (OSError, csv.Error) as error:
         raise DataFolderError(f"{path}: cannot be read ({error})") from error
-    songs = pd.DataFrame(rows, columns=["genre", "path", "line"], dtype=object)
+    if not rows or not {"path", "genre"} <= rows[0].keys():
+        found = f"{len(rows)} lines below {header!r}"
+        raise DataFolderError(f"{path}: expected path,genre and songs; found {found}")
+    songs = pd.DataFrame(rows, dtype=object)[["genre", "path", "line"]].fillna("")
     songs["path"] = [path.parent / name.strip() for name in songs.path]
     missing = songs[[not song.is_file() for song in songs.path]]
     twins = songs[songs.path.map(lambda song: Path(os.path.abspath(song))).duplicated()]
@@ -90,8 +87,8 @@ def _tags(path: Path) -> tuple[str | None, str]:
     except UnreadableFileError:
         return None, ""
     genre = (tags.genre or "").partition(";")[0].strip()
-    artist = tags.albumartist or tags.artist or ""
-    return genre or None, f"{artist} – {tags.album}" if tags.album else ""
+    album = f"{tags.albumartist or tags.artist or ''} – {tags.album}"
+    return genre or None, album if tags.album else ""
 
 
 def _ids(paths: pd.Series, root: Path) -> list[str]:
