@@ -39,7 +39,7 @@ def test_the_genre_is_the_first_folder(tmp_path, caplog):
     ]
     assert [*songs] == ["ID", "genre", "path", "album"]
     (warning,) = caplog.messages
-    assert "left out 1 others, such as" in warning and "3.mp3" in warning
+    assert "left out 1 without one, such as" in warning and "3.mp3" in warning
 
 
 def test_ids_are_unique_names_for_files_and_stay(tmp_path):
@@ -79,22 +79,22 @@ def test_genres_from_tags(tmp_path, caplog):
     assert songs.genre.tolist() == ["Hip-Hop", "Post Rock"]
     assert songs.album.tolist() == [" – B", ""]
     (warning,) = caplog.messages
-    assert "songs with a genre tag; left out 3 others" in warning
+    assert "songs with a genre tag; left out 3 without one" in warning
 
 
 @pytest.mark.parametrize(
     ("names", "text", "message"),
     [
         ([], None, "expected songs in a folder for each genre; found none"),
-        (["1.wav"], None, "found 1 others, such as"),
+        (["1.wav"], None, "found 1 without one, such as"),
         ([" /1.wav"], None, "the name of its genre is empty"),
         (
             [],
             "path;genre\n",
-            "expected path,genre and songs; found 0 lines below 'path;genre'",
+            "expected path,genre and rows below; found 'path;genre' and 0 rows",
         ),
-        ([], "", "found 0 lines below ''"),
-        ([], "path,genre\n", "found 0 lines below"),
+        ([], "", "found '' and 0 rows"),
+        ([], "path,genre\n", "found 'path,genre' and 0 rows"),
         (["1.wav"], "path,genre\n1.wav,\n", "1.wav: the name of its genre is empty"),
         (["1.wav"], "path,genre\n1.wav\n", "1.wav: the name of its genre is empty"),
         (

@@ -106,8 +106,8 @@ def find_tracks(root: str | Path, genres: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def letters(name: str) -> str:
-    """Letters and digits of a name, in lower case."""
-    return re.sub(r"[\W_]", "", name).casefold()
+    """Letters and digits of a name, in lower case; the name if it has none."""
+    return re.sub(r"[\W_]", "", name).casefold() or name
 
 
 def prepare_manifests(
