@@ -137,7 +137,7 @@ def test_unreadable_songs(evaluate, songs):
     (songs / "blues/3.wav").write_bytes(b"")
     status, out, err = evaluate(songs)
     assert (status, out) == (1, "")
-    assert "none of 4 songs can be read; the first: " in err
+    assert f"no song can be read, as the first: {songs}/blues/3.wav: " in err
 
 
 def test_refused_input(evaluate, songs, tmp_path):

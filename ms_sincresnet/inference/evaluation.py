@@ -44,8 +44,7 @@ def evaluate_songs(
         best, posterior = outcome.genre, round(outcome.posteriors[outcome.genre], 6)
         rows.append(song | {"predicted": best, "posterior": posterior})
     if not rows:
-        first = errors[0]["error"]
-        raise UserError(f"none of {len(errors)} songs can be read; the first: {first}")
+        raise UserError(f"no song can be read, as the first: {errors[0]['error']}")
     songs = pd.DataFrame(rows)
     pair, right = (songs.genre, songs.predicted), songs.genre == songs.predicted
     names = sorted({*songs.genre, *songs.predicted})
