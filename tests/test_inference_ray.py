@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,10 +15,17 @@ import torch
 
 from ms_sincresnet import GenreClassifier
 from ms_sincresnet.cli import main
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import AudioFileError, UserError
+from ms_sincresnet.files import file_state
 from ms_sincresnet.inference.batch import model_identity
 from ms_sincresnet.inference.predictions import SongPrediction
-from ms_sincresnet.inference.ray import Worker, _write, classify_on_ray, find_addresses
+from ms_sincresnet.inference.ray import (
+    Worker,
+    _songs_done,
+    _write,
+    classify_on_ray,
+    find_addresses,
+)
 from ms_sincresnet.inference.results import Kind
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -72,6 +80,20 @@ def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
     assert str(tmp_path) not in table.to_json()
 
 
+def test_songs_that_failed_or_changed_are_done_again(tmp_path):
+    songs, folder = [str(tmp_path / f"{n}.wav") for n in range(3)], tmp_path / "genres"
+    for song in songs:
+        Path(song).touch()
+    done = SongPrediction("jazz", {"jazz": 1.0}, {"jazz": 1.0}, [], 3.0)
+    kind, states = Kind("12ab-mean", 1, False), map(file_state, songs)
+    failed = AudioFileError("not readable")
+    assert _write(str(folder), kind, songs, [done, done, failed], states) == 1
+    assert _songs_done(str(folder), kind, songs[:1]) == {*songs}
+    Path(songs[1]).write_text("another song")
+    assert _songs_done(str(folder), kind, songs) == {songs[0]}
+    assert rows(folder).index.tolist() == songs[:1]
+
+
 class NameReader:
     """A classifier that reads the genre in a song's name, and dies of some names."""
 
@@ -123,7 +145,7 @@ def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
     assert "the worker was lost" in table.error["deadly.jazz.wav"]
     assert (table.genre.drop("deadly.jazz.wav") == "jazz").all()
 
-    assert run(songs, folder) == (0, 0)
+    assert run(songs[:-1], folder) == (0, 0)
     with pytest.raises(UserError, match="results of another model"):
         run(["new.jazz.wav"], folder, timeline=True)
 

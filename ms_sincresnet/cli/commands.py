@@ -93,7 +93,7 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     songs, named = batch.find_songs(sources), {*sources}
     if not songs:
         raise UserError(batch.NO_SONGS)
-    classifier = _load_classifier(arguments, arguments.device)
+    classifier = load_classifier(arguments, arguments.device)
     stdout: Any = sys.stdout
     if arguments.output is None:
         # A terminal shows a name as well as it can; jsonl and csv are always UTF-8.
@@ -143,7 +143,7 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
 
     if arguments.precision == "auto":  # the same for all workers
         arguments.precision = precision.fastest_precision(arguments.device or "cpu")
-    load, sources = partial(_load_classifier, arguments), _sources(arguments)
+    load, sources = partial(load_classifier, arguments), _sources(arguments)
     names = ("address", "workers", "top", "timeline")
     options = {name: getattr(arguments, name) for name in names}
     options |= {"device": arguments.device or "cpu"}
@@ -151,7 +151,7 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     return classify_on_ray(load, sources, arguments.output, **options)
 
 
-def _load_classifier(arguments: Namespace, device: str | None) -> Any:
+def load_classifier(arguments: Namespace, device: str | None) -> Any:
     """The classifier that a command line names, on a device or the fastest one."""
     import torch
 

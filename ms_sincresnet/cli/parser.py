@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
-from ms_sincresnet.cli import commands, plot
+from ms_sincresnet.cli import commands, evaluate, plot
 from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
@@ -59,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     example = "classify music/ --output genres.csv"
     text = "predict the genres of songs"
     _add_classify(add(commands.classify, text, example, EXIT_STATUS))
+
+    example = "evaluate music/ --figures figures/"
+    text = "measure how well a model does on songs whose genres are known"
+    command = add(evaluate.run, text, example, "exit status 3: unreadable songs")
+    evaluate.add_arguments(command)
+    _add_options(command)
 
     example = "export recipes/GTZAN/results/run my_model"
     command = add(commands.export, "make a model folder from a training run", example)
@@ -135,17 +141,6 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "number of genres per song (default: %(default)s)"
     add("--top", type=_whole(), default=3, metavar="N", help=text)
     add("--timeline", action="store_true", help="add the genres over time")
-    text = "how the clips of a song decide (default: as saved in the model)"
-    add("--voting", choices=("majority", "mean"), help=text)
-    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
-    text = "seconds from one clip to the next (default: as saved in the model)"
-    add("--hop", type=_positive, metavar="SECONDS", help=text)
-    text = "of the arithmetic (default: %(default)s, bf16 where it is native)"
-    choices = ("auto", "fp32", "bf16", "fp16")
-    add("--precision", choices=choices, default="auto", help=text)
-    text = "threads that decode audio (default: one per processor, %(default)s here)"
-    jobs = min(n_processors(), MOST_JOBS)
-    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
     add = command.add_argument_group(
         "catalogues too large for one machine",
         "SONG|FOLDER may then be addresses of fsspec (s3://bucket/songs); --output is "
@@ -158,6 +153,23 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "(default: one per processor of the cluster, or one per GPU)"
     add("--workers", type=_whole(), metavar="N", help=text)
     add("--shard-size", type=_whole(), metavar="N", help="(default: 100 songs)")
+    _add_options(command)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of all commands that classify songs."""
+    add = command.add_argument
+    text = "how the clips of a song decide (default: as saved in the model)"
+    add("--voting", choices=("majority", "mean"), help=text)
+    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
+    text = "seconds from one clip to the next (default: as saved in the model)"
+    add("--hop", type=_positive, metavar="SECONDS", help=text)
+    text = "of the arithmetic (default: %(default)s, bf16 where it is native)"
+    choices = ("auto", "fp32", "bf16", "fp16")
+    add("--precision", choices=choices, default="auto", help=text)
+    text = "threads that decode audio (default: one per processor, %(default)s here)"
+    jobs = min(n_processors(), MOST_JOBS)
+    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
 
 
 def _whole(most: int | None = None) -> Callable[[str], int]:
