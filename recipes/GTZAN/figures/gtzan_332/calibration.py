@@ -11,7 +11,6 @@ from scipy.special import log_softmax
 
 from ms_sincresnet.nnet.calibration import calibration_error, fit_temperature
 from ms_sincresnet.plots.calibration import plot_reliability
-from ms_sincresnet.plots.drawing import save_figure
 
 HERE = Path(__file__).parent
 
@@ -51,7 +50,7 @@ def main() -> None:
     print(pd.DataFrame(table, ["right", "posterior", "ECE", "log loss"]).T.to_string())
     right = (after.argmax(1) == labels)[whole]
     figure = plot_reliability(np.exp(after[whole].max(1)), right, "145 whole tracks")
-    save_figure(figure, HERE / "reliability.png")
+    figure.savefig(HERE / "reliability.png", dpi=120)
 
 
 if __name__ == "__main__":
