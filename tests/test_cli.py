@@ -63,6 +63,7 @@ def test_the_package_runs_as_the_command():
         ("classify --files-from - --model m a", {"songs": ["a"], "files_from": "-"}),
         ("classify a --model m -- -a.wav -- b", {"songs": ["a", "-a.wav", "--", "b"]}),
         ("classify --model m -- -a.wav", {"songs": ["-a.wav"]}),
+        ("classify a --hop 1.5", {"hop": 1.5, "precision": "auto"}),
     ],
 )
 def test_parsed_arguments(line, expected):
@@ -82,6 +83,7 @@ def test_parsed_arguments(line, expected):
         ("classify a --model m --top three", "got 'three'"),
         ("classify a --min-posterior 1.5", "expected a number from 0 to 1; got '1.5'"),
         ("classify a --min-posterior nan", "got 'nan'"),
+        ("classify a --hop 0", "expected a number > 0; got '0'"),
         ("classify a --model m --jobs 1000", "≥ 1 and ≤ 64; got '1000'"),
         ("classify a --model m --voting loud", "invalid choice: 'loud'"),
         ("classify a --model m --format json", "choose from 'table', 'jsonl', "),

@@ -35,6 +35,18 @@ def test_ten_folds_test_every_track_once_and_divide_no_group(groups):
     assert (tested == 1).all()
 
 
+def test_the_names_of_groups_do_not_matter(groups):
+    # They are hashes of decoded audio, which differ between decoders.
+    renamed = np.array([name[::-1] for name in groups])
+    assert renamed.argsort().tolist() != groups.argsort().tolist()
+    for options in ({}, {"fold": 3}):
+        options = {"fold": 0, "n_folds": 10, "valid_fraction": 0.1, "seed": 5} | options
+        expected = split_fold(LABELS, **options, groups=groups)
+        assert (
+            split_fold(LABELS, **options, groups=renamed).tolist() == expected.tolist()
+        )
+
+
 def test_the_test_part_does_not_influence_the_validation_part(monkeypatch):
     def parts_with(test_labels):
         labels = np.array(["jazz"] * 20 + ["rock"] * 20 + test_labels)

@@ -19,7 +19,14 @@ from speechbrain.utils.fetching import FetchFrom, FetchSource
 from torch.nn import Linear
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
-from ms_sincresnet.errors import AudioFileError, ModelFolderError, WeightsError
+from ms_sincresnet.errors import (
+    AudioFileError,
+    ModelFolderError,
+    UserError,
+    WeightsError,
+)
+from ms_sincresnet.inference.batch import model_identity
+from ms_sincresnet.inference.precision import fastest_precision
 from ms_sincresnet.pretrained.hub import describe
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
@@ -318,6 +325,37 @@ def test_bf16_predicts_the_same_genre(model_folder, classifier, song):
     log_posteriors, _, _, genre = reduced.classify_file(song)
     assert genre == ["blues"] and log_posteriors.dtype == torch.float32
     assert set(seen) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("device", "capabilities", "expected"),
+    [
+        ("cpu", {"avx2": True, "avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ("cpu", {"avx512_bf16": True}, "bf16"),
+        ("cpu", {"bf16": True}, "bf16"),  # of ARM
+        ("mps", {"bf16": True}, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_native(monkeypatch, device, capabilities, expected):
+    found = SimpleNamespace(get_capabilities=lambda: capabilities)
+    monkeypatch.setattr(torch, "cpu", found)
+    assert fastest_precision(device) == expected
+
+
+def test_clips_start_a_hop_apart(model_folder, classifier, song):
+    models = [model_folder, model_folder]
+    for source in (model_folder, models):
+        sparse = GenreClassifier.from_pretrained(source, run_opts=CPU)
+        sparse.hop_s = 3.0
+        clips = sparse.predict_song(song).clips
+        # Of 5 s; the second one ends with the song.
+        assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 3), (2, 5)]
+        every = classifier.predict_song(song).clips
+        for sparse_clip, clip in zip(clips, (every[0], every[4]), strict=True):
+            assert sparse_clip.posterior == pytest.approx(clip.posterior, abs=1e-5)
+        assert model_identity(sparse) != model_identity(classifier)
+    with pytest.raises(UserError, match="at most a clip, 3 s; got 3.5 s"):
+        sparse.hop_s = 3.5
 
 
 @pytest.fixture(scope="module")

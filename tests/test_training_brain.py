@@ -81,7 +81,7 @@ def test_silent_clips_of_a_song_do_not_vote(brain):
 
 
 @pytest.mark.parametrize(
-    ("stage", "counts"), [(sb.Stage.VALID, [5, 2]), (sb.Stage.TEST, [9, 3])]
+    ("stage", "counts"), [(sb.Stage.VALID, [5, 3]), (sb.Stage.TEST, [9, 4])]
 )
 def test_songs_of_a_batch_are_cut_by_the_stages_hop_without_padding(
     brain, stage, counts

@@ -1,6 +1,7 @@
 """Arguments of the commands. Nothing heavy is imported, so that help is immediate."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -139,8 +140,11 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "how the clips of a song decide (default: as saved in the model)"
     add("--voting", choices=("majority", "mean"), help=text)
     add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
-    text = "of the arithmetic (default: %(default)s)"
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help=text)
+    text = "seconds from one clip to the next (default: as saved in the model)"
+    add("--hop", type=_positive, metavar="SECONDS", help=text)
+    text = "of the arithmetic (default: %(default)s, bf16 where it is native)"
+    choices = ("auto", "fp32", "bf16", "fp16")
+    add("--precision", choices=choices, default="auto", help=text)
     text = "threads that decode audio (default: one per processor, %(default)s here)"
     jobs = min(n_processors(), MOST_JOBS)
     add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
@@ -176,6 +180,14 @@ def _share(text: str) -> float:
         if 0 <= (value := float(text)) <= 1:
             return value
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; got {text!r}")
+
+
+def _positive(text: str) -> float:
+    """Type of an argument that is a positive number."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number > 0; got {text!r}")
 
 
 def _lines(path: str) -> list[str]:

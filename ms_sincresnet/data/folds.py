@@ -139,7 +139,10 @@ def draw_valid(
 
 
 def _numbered(groups: ArrayLike | None, n_tracks: int) -> np.ndarray:
-    """Groups as whole numbers from 0; by default each track is a group."""
-    if groups is None:
-        return np.arange(n_tracks)
-    return np.unique(np.asarray(groups), return_inverse=True)[1]
+    """Groups as numbers from 0, in order of appearance; by default each is a track.
+
+    Their names are hashes of decoded audio, which differ from one decoder to the next.
+    """
+    return (
+        np.arange(n_tracks) if groups is None else pd.factorize(np.asarray(groups))[0]
+    )

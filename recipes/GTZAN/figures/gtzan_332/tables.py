@@ -15,6 +15,7 @@ PAIRS = [
     ("ms_sincresnet, learned", "ms_sincresnet, fixed"),
     ("ms_sincresnet, learned", "ms_sincresnet"),
     ("ms_sincresnet, learned, linear", "ms_sincresnet, fixed, linear"),
+    ("ms_sincresnet, learned, random edges", "ms_sincresnet, fixed, random edges"),
     ("ms_sincresnet", "sincresnet"),
     ("ms_sincresnet", "mel_resnet"),
     ("ms_sincresnet_plus", "ms_sincresnet, learned"),
