@@ -108,15 +108,6 @@ def test_wrong_command_lines(capsys, line, message):
     assert message in captured.err
 
 
-def test_a_model_among_the_songs_is_recognised(capsys, model_folder, monkeypatch):
-    monkeypatch.chdir(model_folder.parent)
-    with pytest.raises(SystemExit) as stopped:
-        main(["classify", "model", "a.wav"])
-    assert stopped.value.code == 2
-    message = "error: model is a model folder; name it with --model model\n"
-    assert capsys.readouterr().err.endswith(message)
-
-
 def test_only_messages_for_the_user_are_shown(capsys, monkeypatch):
     def chatter(arguments):
         logging.getLogger("speechbrain.utils").info("Applied quirks")

@@ -140,11 +140,11 @@ def _sources(arguments: Namespace) -> list[str]:
 
 def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
-    from ms_sincresnet.inference.precision import fastest_precision
+    from ms_sincresnet.inference import precision
     from ms_sincresnet.inference.ray import classify_on_ray
 
     if arguments.precision == "auto":  # the same for all workers
-        arguments.precision = fastest_precision(arguments.device or "cpu")
+        arguments.precision = precision.fastest_precision(arguments.device or "cpu")
     load, sources = partial(_load_classifier, arguments), _sources(arguments)
     names = ("address", "workers", "top", "timeline", "min_posterior")
     options = {name: getattr(arguments, name) for name in names}
@@ -158,7 +158,7 @@ def _load_classifier(arguments: Namespace, device: str | None) -> Any:
     import torch
 
     from ms_sincresnet import GenreClassifier
-    from ms_sincresnet.inference.precision import fastest_precision
+    from ms_sincresnet.inference import precision
 
     options = {"precision": arguments.precision}
     if device is not None:
@@ -170,7 +170,7 @@ def _load_classifier(arguments: Namespace, device: str | None) -> Any:
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
     if arguments.precision == "auto":
-        options["precision"] = fastest_precision(device)
+        options["precision"] = precision.fastest_precision(device)
     models = [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model
     classifier = GenreClassifier.from_pretrained(models, run_opts=options)
     if arguments.voting is not None:

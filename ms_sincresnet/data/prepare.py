@@ -129,10 +129,8 @@ def prepare_manifests(
     ---------
     tracks
         ID, genre and path of each track, sorted by ID, and columns for the callables.
-    manifest_folder
-        Folder of the manifests and the report.
-    cache_folder
-        Folder of the 16 kHz copies, shared by any number of data sets.
+    manifest_folder, cache_folder
+        Folders to write, the latter of 16 kHz copies for any number of data sets.
     assign_parts
         Returns the part of each track, from ``tracks``, the sha256 of their audio and
         their recording, which identical tracks and re-encoded twins share. Called

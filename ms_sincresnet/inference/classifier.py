@@ -163,6 +163,7 @@ class GenreClassifier(EncoderClassifier):
 
     @hop_s.setter
     def hop_s(self, hop_s: float) -> None:
+        """Sets it, for fused models as well."""
         hop, clip = round(hop_s * self.hparams.sample_rate), self.hparams.clip_samples
         if not 1 <= hop <= clip:
             most = f"a clip, {clip / self.hparams.sample_rate:g} s"
