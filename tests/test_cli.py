@@ -82,6 +82,8 @@ def test_parsed_arguments(line, expected):
         ("classify user/repo --model m", "no such song or folder"),
         ("classify a --model m --top 0", "expected a whole number ≥ 1; got '0'"),
         ("classify a --model m --top three", "got 'three'"),
+        ("classify a --min-posterior 1.5", "expected a number from 0 to 1; got '1.5'"),
+        ("classify a --min-posterior nan", "got 'nan'"),
         ("classify a --hop 0", "expected a number > 0; got '0'"),
         ("classify a --model m --jobs 1000", "≥ 1 and ≤ 64; got '1000'"),
         ("classify a --model m --voting loud", "invalid choice: 'loud'"),
@@ -201,6 +203,7 @@ def test_info_for_people_and_programs(model_folder, capsys):
     assert main(["info", str(model_folder)]) == 0
     text = capsys.readouterr().out
     assert "MSSincResNet\n" in text and "  voting: majority\n" in text
+    assert text.endswith("\nposteriors are not calibrated\n")
     assert main(["info", str(model_folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["settings"]["genres"] == ["rock", "blues", "metal", "jazz"]

@@ -79,7 +79,7 @@ def test_a_timeline_shows_the_songs_posteriors(
     rock = genres.index("rock")
     share, of = {
         "majority": ((posteriors.argmax(1) == rock).mean(), "votes"),
-        "mean": (posteriors.mean(0)[rock], "mean posterior"),
+        "mean": (posteriors.mean(0)[rock], "posterior"),
     }[voting]
     title = f"my song.wav: rock, {share:.0%} of the {of} of {len(posteriors)} clips"
     assert top.get_title() == title

@@ -126,7 +126,7 @@ def test_any_error_of_a_decoder_is_one_of_its_file(
     assert str(error).startswith("big.wav: cannot be decoded (MemoryError: no room)")
 
 
-NO_FACTS = {"size": None, "modified": None, "warning": None}
+NO_FACTS = dict.fromkeys(("size", "modified", "warning", "unsure", "unlike"))
 
 
 def test_the_row_of_a_song():
@@ -142,7 +142,7 @@ def test_the_row_of_a_song():
         {"genre": "folk", "share": 0.0, "posterior": 0.233333},
     ]
     expected = {"file": "m/a.wav", "genre": "rock", "duration": 3.712, "clips": 1}
-    assert row == expected | {"top": top, "error": None, **NO_FACTS}
+    assert row == expected | {"top": top, "error": None, **NO_FACTS, "unsure": False}
     assert next(iter(row)) == "file"
     ranking = [best["genre"] for best in song_row("a", song, top=9)["top"]]
     assert ranking == ["rock", "jazz", "folk", "pop"]
@@ -153,6 +153,18 @@ def test_the_row_of_a_song():
     with_timeline = song_row("m/a.wav", song, top=3, timeline=True)
     assert with_timeline == {**row, "timeline": timeline}
     assert song_row(os.fsdecode(b"caf\xe9.wav"), song)["file"] == "caf\\udce9.wav"
+
+
+@pytest.mark.parametrize("least", [0.0, 0.7, 0.71])
+def test_an_unsure_song_keeps_its_best_genres(least):
+    unsure = least > 0.7
+    posteriors = {"jazz": 0.7000004, "rock": 0.2999996}
+    song = SongPrediction("jazz", posteriors, posteriors, [], 3.0, unlike=1.23456)
+    row = song_row("a.wav", song, min_posterior=least)
+    assert row["genre"] == (None if unsure else "jazz") and row["error"] is None
+    assert (row["unsure"], row["unlike"]) == (unsure, 1.235)
+    assert [best["genre"] for best in row["top"]] == ["jazz", "rock"]
+    assert list(row)[-5:] == ["size", "modified", "warning", "unsure", "unlike"]
 
 
 @pytest.mark.parametrize("file", ["./a.wav", Path("a.wav")])
@@ -191,6 +203,8 @@ def test_a_model_is_identified_by_all_that_changes_its_results(
         identity(full_scale=32768.0),
         identity(padding="valid"),
         identity(hop_samples=4000),
+        identity(temperature=0.59),
+        identity(usual_norm=60.0),
         identity(names=genres[::-1]),
         identity_of([model_folder, model_folder]),
         identity_of([model_folder, other]),

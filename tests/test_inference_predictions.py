@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ms_sincresnet.inference.predictions import ClipPrediction, predict
+from ms_sincresnet.nnet.voting import song_log_posteriors
 
 GENRES = ["jazz", "rock", "pop"]
 TIMES = {"clip_s": 3.0, "hop_s": 0.5, "duration": 5.25}
@@ -25,6 +26,18 @@ def test_the_clips_decide(voting, genre, shares):
     assert song.shares == pytest.approx(shares, abs=1e-6)
     posteriors = {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}
     assert song.posteriors == pytest.approx(posteriors, abs=1e-6)
+
+
+@pytest.mark.parametrize("voting", ["majority", "mean"])
+def test_a_temperature_calibrates_the_song_and_leaves_its_clips(voting):
+    how = {"voting": voting, **TIMES}
+    plain = predict(CLIPS, AUDIBLE, GENRES, **how)
+    song = predict(CLIPS, AUDIBLE, GENRES, **how, temperature=0.5)
+    expected = song_log_posteriors(CLIPS, voting, 0.5).exp()
+    assert list(song.posteriors.values()) == pytest.approx(expected.tolist())
+    assert max(song.posteriors, key=song.posteriors.get) == song.genre == plain.genre
+    assert song.clips == plain.clips
+    assert song.shares == (song.posteriors if voting == "mean" else plain.shares)
 
 
 def test_silent_clips_keep_their_place_in_time():

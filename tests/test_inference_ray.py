@@ -69,12 +69,12 @@ def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
         {"/shard/rock.wav": song, "/shard/text.wav": b"no"}
     )
     shard = [f"memory:///shard/{name}.wav" for name in ("text", "gone", "rock")]
-    write = partial(_write, "memory://parts", Kind("12ab-majority", 2, False))
+    write = partial(_write, "memory://parts", Kind("12ab-majority", 2, False, 1.1))
     assert Worker(lambda: classifier, write).classify(shard) == 2
     (part,) = fsspec.filesystem("memory").glob("/parts/*")
     table = pd.read_parquet(f"memory://{part}").set_index("file")
     assert table.index.tolist() == shard
-    assert table.loc[shard[2], "genre"] == "rock"
+    assert table.genre.isna().all() and table.loc[shard[2], "unsure"]
     assert "not readable as audio" in table.loc[shard[0], "error"]
     assert "cannot be fetched (FileNotFoundError" in table.loc[shard[1], "error"]
     assert str(tmp_path) not in table.to_json()
@@ -97,7 +97,7 @@ def test_songs_that_failed_or_changed_are_done_again(tmp_path):
 class NameReader:
     """A classifier that reads the genre in a song's name, and dies of some names."""
 
-    precision, mods = "fp32", torch.nn.Identity()
+    precision, temperature, mods = "fp32", None, torch.nn.Identity()
     hparams = SimpleNamespace(
         **{"sample_rate": 16000, "clip_samples": 1, "hop_samples": 1, "full_scale": 1},
         **{"n_genres": 1, "voting": "mean"},
@@ -146,8 +146,10 @@ def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
     assert (table.genre.drop("deadly.jazz.wav") == "jazz").all()
 
     assert run(songs[:-1], folder) == (0, 0)
-    with pytest.raises(UserError, match="results of another model"):
-        run(["new.jazz.wav"], folder, timeline=True)
+    assert not table.unsure.drop("deadly.jazz.wav").any()
+    for other in ({"timeline": True}, {"min_posterior": 1.1}):
+        with pytest.raises(UserError, match="results of another model"):
+            run(["new.jazz.wav"], folder, **other)
 
 
 def test_the_command_line_classifies_what_is_missing_on_a_cluster(

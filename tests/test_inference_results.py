@@ -25,6 +25,7 @@ NAMES += ["two\nlines\r\nand\ta tab.wav", "ünïcödé 🎵.wav", "back\\slash \
 NAMES += ["=1+2.wav", "-dash.wav", "@at.wav", "a\rlone return.wav"]
 FACTS = {"size": 123456789012, "modified": "2026-11-27T13:09:00+00:00"}
 FACTS |= {"warning": "ends, early"}
+UNKNOWN = {"unsure": None, "unlike": None}
 TIMELINE = [{"start_s": 0.0, "end_s": 3.0, "genre": None, "posterior": 0.0}]
 
 
@@ -36,7 +37,7 @@ def row(file, error=None, timeline=None):
     good = {"genre": "jazz", "duration": 3.5, "clips": 2, "top": top}
     bad = {"genre": None, "duration": None, "clips": 0, "top": []}
     made = {"file": as_utf8(file), **(bad if error else good), "error": error}
-    made |= FACTS
+    made |= FACTS | ({"unsure": False, "unlike": 0.912} if not error else UNKNOWN)
     return made if timeline is None else made | {"timeline": timeline}
 
 
@@ -65,7 +66,7 @@ def path(request, tmp_path):
 
 
 COLUMNS = "file genre share posterior genre_2 share_2 posterior_2 duration clips"
-COLUMNS = f"{COLUMNS} error size modified warning timeline model".split()
+COLUMNS = f"{COLUMNS} error size modified warning unsure unlike timeline model".split()
 ROWS = [row(name, timeline=TIMELINE) for name in NAMES]
 ROWS.append(row("b.wav", '=no, "such"\nfile', []))
 
@@ -99,6 +100,7 @@ def test_csv_is_read_by_other_programs(tmp_path, capsys):
         **{"genre": "jazz", "share": "0.75", "posterior": "0.5"},
         **{"genre_2": "'=rock", "share_2": "0.25", "posterior_2": "0.25"},
         **{"duration": "3.5", "clips": "2", "error": "", "model": MODEL},
+        **{"unsure": "false", "unlike": "0.912"},
         **{name: str(fact) for name, fact in FACTS.items()},
         "timeline": TIMELINE,
     }
@@ -203,6 +205,22 @@ def test_results_of_another_kind_are_not_lost(path, other):
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_unsure_rows_are_resumed_under_the_same_least_posterior_only(path):
+    unsure = row("a.wav") | {"genre": None, "unsure": True}
+    write(path, [unsure, row("d.wav", "is empty")], min_posterior=0.6)
+    before = path.read_bytes()
+    for other in (0.0, 0.5):
+        with pytest.raises(UserError, match="made with another --min-posterior"):
+            write(path, [], min_posterior=other)
+        assert path.read_bytes() == before
+    assert write(path, [], files=["a.wav"], min_posterior=0.6) == {"a.wav"}
+    assert path.read_bytes() == before
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    found = readers.get(path.suffix, partial(pd.read_json, lines=True))(path)
+    assert found.genre.isna().all() and found.unsure.isna().tolist() == [False, True]
+    assert found.unsure[0] in (True, "true") and found.unlike[0] == 0.912
+
+
 @pytest.mark.parametrize("output_format", ["jsonl", "csv", "parquet", "table"])
 def test_neither_damage_nor_other_content_is_overwritten(tmp_path, output_format):
     path = tmp_path / f"results.{output_format}"
@@ -278,6 +296,13 @@ def test_tables_are_aligned():
     ]
     assert Table(1, ["a.wav"], ["a"]).head == "file   genre  share\n"
     assert Table(1, [], []).head == "file  genre  share\n"
+
+
+def test_a_table_shows_the_best_guess_of_an_unsure_song(capsys):
+    kind = KIND | {"min_posterior": 0.8, "genres": ["jazz", "pop"], "files": ["a.wav"]}
+    with open_results("table", None, **kind) as results:
+        results.write(shares("a.wav", jazz=64, pop=36) | {"unsure": True})
+    assert "a.wav  unsure   64 %  (jazz), pop 36 %\n" in capsys.readouterr().out
 
 
 def test_a_table_shows_a_timeline_in_spans():

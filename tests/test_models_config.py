@@ -21,6 +21,7 @@ FIGURES["epoch"] = 7
 TRAINING = {"dataset": "GTZAN", "protocol": "x", "figures": FIGURES}
 BARE = {"format_version": 1, "system": "MSSincResNet", **ARGUMENTS}
 FULL = {**BARE, "speechbrain_interface": "EncoderClassifier", **SONGS}
+FAULTY = [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e4, 1e-4, [1]]
 NEWER = "format_version is 2; ms_sincresnet "
 
 
@@ -41,6 +42,8 @@ def test_a_sound_configuration_is_read():
     for training in (TRAINING, {**TRAINING, "figures": None}):
         found = check_config({**FULL, "training": training}, MODELS)[2]
         assert found == {**SONGS, "training": training}
+    fitted = {**SONGS, "temperature": 0.59, "usual_norm": 60}
+    assert check_config({**FULL, **fitted}, MODELS)[2] == fitted
     for model_class in MODELS.values():
         config = build_on_meta(model_class, {"n_genres": 2}).config
         assert check_config(built(model_class), MODELS) == (model_class, config, {})
@@ -83,6 +86,7 @@ def test_a_missing_name_is_named(name):
         ("hop_samples", [0, True, [8000], 10**9]),
         ("voting", ["median", None, 1, ["mean"], {}]),
         ("full_scale", [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e30]),
+        *((name, FAULTY) for name in ("temperature", "usual_norm")),
         ("training", [None, "GTZAN", {}, {"dataset": "GTZAN", "protocol": "x"}]),
         ("training", [{**TRAINING, "dataset": "GT\x1b"}]),
     ],

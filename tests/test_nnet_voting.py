@@ -93,6 +93,21 @@ def test_impossible_genres_keep_a_finite_logarithm():
 
 
 @each_method
+@pytest.mark.parametrize("temperature", [0.001, 0.5, 3.0, 1000.0])
+def test_a_temperature_divides_and_never_changes_the_winner(method, temperature):
+    for song in (MAJORITY, TIE, SURE):
+        plain = song_log_posteriors(song, method)
+        found = song_log_posteriors(song, method, temperature)
+        torch.testing.assert_close(
+            found, (plain / temperature).log_softmax(0), rtol=1e-4, atol=1e-4
+        )
+        assert found.argmax() == plain.argmax() == vote(song, method)[0]
+    assert song_log_posteriors(TIE, method, 1.0).equal(song_log_posteriors(TIE, method))
+    near = song_log_posteriors(TIE, method, 1000.0)  # nearly equal, yet one is ahead
+    assert (near == near.max()).sum() == 1 and near.exp().max() < 0.34
+
+
+@each_method
 def test_without_a_clip_all_genres_are_as_likely(method):
     posteriors = song_log_posteriors(torch.zeros(0, 4), method).exp()
     torch.testing.assert_close(posteriors, torch.full((4,), 0.25))

@@ -14,10 +14,10 @@ HPARAMS = {"seed": 3, "dataset": "GTZAN"}
 RANDOM = {"protocol": "random", "fold": 2, "n_folds": 10}
 
 
-def card(training=None):
+def card(training=None, **fitted):
     """A card as the Hub gets it: header and text."""
     about = {"training": training._asdict()} if training else {}
-    text = str(song_card("MSSincResNet", ARGUMENTS, SETTINGS | about))
+    text = str(song_card("MSSincResNet", ARGUMENTS, SETTINGS | about | fitted))
     empty, header, body = text.split("---\n", 2)
     assert empty == ""
     return yaml.safe_load(header), body
@@ -51,6 +51,9 @@ def test_the_card_says_how_to_install_and_load_and_what_the_hub_sorts_by():
 def test_figures_come_with_their_protocol_and_metric():
     training = Training("GTZAN", "stratified random folds (fold 2)", FIGURES)
     header, body = card(training)
+    assert "Posteriors are not calibrated." in body
+    calibrated = card(training, temperature=0.59204)[1]
+    assert "calibrated\nby a temperature of 0.592." in calibrated
     assert header["datasets"] == ["marsyas/gtzan"]
     (model,) = header["model-index"]
     (result,) = model["results"]

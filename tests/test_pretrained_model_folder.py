@@ -69,15 +69,18 @@ def test_the_folder_holds_the_weights_once(model_folder, tone_model, genres):
     }
 
 
+@pytest.mark.parametrize("temperature", [None, 0.592])
 def test_every_loader_gives_the_same_posteriors_to_the_bit(
-    tmp_path, tone_model, genres, write_song, caplog
+    tmp_path, tone_model, genres, write_song, caplog, temperature
 ):
     settings = {"clip_samples": 32000, "hop_samples": 16000, "full_scale": 32768.0}
+    settings["temperature"] = temperature
     folder = tmp_path / "model"
     save_model_folder(folder, tone_model, genres, **settings)
     before, lengths = contents(folder), torch.tensor([1.0, 0.6])
     safe = GenreClassifier.from_pretrained(folder, run_opts=CPU)
     assert safe.mods.embedding_model.full_scale == 32768.0
+    assert safe.temperature == temperature
     expected = safe.classify_batch(songs(), lengths)
     path = write_song(tmp_path / "song.wav", ("jazz", 2.0), ("rock", 1.0))
     on_file = safe.classify_file(path)[0]

@@ -30,7 +30,8 @@ def classify(arguments: Namespace) -> int:
         raise KeyboardInterrupt(message) from None
     if n_failed or output:
         where, n_named = f"{output}: " if output else "", n_songs - n_failed
-        logger.info("%s%d of %d songs have a genre", where, n_named, n_songs)
+        unsure = " or are unsure" if arguments.min_posterior else ""
+        logger.info("%s%d of %d songs have a genre%s", where, n_named, n_songs, unsure)
     return 3 if n_failed else 0
 
 
@@ -101,6 +102,7 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
         stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
     kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
+    kind |= {"min_posterior": arguments.min_posterior}
     identity, n_failed, n_without = batch.model_identity(classifier), 0, 0
     facts: dict = {}
     about = {"model": identity, "files": songs, "genres": genres, **kind}
@@ -144,7 +146,7 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     if arguments.precision == "auto":  # the same for all workers
         arguments.precision = precision.fastest_precision(arguments.device or "cpu")
     load, sources = partial(load_classifier, arguments), _sources(arguments)
-    names = ("address", "workers", "top", "timeline")
+    names = ("address", "workers", "top", "timeline", "min_posterior")
     options = {name: getattr(arguments, name) for name in names}
     options |= {"device": arguments.device or "cpu"}
     options |= {"shard_size": arguments.shard_size or 100}
@@ -224,6 +226,8 @@ def info(arguments: Namespace) -> None:
             print(f"{name}:", *(f"  {key}: {fact[key]}" for key in fact), sep="\n")
         else:
             print(f"{name}: {fact}")
+    if "temperature" not in facts["settings"]:
+        print("posteriors are not calibrated")
 
 
 def demo(arguments: Namespace) -> None:

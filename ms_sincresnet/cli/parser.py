@@ -15,7 +15,7 @@ from ms_sincresnet.files import n_processors
 MOST_JOBS = 64
 EXIT_STATUS = """\
 exit status:
-  0    every song has a genre
+  0    every song has a genre, or is unsure (--min-posterior)
   1    nothing could be done: no such model, no songs, an unusable output
   2    the command line is wrong
   3    some songs have no genre; their rows say why
@@ -141,6 +141,8 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "number of genres per song (default: %(default)s)"
     add("--top", type=_whole(), default=3, metavar="N", help=text)
     add("--timeline", action="store_true", help="add the genres over time")
+    text = "leave the genre empty where its posterior is less (0 to 1)"
+    add("--min-posterior", type=_share, default=0.0, metavar="P", help=text)
     add = command.add_argument_group(
         "catalogues too large for one machine",
         "SONG|FOLDER may then be addresses of fsspec (s3://bucket/songs); --output is "
@@ -182,6 +184,14 @@ def _whole(most: int | None = None) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"expected {wanted}; got {text!r}")
 
     return whole
+
+
+def _share(text: str) -> float:
+    """Type of an argument that is a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; got {text!r}")
 
 
 def _positive(text: str) -> float:

@@ -92,7 +92,7 @@ def _draw_timeline(arguments: argparse.Namespace) -> Figure:
     classifier.hop_s = min(classifier.hop_s, FINE_HOP_S)
     song = classifier.predict_song(arguments.song)
     posteriors = song.timeline()
-    share = {"majority": "votes", "mean": "mean posterior"}[classifier.hparams.voting]
+    share = {"majority": "votes", "mean": "posterior"}[classifier.hparams.voting]
     n_clips = posteriors.notna().all(axis=1).sum()
     share = f"{song.shares[song.genre]:.0%} of the {share} of {n_clips} clips"
     title = f"{arguments.song.name}: {song.genre}, {share}"

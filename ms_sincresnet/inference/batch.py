@@ -240,13 +240,16 @@ def song_row(
     top: int = 3,
     timeline: bool = False,
     facts: Facts | None = None,
+    min_posterior: float = 0.0,
 ) -> dict[str, Any]:
     """A prediction as a row of results, in types that JSON has.
 
     It has the best ``top`` genres, the ``facts`` of ``classify_songs`` and, if
-    ``timeline``, the predictions of the clips. "clips" is the number that voted.
+    ``timeline``, the predictions of the clips. "clips" is the number that voted. Below
+    ``min_posterior`` the song is "unsure" and has no genre.
     """
-    facts = {"size": None, "modified": None, "warning": None} | (facts or {})
+    unknown = dict.fromkeys(("size", "modified", "warning", "unsure", "unlike"))
+    facts = {**unknown, **(facts or {})}
     row: dict[str, Any] = {"file": as_utf8(os.fspath(file))}
     if isinstance(prediction, UserError):
         reason = str(prediction).removeprefix(f"{file}: ")
@@ -254,11 +257,14 @@ def song_row(
         row |= {"genre": None, "duration": None, "clips": 0, "top": [], "error": reason}
         row |= facts
         return row | {"timeline": []} if timeline else row
-    genre, shares, posteriors, clips, duration = prediction
+    genre, shares, posteriors, clips, duration, unlike = prediction
     ranking = [(name == genre, shares[name], posteriors[name], name) for name in shares]
     ranking.sort(key=itemgetter(0, 1, 2), reverse=True)
+    unsure = round(posteriors[genre], 6) < min_posterior
+    facts["unsure"] = unsure
+    facts["unlike"] = None if unlike is None else round(unlike, 3)
     row |= {
-        "genre": genre,
+        "genre": None if unsure else genre,
         "duration": round(duration, 3),
         "clips": sum(clip.genre is not None for clip in clips),
         "top": [
@@ -279,7 +285,9 @@ def song_row(
 
 def model_identity(classifier: GenreClassifier) -> str:
     """12 digits of a hash of all in a model that its results depend on; its voting."""
-    hparams, traits = classifier.hparams, [classifier.precision]
+    hparams = classifier.hparams
+    traits = [classifier.precision, classifier.temperature]
+    traits += [getattr(hparams, "usual_norm", None)]
     for each in getattr(hparams, "fused", [hparams]):
         names = ("sample_rate", "clip_samples", "hop_samples", "full_scale")
         traits += [float(getattr(each, name)) for name in names]

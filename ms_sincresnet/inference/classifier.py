@@ -137,6 +137,12 @@ class GenreClassifier(EncoderClassifier):
             reason = f"{hint}cannot be loaded ({type(error).__name__}: {error})"
             raise ModelFolderError(f"{source}: {reason}") from error
 
+    @property
+    def temperature(self) -> float | None:
+        """The temperature in effect: it belongs to one model and its saved voting."""
+        voter = self.mods.classifier
+        return voter.temperature if voter.voting == self.hparams.voting else None
+
     def load_audio(self, path: str | Path, savedir: str | None = None) -> Tensor:
         """Mono waveform [time] of a file or address, at the model's sample rate."""
         return torch.cat(list(self._read_blocks(path, savedir)))
@@ -205,7 +211,9 @@ class GenreClassifier(EncoderClassifier):
                 if song is not None:
                     scores = score_clips(self.mods.classifier.classifier, embeddings)
                     song.log_posteriors.append(scores.cpu())
-                    song.audible += (~embeddings.isnan().any(1)).tolist()
+                    heard = ~embeddings.isnan().any(1)
+                    song.audible += heard.tolist()
+                    song.sum = song.sum + embeddings[heard].float().sum(0).cpu()
                     if failed(embeddings).any():
                         song.error = WeightsError(f"{song.key}: {FAILED}")
             # Clips come in order, so the songs before this one are complete.
@@ -234,8 +242,12 @@ class GenreClassifier(EncoderClassifier):
         hparams, log_posteriors = self.hparams, torch.cat(song.log_posteriors)
         lengths = hparams.clip_samples, hparams.hop_samples, song.n_samples
         times = [length / hparams.sample_rate for length in lengths]
-        genres = genres_of(hparams)
-        return predict(log_posteriors, song.audible, genres, hparams.voting, *times)
+        how = genres_of(hparams), hparams.voting, *times, self.temperature
+        prediction = predict(log_posteriors, song.audible, *how)
+        if usual := getattr(hparams, "usual_norm", None):
+            norm = song.sum.norm().item() / sum(song.audible)
+            prediction = prediction._replace(unlike=norm / usual)
+        return prediction
 
 
 @dataclass(eq=False)
@@ -247,6 +259,7 @@ class _Song:
     error: UserError | None = None
     audible: list[bool] = field(default_factory=list)
     log_posteriors: list[Tensor] = field(default_factory=list)
+    sum: Any = 0.0  # of its embeddings
 
 
 def _is_bug(error: Exception) -> bool:

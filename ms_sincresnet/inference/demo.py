@@ -33,7 +33,7 @@ ABOUT = """
 {model} distinguishes {n_genres} genres: {genres}. It listens to clips of {clip_s:g} s,
 every {hop_s:g} s. Speech and noise get one of these names too.
 """
-SHARES = {"majority": "shares of the clips’ votes", "mean": "mean posteriors"}
+SHARES = {"majority": "shares of the clips’ votes", "mean": "posteriors"}
 LEARNED = """
 ### What the network sees
 

@@ -63,7 +63,7 @@ def fuse(
                     f"{source or BUNDLED}: cannot be fused with {first}: models must "
                     f"agree in {name}; found {found} here and {expected[name]} there"
                 )
-    hparams = vars(models[0].hparams) | {"voting": "mean"}
+    hparams = vars(models[0].hparams) | {"voting": "mean", "usual_norm": None}
     hparams["fused"] = [model.hparams for model in models]
     embeddings = [model.mods.embedding_model for model in models]
     embeddings[0].fused_with.extend(embeddings[1:])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from torch import Tensor
 
-from ms_sincresnet.nnet.voting import vote
+from ms_sincresnet.nnet.voting import song_log_posteriors, vote
 
 
 class ClipPrediction(NamedTuple):
@@ -29,9 +29,13 @@ class SongPrediction(NamedTuple):
         Predicted genre.
     shares, posteriors
         Shares of the audible clips' votes, and their mean posteriors, by genre; both
-        are the latter if the voting is "mean".
+        are the latter if the voting is "mean". If the model has a temperature,
+        posteriors are calibrated ones of the song.
     clips, duration
         Predictions for the clips in order of time; length of the song in s.
+    unlike
+        Above 1, the sound is unlike 99 % of the songs that the model was tested on;
+        None if the model does not know.
 
     Example
     -------
@@ -47,6 +51,7 @@ class SongPrediction(NamedTuple):
     posteriors: dict[str, float]
     clips: list[ClipPrediction]
     duration: float
+    unlike: float | None = None
 
     def timeline(self) -> pd.DataFrame:
         """Posteriors by genre and by the centre of a clip in s; NaN in silence."""
@@ -63,13 +68,18 @@ def predict(
     clip_s: float,
     hop_s: float,
     duration: float,
+    temperature: float | None = None,
 ) -> SongPrediction:
     """Prediction from log-posteriors [clips, n_genres] of a song's audible clips."""
     index, shares = vote(log_posteriors, voting)
     posteriors = log_posteriors.exp()
-    by_genre, mean, *rows = (
+    mean = posteriors.mean(0)
+    if temperature is not None:
+        mean = song_log_posteriors(log_posteriors, voting, temperature).exp()
+        shares = mean if voting == "mean" else shares
+    by_genre, of_song, *rows = (
         dict(zip(genres, values.tolist(), strict=True))
-        for values in (shares, posteriors.mean(0), *posteriors)
+        for values in (shares, mean, *posteriors)
     )
     scored = iter(rows)
     clips = []
@@ -79,4 +89,4 @@ def predict(
         start_s = min(number * hop_s, max(duration - clip_s, 0.0))
         span = start_s, min(start_s + clip_s, duration)
         clips.append(ClipPrediction(*span, best, posterior, row))
-    return SongPrediction(genres[index], by_genre, mean, clips, duration)
+    return SongPrediction(genres[index], by_genre, of_song, clips, duration)

@@ -42,6 +42,7 @@ def classify_on_ray(
     shard_size: int = 100,
     top: int = 3,
     timeline: bool = False,
+    min_posterior: float = 0.0,
 ) -> tuple[int, int]:
     """Predicts the genres of songs on the machines of a Ray cluster, shard by shard.
 
@@ -61,7 +62,7 @@ def classify_on_ray(
         Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
     workers, shard_size
         Number of workers (by default one per processor or GPU); songs per shard.
-    top, timeline
+    top, timeline, min_posterior
         As in ``song_row``.
 
     Returns
@@ -80,7 +81,7 @@ def classify_on_ray(
         raise UserError(batch.NO_SONGS)
     classifier = load("cpu")  # reports errors of the model before any worker starts
     top = min(top, classifier.hparams.n_genres)
-    kind = Kind(batch.model_identity(classifier), top, timeline)
+    kind = Kind(batch.model_identity(classifier), top, timeline, min_posterior)
     done, write = _songs_done(folder, kind, songs), partial(_write, folder, kind)
     songs = [song for song in songs if as_utf8(song) not in done]
     if done:
@@ -212,7 +213,9 @@ def _write(
     """Writes the part of a shard, and counts its errors."""
     songs = zip(shard, outcomes, noted, strict=True)
     rows = [
-        batch.song_row(song, outcome, kind.top, kind.timeline, facts)
+        batch.song_row(
+            song, outcome, kind.top, kind.timeline, facts, kind.min_posterior
+        )
         for song, outcome, facts in songs
     ]
     digest = hashlib.sha256("\n".join(shard).encode(errors="surrogateescape"))
@@ -243,7 +246,7 @@ def _songs_done(folder: str, kind: Kind, asked: list[str]) -> set[str]:
             for row in rows:
                 kind.check(row | {"top": row["top"] or [None] * kind.top})
         except ValueError as error:
-            what = "another model, voting, precision, top or timeline"
+            what = "another model, voting, precision, top, timeline or min_posterior"
             reason = f"has results of {what}; name another folder"
             raise UserError(f"{part}: {reason}") from error
         kept = [

@@ -25,8 +25,9 @@ Row = dict[str, Any]
 
 _TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 _BEST = ("genre", "share", "posterior")
-_NUMBERS = ("share", "posterior", "duration")
+_NUMBERS = ("share", "posterior", "duration", "unlike")
 _READ: dict[str, Callable] = {"clips": int, "size": int, "timeline": json.loads}
+_READ |= {"unsure": json.loads}
 _READ |= dict.fromkeys(_NUMBERS, float)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -38,6 +39,7 @@ def open_results(
     model: str,
     top: int,
     timeline: bool,
+    min_posterior: float = 0.0,
     files: Iterable[str] = (),
     genres: Iterable[str] = (),
 ) -> "Results":
@@ -51,7 +53,7 @@ def open_results(
         The file, or None for the standard output (not for parquet). Its rows are kept,
         except those of ``files`` with an error or changed since; other content is a
         ``UserError``.
-    model, top, timeline
+    model, top, timeline, min_posterior
         The ``model_identity``, and the options of ``song_row``.
     files, genres
         The files to be classified, and the names of the genres.
@@ -67,10 +69,10 @@ def open_results(
     >>> options = {"model": "12ab-majority", "top": 1, "timeline": False}
     >>> with open_results("csv", None, **options) as results:
     ...     results.write(row)
-    file,genre,share,posterior,duration,clips,error,size,modified,warning,model
-    a.wav,,,,,0,no such file,,,,12ab-majority
+    file,genre,share,posterior,duration,clips,error,size,modified,warning,unsure,unlike,model
+    a.wav,,,,,0,no such file,,,,,,12ab-majority
     """
-    files, kind = list(files), Kind(model, top, timeline)
+    files, kind = list(files), Kind(model, top, timeline, min_posterior)
     # To write to a link's target, and keep the link.
     path = None if path is None else os.path.realpath(path)
     if path is not None and os.path.exists(path):
@@ -79,7 +81,7 @@ def open_results(
         if not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be written (Permission denied)")
     if output_format == "table":
-        table = Table(top, files, genres)
+        table = Table(top, files, [*genres, *["unsure"] * (min_posterior > 0)])
         return Results(path, table.text, table.head)
     if path is None and output_format == "csv":
         return Results(None, kind.csv_text, _csv_text(kind.columns()))
@@ -124,12 +126,13 @@ class Kind(NamedTuple):
     model: str
     top: int
     timeline: bool
+    min_posterior: float = 0.0
 
     def columns(self) -> list[str]:
         """Columns of csv and parquet."""
         tops = [name + rank for rank in _ranks(self.top) for name in _BEST]
         last = ["timeline", "model"] if self.timeline else ["model"]
-        facts = ["error", "size", "modified", "warning"]
+        facts = ["error", "size", "modified", "warning", "unsure", "unlike"]
         return ["file", *tops, "duration", "clips", *facts, *last]
 
     def json_text(self, row: Row) -> str:
@@ -141,7 +144,7 @@ class Kind(NamedTuple):
         flat = {name: row.get(name) for name in row if name != "top"}
         for best, rank in zip(row["top"], _ranks(len(row["top"])), strict=True):
             flat |= {name + rank: value for name, value in best.items()}
-        return flat | {"model": self.model}
+        return flat | {"genre": row.get("genre"), "model": self.model}
 
     def csv_text(self, row: Row) -> str:
         """The line of a row in csv."""
@@ -151,13 +154,18 @@ class Kind(NamedTuple):
     def check(self, row: Any) -> None:
         """Refuses a row of another model or of other options."""
         match row:
-            case {"file": str(), "error": str() | None as error, "top": list(top)}:
-                found = row.get("model"), len(top), "timeline" in row
+            case {"file": str(), "error": str(), "top": list(top)}:
+                unsure = None
+            case {"file": str(), "error": None, "top": [{"posterior": float(p)}, *_]}:
+                top, unsure = row["top"], p < self.min_posterior
             case _:
                 raise ValueError("it was not written by this command")
-        for name, one, other in zip(self._fields, found, self, strict=True):
-            if one != other and not (name == "top" and error is not None):
+        found = row.get("model"), len(top), "timeline" in row
+        for name, one, other in zip(self._fields, found, self, strict=False):
+            if one != other and not (name == "top" and unsure is None):
                 raise ValueError(f"its {name} is {one}; expected {other}")
+        if row.get("unsure") != unsure:
+            raise ValueError("it was made with another --min-posterior")
 
 
 def _ranks(top: int) -> list[str]:
@@ -168,7 +176,7 @@ def _ranks(top: int) -> list[str]:
 def _nested(flat: Row, top: int) -> Row:
     """The row of a flat one."""
     bests = [{name: flat.pop(name + rank) for name in _BEST} for rank in _ranks(top)]
-    bests = [best for best in bests if best["genre"] is not None]
+    bests = [best for best in bests if best["posterior"] is not None]
     return flat | {"genre": bests[0]["genre"] if bests else None, "top": bests}
 
 
@@ -176,6 +184,8 @@ def _csv_cell(name: str, value: Any) -> Any:
     """A value of csv, disarmed if a spreadsheet would run it as a formula."""
     if name == "timeline":
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str) and value.startswith(_FORMULA):
         return ("./" if name == "file" else "'") + value  # "./" names the same file
     return value
@@ -230,7 +240,7 @@ def _schema(names: list[str]) -> Any:
     clip = {"start_s": number, "end_s": number, "genre": text, "posterior": number}
     types = {"timeline": arrow.list_(arrow.struct(list(clip.items())))}
     types |= dict.fromkeys(("clips", "size"), arrow.int64())
-    types |= dict.fromkeys(_NUMBERS, number)
+    types |= dict.fromkeys(_NUMBERS, number) | {"unsure": arrow.bool_()}
     return arrow.schema((name, types.get(name.split("_")[0], text)) for name in names)
 
 
@@ -334,6 +344,8 @@ class Table:
             for best in row["top"]
         ]
         following = [" ".join(other) for other in others if other[1] != "0 %"]
+        if row.get("unsure"):
+            genre, following = "unsure", [f"({genre})", *following]
         spans = f"  {_spans(row['timeline'])}\n" if row.get("timeline") else ""
         return self._line(file, genre, share, ", ".join(following)) + spans
 

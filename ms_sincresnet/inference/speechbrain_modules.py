@@ -124,6 +124,8 @@ class VotingClassifier(nn.Module):
         A model such as ``MSSincResNet``; its classifier is used.
     voting
         "majority" or "mean", as in ``vote``.
+    temperature
+        Divides a song's log-posteriors, which calibrates them; None leaves them.
 
     Example
     -------
@@ -133,15 +135,18 @@ class VotingClassifier(nn.Module):
     torch.Size([2, 1, 10])
     """
 
-    def __init__(self, model: Any, voting: str = "majority") -> None:
+    def __init__(
+        self, model: Any, voting: str = "majority", temperature: float | None = None
+    ) -> None:
         super().__init__()
         self.classifier = model.classifier
-        self.voting = voting
+        self.voting, self.temperature = voting, temperature
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Log-posteriors [batch, 1, n_genres]; equal for a silent song's genres."""
         scores = [score_clips(self.classifier, song) for song in embeddings]
-        votes = [song_log_posteriors(song, self.voting) for song in scores]
+        how = self.voting, self.temperature
+        votes = [song_log_posteriors(song, *how) for song in scores]
         return torch.stack(votes)[:, None]
 
 
@@ -150,16 +155,18 @@ def song_parts(model: GenreModel) -> tuple[dict[str, nn.Module], dict[str, Any]]
     settings = model.settings
     names = ("clip_samples", "hop_samples", "full_scale")
     clips = {"batch_size": BATCH_SIZE, **{name: settings[name] for name in names}}
+    voting: Any = {name: settings.get(name) for name in ("voting", "temperature")}
     modules = {
         "compute_features": InputCheck(),
         "mean_var_norm": Identity(),
         "embedding_model": SongEmbedding(model, **clips),
-        "classifier": VotingClassifier(model, settings["voting"]),
+        "classifier": VotingClassifier(model, *voting.values()),
     }
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable(settings["genres"])
     label_encoder.expect_len(len(settings["genres"]))
     rate, n_genres = model.config["sample_rate"], len(settings["genres"])
     hparams = {**clips, "sample_rate": rate, "n_genres": n_genres, "model": model}
-    hparams |= {"voting": settings["voting"], "label_encoder": label_encoder}
+    hparams |= {**voting, "label_encoder": label_encoder}
+    hparams["usual_norm"] = settings.get("usual_norm")
     return modules, hparams | {"audio_normalizer": AudioNormalizer(rate)}

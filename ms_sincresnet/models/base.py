@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from ms_sincresnet.models.config import NOT_SAVED
+from ms_sincresnet.models.config import NOT_SAVED, OPTIONAL
 from ms_sincresnet.models.hub import fetch, hub_errors
 from ms_sincresnet.models.weights import TEMPLATES, read_model, whole_files, write_model
 
@@ -27,7 +27,8 @@ class GenreModel(
 
     A subclass sets the three parts. ``config`` holds the arguments that rebuild it, and
     a model of songs has ``settings``: ``genres``, ``clip_samples``, ``hop_samples``,
-    ``voting``, ``full_scale`` and, if known, ``training``.
+    ``voting``, ``full_scale`` and, if known, ``training``, ``temperature`` and
+    ``usual_norm``.
 
     Arguments
     ---------
@@ -77,10 +78,11 @@ class GenreModel(
     ) -> str | None:
         """Writes all of the model's files or none, and returns the commit if pushed.
 
-        ``training`` is left out, since the weights may have changed; a ``README.md`` in
-        the folder stays. ``hub`` are ``repo_id`` and the options of ``push_to_hub``.
+        ``training``, ``temperature`` and ``usual_norm`` are left out, since the weights
+        may have changed; a ``README.md`` in the folder stays. ``hub`` are ``repo_id``
+        and the options of ``push_to_hub``.
         """
-        settings = {k: v for k, v in self.settings.items() if k != "training"}
+        settings = {k: v for k, v in self.settings.items() if k not in OPTIONAL}
         with whole_files(save_directory) as folder:
             write_model(folder, self, settings)
             name = type(self).__name__

@@ -19,6 +19,7 @@ from ms_sincresnet.nnet.voting import VOTES
 CONFIG = "config.json"
 FORMAT = 1
 SETTINGS = ("genres", "clip_samples", "hop_samples", "voting", "full_scale")
+OPTIONAL = ("temperature", "training", "usual_norm")
 FIGURES = ("song_accuracy", "clip_accuracy", "tracks", "clips", "epoch")
 
 ADDED_LATER = ("parametrization",)  # older configs mean the default
@@ -66,10 +67,10 @@ def check_config(config: Any, known: Known) -> Config:
     parameters = inspect.signature(known[name]).parameters
     names = [key for key in parameters if key not in NOT_SAVED]
     defaults = {key: parameters[key].default for key in names}
-    others = {"format_version", "speechbrain_interface", "system", "training"}
+    others = {"format_version", "speechbrain_interface", "system", *OPTIONAL}
     if unknown := config.keys() - others - defaults.keys() - set(SETTINGS):
         raise ValueError(f"unknown names: {shortened(sorted(unknown))}")
-    settings = {key: config[key] for key in (*SETTINGS, "training") if key in config}
+    settings = {key: config[key] for key in (*SETTINGS, *OPTIONAL) if key in config}
     config = {key: defaults[key] for key in ADDED_LATER if key in defaults} | config
     needed = {*defaults, *(SETTINGS if settings else ())}
     if missing := needed - config.keys():
@@ -113,6 +114,10 @@ def _check_settings(settings: dict[str, Any], arguments: dict[str, Any]) -> None
     _require("voting", voting, voting in [*VOTES], f"one of {', '.join(VOTES)}")
     fits = _is_number(scale) and 0 < scale <= 2.0**31
     _require("full_scale", scale, fits, "a number > 0")
+    for key in ("temperature", "usual_norm"):
+        value = settings.get(key, 1)
+        fits = _is_number(value) and 0.001 <= value <= 1000
+        _require(key, value, fits, "a number from 0.001 to 1000")
     clip_samples, exactly = settings["clip_samples"], arguments.get("affine_samples")
     fits = exactly in (None, clip_samples)
     _require("clip_samples", clip_samples, fits, f"{exactly}, as affine_samples is")

@@ -121,7 +121,8 @@ def write_model(
 def _hyperparams(model_class: type, arguments: dict, settings: dict) -> str:
     """The ``hyperparams.yaml`` of a model; its values are JSON, which is YAML too."""
     dumps = partial(json.dumps, ensure_ascii=False)
-    values = {name: dumps(value) for name, value in (settings | arguments).items()}
+    known = {"temperature": None, "usual_norm": None, **settings, **arguments}
+    values = {name: dumps(value) for name, value in known.items()}
     is_ours = model_class.__module__.startswith("ms_sincresnet.")
     module = "ms_sincresnet" if is_ours else model_class.__module__
     template = Template((TEMPLATES / f"{HYPERPARAMS}.template").read_text("utf-8"))

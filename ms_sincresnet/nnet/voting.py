@@ -54,11 +54,14 @@ def _posteriors(log_posteriors: Tensor) -> Tensor:
     return log_posteriors.cpu().double().exp()
 
 
-def song_log_posteriors(log_posteriors: Tensor, method: str = "majority") -> Tensor:
+def song_log_posteriors(
+    log_posteriors: Tensor, method: str = "majority", temperature: float | None = None
+) -> Tensor:
     """A song's log-posteriors [genres]; their largest is the genre that ``vote`` names.
 
     A little of the mean posterior, less than one vote, keeps the logarithm of genres
-    without votes finite. Without clips, all genres are equally likely.
+    without votes finite. Without clips, all genres are equally likely. ``temperature``
+    calibrates them (see ``nnet.calibration``).
     """
     if len(log_posteriors) == 0:
         return log_posteriors.new_zeros(log_posteriors.shape[1]).log_softmax(0)
@@ -66,7 +69,7 @@ def song_log_posteriors(log_posteriors: Tensor, method: str = "majority") -> Ten
     weight = min(0.01, 0.5 / len(log_posteriors))
     song = (1 - weight) * shares.cpu() + weight * _posteriors(log_posteriors).mean(0)
     song = song.clamp_min(torch.finfo(log_posteriors.dtype).tiny).log()
-    song = song.log_softmax(0).to(log_posteriors)
+    song = (song / (temperature or 1)).log_softmax(0).to(log_posteriors)
     if song.argmax() != index:  # a tie closer than rounding can show
         song[index] = song.max().nextafter(song.new_tensor(torch.inf))
     return song

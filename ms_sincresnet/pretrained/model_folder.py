@@ -26,16 +26,22 @@ def save_model_folder(
     voting: str = "majority",
     full_scale: float = 1.0,
     training: Training | None = None,
+    temperature: float | None = None,
+    usual_norm: float | None = None,
     half: bool = False,
 ) -> None:
     """Writes a model folder, or replaces one as a whole.
 
     ``genres`` are in the order of the model's outputs. ``full_scale`` is its amplitude
     of a full-scale sample: 32768 if it was trained on 16-bit integers. ``half`` rounds
-    the weights of convolutions and linear layers to float16.
+    the weights of convolutions and linear layers to float16. ``temperature`` is that of
+    ``fit_temperature``, for this ``voting``. ``usual_norm`` is the 99th percentile of
+    the norms of held-out songs' mean embeddings.
     """
     settings: dict[str, Any] = {"genres": list(genres), "clip_samples": clip_samples}
     settings |= {"hop_samples": hop_samples, "voting": voting, "full_scale": full_scale}
+    fitted = {"temperature": temperature, "usual_norm": usual_norm}
+    settings |= {name: value for name, value in fitted.items() if value is not None}
     if training is not None:
         figures = training.figures and {key: training.figures[key] for key in FIGURES}
         settings["training"] = training._replace(figures=figures)._asdict()
