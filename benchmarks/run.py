@@ -54,8 +54,8 @@ def training(sizes: Sizes, n_runs: int) -> str:
     step = partial(steps.training_step, sizes, "cpu", n_clips)
     builders = {
         "plain": partial(step, "plain", "fp32"),
-        "ours": partial(step, "MSSincResNet", "fp32"),
-        "ours, bf16": partial(step, "MSSincResNet", "bf16"),
+        "ours": partial(step, "ours", "fp32"),
+        "ours, bf16": partial(step, "ours", "bf16"),
     }
     rows = measure.comparison(measure.compare(builders, n_runs), n_clips)
     return f"## Training step, batch of {n_clips} clips\n\n{rows}"
@@ -94,28 +94,6 @@ def _songs(sizes: Sizes, n_runs: int, n_songs: int, title: str) -> str:
     return (
         f"## {title.format(seconds)}, {n_clips} clips\n\n"
         f"{measure.comparison(measured, n_clips)}\n\nSongs per minute: {rates}."
-    )
-
-
-def systems(sizes: Sizes, n_runs: int) -> str:
-    """A training step and a song by the systems of Table 1, bf16."""
-    n_clips, seconds = sizes.batch_size, sizes.song_s[0]
-    names = ("MSSincResNet", "SincResNet", "SincNet", "MelResNet")
-    step = partial(steps.training_step, sizes, "cpu", n_clips)
-    builders = {name: partial(step, name, "bf16") for name in names}
-    trained = measure.compare(builders, n_runs)
-    with TemporaryDirectory() as folder:
-        path = f"{folder}/song.wav"
-        steps.write_song(path, seconds)
-        for name in names:
-            model = steps.write_model_folder(folder, sizes, name)
-            builders[name] = partial(steps.songs_step, [path], model, "bf16")
-        classified = measure.compare(builders, n_runs)
-    return (
-        f"## Systems: training step, bf16, batch of {n_clips} clips\n\n"
-        f"{measure.comparison(trained, n_clips)}\n\n"
-        f"## Systems: song of {seconds} s, bf16, file to voted genre\n\n"
-        f"{measure.comparison(classified, sizes.n_clips(seconds))}"
     )
 
 
@@ -158,7 +136,7 @@ def gpu(sizes: Sizes, n_runs: int) -> str:
     step = partial(steps.training_step, sizes, "cuda", n_clips)
     builders = {
         "plain": partial(step, "plain", "bf16"),
-        "ours": partial(step, "MSSincResNet", "bf16"),
+        "ours": partial(step, "ours", "bf16"),
     }
     rows = measure.comparison(measure.compare(builders, n_runs), n_clips)
     return f"{title}\n\n{rows}"
@@ -169,7 +147,7 @@ def profile(sizes: Sizes, n_runs: int) -> str:
     device, n_clips = "cpu", sizes.batch_size
     if torch.cuda.is_available():
         device, n_clips = "cuda", sizes.gpu_batch_size
-    step = steps.training_step(sizes, device, n_clips, "MSSincResNet", "bf16")
+    step = steps.training_step(sizes, device, n_clips, "ours", "bf16")
     step()
     with torch.profiler.profile() as profiler:
         step()
@@ -181,9 +159,7 @@ def profile(sizes: Sizes, n_runs: int) -> str:
 
 SECTIONS = {
     section.__name__: section
-    for section in [
-        *(frontend, training, song, songs, systems, lengths, loader, gpu, profile)
-    ]
+    for section in [*(frontend, training, song, songs, lengths, loader, gpu, profile)]
 }
 
 

@@ -16,10 +16,8 @@ from torch.nn import functional as F
 
 from ms_sincresnet import (
     GenreClassifier,
-    MelResNet,
     MSSincNet,
     MSSincResNet,
-    SincNet,
     split_clips,
     vote,
 )
@@ -70,22 +68,11 @@ QUICK = Sizes(
 )
 
 
-def our_model(sizes: Sizes, name: str = "MSSincResNet") -> nn.Module:
-    """A model of Table 1 with random weights, the same whenever it is built."""
+def our_model(sizes: Sizes) -> MSSincResNet:
+    """A model with random weights, the same whenever it is built."""
     torch.manual_seed(SEED)
-    n_genres, n_filters = len(GENRES), sizes.n_filters
-    shortest, *_, longest = sizes.kernel_sizes
-    if name == "MelResNet":
-        return MelResNet(n_genres, n_mels=n_filters)
-    if name == "SincNet":
-        return SincNet(n_genres, n_filters // 2, shortest)
-    if name == "SincResNet":  # three banks of the longest filters
-        kernel_sizes, pooling = 3 * (longest,), "avg"
-    else:
-        kernel_sizes, pooling = sizes.kernel_sizes, "spp"
-    return MSSincResNet(
-        n_genres, n_filters, kernel_sizes, pooling, n_frames=sizes.n_frames
-    )
+    shape = sizes.n_filters, sizes.kernel_sizes
+    return MSSincResNet(len(GENRES), *shape, n_frames=sizes.n_frames)
 
 
 def frontend_step(sizes: Sizes, training: bool, name: str) -> Step:
@@ -110,8 +97,9 @@ def frontend_step(sizes: Sizes, training: bool, name: str) -> Step:
 def training_step(
     sizes: Sizes, device: str, batch_size: int, name: str, precision: str
 ) -> Step:
-    """Forward, loss, backward and SGD of "plain" or of one of our models."""
-    model = PlainModel(our_model(sizes)) if name == "plain" else our_model(sizes, name)
+    """Forward, loss, backward and SGD of "plain" or "ours"."""
+    model: nn.Module = our_model(sizes)
+    model = PlainModel(model) if name == "plain" else model
     model.train().to(device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.005, momentum=0.9, nesterov=True
@@ -169,16 +157,11 @@ def loader_epoch(folder: str, cache: str, sizes: Sizes) -> Step:
     return lambda: deque(loader, maxlen=0)
 
 
-def write_model_folder(folder: str, sizes: Sizes, name: str = "MSSincResNet") -> str:
+def write_model_folder(folder: str, sizes: Sizes) -> str:
     """Writes the model folder of ``our_model`` below a folder, and returns its path."""
-    path = f"{folder}/{name}"
-    save_model_folder(
-        path,
-        our_model(sizes, name),
-        GENRES,
-        clip_samples=sizes.clip_samples,
-        hop_samples=sizes.hop_samples,
-    )
+    path, clips = f"{folder}/model", {"clip_samples": sizes.clip_samples}
+    clips["hop_samples"] = sizes.hop_samples
+    save_model_folder(path, our_model(sizes), GENRES, **clips)
     return path
 
 

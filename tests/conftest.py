@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.pretrained.model_folder import save_model_folder
@@ -61,6 +62,17 @@ def model_folder(tone_model, genres, tmp_path_factory):
 @pytest.fixture(scope="session")
 def classifier(model_folder):
     return GenreClassifier.from_hparams(model_folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture
+def fake_gpu():
+    """A mode that fakes tensors on a GPU that is missing; PyTorch 2.7 cannot."""
+    with FakeTensorMode() as mode:
+        try:
+            torch.zeros(1, device="cuda")
+        except RuntimeError:
+            pytest.skip("this PyTorch needs a GPU to fake one")
+    return mode
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Calibrated, unsure and unlike songs, from the loaders to the command line."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -28,14 +27,9 @@ def song(tmp_path, write_song):
     return write_song(tmp_path / "song.wav", ("jazz", 4.0), ("rock", 3.0))
 
 
-def test_a_songs_posteriors_are_calibrated_and_its_clips_are_not(
-    folder, song, tmp_path, tone_model, genres
-):
-    save_model_folder(tmp_path / "plain", tone_model, genres, voting="mean", **CLIPS)
-    plain, calibrated = (
-        GenreClassifier.from_pretrained(each, **CPU)
-        for each in (tmp_path / "plain", folder)
-    )
+def test_a_songs_posteriors_are_calibrated_and_its_clips_are_not(folder, song):
+    calibrated, plain = (GenreClassifier.from_pretrained(folder, **CPU) for _ in "ab")
+    plain.mods.classifier.temperature = None
     before, after = plain.predict_song(song), calibrated.predict_song(song)
     assert after.genre == before.genre and after.clips == before.clips
     powers = {name: p**0.25 for name, p in before.posteriors.items()}
@@ -43,41 +37,34 @@ def test_a_songs_posteriors_are_calibrated_and_its_clips_are_not(
     assert after.posteriors == pytest.approx(expected, rel=1e-4)
     log_posteriors = calibrated.classify_file(song)[0][0].exp().tolist()
     assert list(after.posteriors.values()) == pytest.approx(log_posteriors, rel=1e-5)
-    wavs = torch.randn(1, 48000)
-    assert calibrated.hparams.model(wavs).equal(plain.hparams.model(wavs))
 
 
-def test_a_temperature_belongs_to_one_model_and_its_voting(folder, song):
+def test_what_was_fitted_belongs_to_one_model_and_its_voting(folder, song, tmp_path):
     classifier = GenreClassifier.from_pretrained(folder, **CPU)
     assert classifier.temperature == 4.0
     classifier.hparams.voting = "majority"
     assert classifier.temperature is None
     fused = GenreClassifier.from_pretrained([folder, folder], **CPU)
-    assert fused.temperature is None
-    assert fused.predict_song(song).unlike is None
+    assert fused.temperature is None and fused.predict_song(song).unlike is None
+    assert FITTED.items() <= read_model_folder(folder).settings.items()
+    MSSincResNet.from_pretrained(folder).save_pretrained(tmp_path)
+    assert not FITTED.keys() & read_model_folder(tmp_path).settings.keys()
 
 
 @pytest.mark.parametrize("load", ["from_pretrained", "from_hparams"])
 def test_unlike_is_the_norm_of_the_mean_embedding(folder, song, load):
     classifier = getattr(GenreClassifier, load)(folder, **CPU)
-    wav = classifier.load_audio(song)
-    wav = torch.cat([torch.zeros(48000), wav])  # silence is not heard
+    silence = torch.zeros(48000)  # is not heard
+    wav = torch.cat([silence, classifier.load_audio(song)])
     with torch.no_grad():
-        ((_, rows),) = embed_songs(
-            read_model_folder(folder), [(0, [wav])], batch_size=32, **CLIPS
-        )
+        model = read_model_folder(folder)
+        pieces = embed_songs(model, [(0, [wav])], batch_size=32, **CLIPS)
+        rows = torch.cat([rows for _, rows in pieces])
     heard = rows[~rows.isnan().any(1)]
     assert 0 < len(heard) < len(rows)
     classifier.mods.embedding_model.batch_size = 2  # a song in several batches
     ((_, found),) = classifier.predict_songs([(0, [wav])])
     assert found.unlike == pytest.approx(heard.mean(0).norm().item() / 20, rel=1e-4)
-
-
-def test_what_was_fitted_is_kept_with_the_weights_it_was_fitted_for(folder, tmp_path):
-    model = read_model_folder(folder)
-    assert FITTED.items() <= model.settings.items()
-    MSSincResNet.from_pretrained(folder).save_pretrained(tmp_path)
-    assert not FITTED.keys() & read_model_folder(tmp_path).settings.keys()
 
 
 def test_the_command_leaves_unsure_songs_without_a_genre(
@@ -87,8 +74,7 @@ def test_the_command_leaves_unsure_songs_without_a_genre(
     assert main([*argv, "--format", "jsonl"]) == 0
     sure = json.loads(capsys.readouterr().out)
     posterior = sure["top"][0]["posterior"]
-    assert sure["genre"] is not None and sure["unsure"] is False
-    assert math.isfinite(sure["unlike"])
+    assert sure["genre"] and sure["unsure"] is False and sure["unlike"] > 0
     argv += ["--min-posterior", str(posterior + 0.001)]
     output = tmp_path / "genres.csv"
     assert main([*argv, "--output", str(output)]) == 0

@@ -16,8 +16,8 @@ from ms_sincresnet import cli
 from ms_sincresnet.cli import commands, main
 from ms_sincresnet.cli.parser import parse
 
-NAMES = ["classify", "train", "export", "push", "convert", "onnx", "info", "demo"]
-NAMES += ["plot"]
+NAMES = ["classify", "train", "evaluate", "export", "push", "convert", "onnx"]
+NAMES += ["info", "demo", "plot"]
 HEAVY = {"torch", "numpy", "pandas", "speechbrain", "matplotlib", "soundfile", "tqdm"}
 
 # Prints the help of every command, then the packages that it has loaded.
@@ -64,6 +64,7 @@ def test_the_package_runs_as_the_command():
         ("classify --files-from - --model m a", {"songs": ["a"], "files_from": "-"}),
         ("classify a --model m -- -a.wav -- b", {"songs": ["a", "-a.wav", "--", "b"]}),
         ("classify --model m -- -a.wav", {"songs": ["-a.wav"]}),
+        ("classify a --hop 1.5", {"hop": 1.5, "precision": "auto"}),
     ],
 )
 def test_parsed_arguments(line, expected):
@@ -83,6 +84,7 @@ def test_parsed_arguments(line, expected):
         ("classify a --model m --top three", "got 'three'"),
         ("classify a --min-posterior 1.5", "expected a number from 0 to 1; got '1.5'"),
         ("classify a --min-posterior nan", "got 'nan'"),
+        ("classify a --hop 0", "expected a number > 0; got '0'"),
         ("classify a --model m --jobs 1000", "≥ 1 and ≤ 64; got '1000'"),
         ("classify a --model m --voting loud", "invalid choice: 'loud'"),
         ("classify a --model m --format json", "choose from 'table', 'jsonl', "),
@@ -105,15 +107,6 @@ def test_wrong_command_lines(capsys, line, message):
     assert captured.out == ""
     assert captured.err.startswith("usage: ms-sincresnet")
     assert message in captured.err
-
-
-def test_a_model_among_the_songs_is_recognised(capsys, model_folder, monkeypatch):
-    monkeypatch.chdir(model_folder.parent)
-    with pytest.raises(SystemExit) as stopped:
-        main(["classify", "model", "a.wav"])
-    assert stopped.value.code == 2
-    message = "error: model is a model folder; name it with --model model\n"
-    assert capsys.readouterr().err.endswith(message)
 
 
 def test_only_messages_for_the_user_are_shown(capsys, monkeypatch):

@@ -129,14 +129,6 @@ def test_a_file_gets_its_genre_or_its_error(classify, write_song, name):
         assert "0 of 1 songs have a genre" in err
 
 
-def test_the_rest_of_a_file_that_breaks_off_is_classified(classify, write_song):
-    write_song("song.flac", ("metal", 12.0), ("jazz", 12.0), rate=44100)
-    cut("song.flac", 0.45)
-    status, (row,), err = classify("song.flac")
-    assert (status, row["genre"]) == (0, "metal") and 3 < row["duration"] < 13
-    assert "warning: song.flac: damaged or cut short" in err
-
-
 def test_a_folder_without_audio(classify):
     Path("empty").mkdir()
     Path("notes.txt").write_text("This is no audio.")

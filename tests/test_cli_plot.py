@@ -186,21 +186,6 @@ def test_mistakes_are_reported_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("", "FIGURE"),
-        ("confusion a.csv --output a.gif", "in .png, .pdf, .svg; got 'a.gif'"),
-        ("representations a --model m --start soon", "'soon'"),
-    ],
-)
-def test_a_wrong_command_line_ends_with_usage(capsys, command, message):
-    with pytest.raises(SystemExit) as end:
-        plot(*command.split())
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 def test_filters_of_a_run_are_drawn_from_its_cutoffs(tmp_path, drawn):
     model = MSSincResNet(n_filters=8, parametrization="relative")
     record_cutoffs(tmp_path, model, 0)

@@ -42,7 +42,6 @@ def test_copies_are_named_by_their_audio_whatever_the_format(tmp_path):
 
 
 def read_clip_from_memory(path, start, n_samples):
-    """A clip of a track in memory."""
     return TracksInMemory([path]).read_clip(path, start, n_samples)
 
 

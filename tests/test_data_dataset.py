@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
-from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import Checkpointer
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -17,8 +15,6 @@ from ms_sincresnet.data.dataset import (
     CACHES,
     PassSampler,
     RandomClipDataset,
-    clip_batch,
-    clip_loader_options,
     genre_datasets,
 )
 from ms_sincresnet.errors import HparamError, UserError
@@ -43,14 +39,12 @@ def tracks(tmp_path):
 
 
 def clips_of(tracks, **options):
-    """Random clips of these tracks."""
     options = {"clip_samples": CLIP_SAMPLES, "seed": 7, "cache": "disk", **options}
     return RandomClipDataset(tracks, **options)
 
 
 @pytest.fixture(params=CACHES)
 def dataset(tracks, request):
-    """Random clips from either cache."""
     return clips_of(tracks, cache=request.param)
 
 
@@ -174,28 +168,6 @@ def test_steps_of_processes_have_the_clips_of_one_process(
     assert together == alone
 
 
-def test_only_clips_from_disk_are_read_by_workers(dataset):
-    sampler = PassSampler(N_TRACKS, n_passes=2, seed=1)
-    options = clip_loader_options(dataset, sampler, batch_size=4, num_workers=1)
-    assert options["num_workers"] == (dataset.cache == "disk")
-
-
-def test_a_batch_is_speechbrains(dataset):
-    encoder = CategoricalEncoder()
-    encoder.update_from_didataset(dataset, "genre")  # would not end without __iter__
-    dataset.add_dynamic_item(encoder.encode_label_torch, "genre", "genre_encoded")
-    dataset.set_output_keys(["id", "clip", "genre_encoded"])
-    examples = [dataset[index] for index in range(4)]
-    batch, expected = clip_batch(examples), PaddedBatch(examples)
-    assert isinstance(batch, PaddedBatch)
-    assert (batch.id, len(batch)) == (expected.id, 4)
-    for key in ("clip", "genre_encoded"):
-        for tensor, same in zip(batch[key], expected[key], strict=True):
-            assert torch.equal(tensor, same)
-            assert tensor.dtype == same.dtype
-    assert batch.to(dtype=torch.float64).clip.data.dtype == torch.float64
-
-
 @pytest.fixture
 def folder(tracks, tmp_path):
     """The three manifests of the tracks, beside their cache."""
@@ -207,7 +179,6 @@ def folder(tracks, tmp_path):
 
 
 def build(folder, n_genres=2, **options):
-    """Data sets of the three parts, and the encoder."""
     options = {"n_genres": n_genres, "clip_samples": 160, "seed": 5, **options}
     return genre_datasets(folder, folder, **options)
 
@@ -242,7 +213,6 @@ def test_unusable_options_are_refused(folder):
     [
         (None, "No such file"),
         ("", "a track lacks its duration, path or genre"),
-        ("ID,duration,wav,genre\na,1,a.wav\n", "not readable as a manifest"),
         ("ID,duration,wav,genre\na,one,a.wav,jazz\n", "convert string to float: 'one'"),
         ("ID,duration,wav,genre\na,1,,jazz\n", "lacks its duration, path"),
     ],

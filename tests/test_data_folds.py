@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import ms_sincresnet.data.folds as folds_module
 from ms_sincresnet.data.folds import draw_valid, split_fold, stratified_folds
 from ms_sincresnet.errors import HparamError
 
@@ -35,27 +34,24 @@ def test_ten_folds_test_every_track_once_and_divide_no_group(groups):
     assert (tested == 1).all()
 
 
-def test_the_test_part_does_not_influence_the_validation_part(monkeypatch):
-    def parts_with(test_labels):
-        labels = np.array(["jazz"] * 20 + ["rock"] * 20 + test_labels)
-        tested = np.arange(len(labels)) >= 40
-        monkeypatch.setattr(folds_module, "stratified_folds", lambda *_: tested * 1)
-        return split_fold(labels, 1, n_folds=2, valid_fraction=0.2, seed=3)[:40]
-
-    expected = parts_with(["jazz", "rock"])
-    assert np.sum(expected == "valid") == 8
-    np.testing.assert_array_equal(parts_with(["metal"] * 30), expected)
+def test_the_names_of_groups_do_not_matter(groups):
+    # They are hashes of decoded audio, which differ between decoders.
+    renamed = np.array([name[::-1] for name in groups])
+    assert renamed.argsort().tolist() != groups.argsort().tolist()
+    for options in ({}, {"fold": 3}):
+        options = {"fold": 0, "n_folds": 10, "valid_fraction": 0.1, "seed": 5} | options
+        expected = split_fold(LABELS, **options, groups=groups)
+        assert (
+            split_fold(LABELS, **options, groups=renamed).tolist() == expected.tolist()
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"n_folds": 1}, "n_folds: .* from 2 up, got 1"),
-        ({"n_folds": "10"}, "n_folds: .* from 2 up, got '10'"),
         ({"fold": 10}, "fold: .* from 0 to 9, got 10"),
-        ({"fold": 2.5}, "fold: .* from 0 to 9, got 2.5"),
         ({"valid_fraction": 1}, "valid_fraction: .* between 0 and 1"),
-        ({"valid_fraction": "0.1"}, "valid_fraction: .* between 0 and 1"),
         ({"valid_fraction": np.nan}, "valid_fraction: .* between 0 and 1"),
         ({"valid_fraction": 0.01}, "9 track.* of 'a' .* Choose another share"),
     ],
@@ -73,14 +69,6 @@ def test_a_genre_too_small_is_named_with_its_size():
     stratified_folds(labels, 9, seed=0)
     with pytest.raises(HparamError, match="'jazz' has 2 different"):  # twins count once
         stratified_folds(["jazz"] * 4, 3, seed=0, groups=[0, 0, 0, 1])
-
-
-@pytest.mark.parametrize("fraction", [0.02, 0.123, 0.3, 0.5, 0.75, 0.99])
-def test_each_genre_gives_its_share_to_half_a_track(fraction):
-    labels = np.repeat(["jazz", "rock"], [75, 150])
-    in_valid = draw_valid(labels, fraction, seed=0)
-    counts = count_table(labels, in_valid)[:, -1]
-    assert (np.abs(counts - [75 * fraction, 150 * fraction]) <= 0.5).all()
 
 
 def test_seeds_draw_other_tracks_and_each_the_same_again():

@@ -18,9 +18,3 @@ def test_a_command_ends_with_the_message_of_a_user_error(kind):
 def test_a_fault_of_the_program_keeps_its_traceback(kind):
     with pytest.raises(kind), errors.exit_on_user_error():
         raise kind("a bug")
-
-
-def test_an_interrupted_command_says_how_to_resume():
-    stopped = pytest.raises(SystemExit, match="resumes")
-    with stopped, errors.exit_on_user_error("the same command resumes"):
-        raise KeyboardInterrupt

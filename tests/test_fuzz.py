@@ -72,7 +72,6 @@ def damaged(content):
 
 
 def peak_mb():
-    """Peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -156,7 +155,6 @@ def read_sound(path):
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    """A process that reads audio."""
     with Reader(tmp_path_factory.mktemp("damaged"), read_sound) as reader:
         yield reader
 
@@ -180,7 +178,7 @@ def test_damaged_audio_is_read_or_refused(sounds, reader, name):
 
 
 RATE, CHANNELS, DATA_SIZE = (24, "<I"), (22, "<H"), (40, "<I")  # places in a wav file
-BITS, TAG, ALIGN = (34, "<H"), (20, "<H"), (32, "<H")
+BITS, TAG = (34, "<H"), (20, "<H")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +189,6 @@ BITS, TAG, ALIGN = (34, "<H"), (20, "<H"), (32, "<H")
         ([DATA_SIZE], ODD_NUMBERS),
         ([BITS], (0, 1, 7, 8, 24, 33, 64, 65535)),
         ([TAG], (0, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE, 0xFFFF)),
-        ([ALIGN], (0, 1, 3, 65535)),
         ([RATE, DATA_SIZE], [2**31 - 1]),
     ],
 )

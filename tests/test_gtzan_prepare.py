@@ -23,7 +23,6 @@ spec.loader.exec_module(gtzan)
 
 
 def write_tracks(root, ids, suffix=".wav"):
-    """Writes different short tracks below their genres."""
     for seed, track_id in enumerate(ids):
         path = root / track_id.split(".")[0] / f"{track_id}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +51,6 @@ def prepare(data, folder, **options):
 
 
 def messages(caplog, level):
-    """Messages of one level."""
     return [r.getMessage() for r in caplog.records if r.levelname == level]
 
 
@@ -129,19 +127,6 @@ def test_an_option_out_of_range_is_named_and_leaves_nothing(data, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_copy_without_exactly_ten_genres_is_reported(tmp_path, caplog):
-    for name, genres, warning in [
-        ("all", gtzan.GENRES, None),
-        ("fewer", gtzan.GENRES - {"blues"}, "missing: blues; not GTZAN's: none"),
-        ("other", {"polka", "waltz"}, None),
-    ]:
-        caplog.clear()
-        write_genres(tmp_path / name, genres=sorted(genres), n_tracks=4)
-        prepare(tmp_path / name, tmp_path, n_folds=2, valid_fraction=0.5)
-        warnings = messages(caplog, "WARNING")
-        assert [warning in text for text in warnings] == ([True] if warning else [])
-
-
 # Two genres with tracks of each part on the authors' own lists, and one on none; of the
 # other genres the first four that train.
 ON_LIST = [name for name, part in gtzan.filtered_parts().items() if part == "train"]
@@ -160,7 +145,6 @@ UNLISTED = "jazz.00033"
 
 @pytest.fixture
 def listed(tmp_path):
-    """A few tracks of the filtered split."""
     write_tracks(tmp_path / "data", [*sum(LISTED.values(), []), UNLISTED])
     return tmp_path / "data"
 

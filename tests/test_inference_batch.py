@@ -70,21 +70,6 @@ def test_links_may_form_a_loop(touch):
     assert find_songs(["m"]) == [f"m/{name}" for name in names]
 
 
-def test_a_folder_that_cannot_be_read_is_reported(touch, caplog, monkeypatch):
-    touch("m/1.wav", "m/locked/2.wav")
-    scandir = os.scandir
-
-    def refuse(path):
-        if "locked" in str(path):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)  # root may read anything
-    assert find_songs(["m"]) == ["m/1.wav"]
-    expected = "m/locked: this folder cannot be read (Permission denied)"
-    assert caplog.messages == [expected]
-
-
 def test_lists_of_paths(tmp_path, monkeypatch):
     path = tmp_path / "list"
     path.write_bytes(b"\xef\xbb\xbfa.wav\r\n\n b c .wav \n-x\ncaf\xe9.wav\n#1.wav")
@@ -170,10 +155,9 @@ def test_the_row_of_a_song():
     assert song_row(os.fsdecode(b"caf\xe9.wav"), song)["file"] == "caf\\udce9.wav"
 
 
-@pytest.mark.parametrize(
-    ("least", "unsure"), [(0.0, False), (0.7, False), (0.71, True)]
-)
-def test_an_unsure_song_keeps_its_best_genres(least, unsure):
+@pytest.mark.parametrize("least", [0.0, 0.7, 0.71])
+def test_an_unsure_song_keeps_its_best_genres(least):
+    unsure = least > 0.7
     posteriors = {"jazz": 0.7000004, "rock": 0.2999996}
     song = SongPrediction("jazz", posteriors, posteriors, [], 3.0, unlike=1.23456)
     row = song_row("a.wav", song, min_posterior=least)

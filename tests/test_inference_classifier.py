@@ -1,7 +1,6 @@
 """GenreClassifier and the stock EncoderClassifier on songs whose genre is known."""
 
 import os
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,7 +18,14 @@ from speechbrain.utils.fetching import FetchFrom, FetchSource
 from torch.nn import Linear
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
-from ms_sincresnet.errors import AudioFileError, ModelFolderError, WeightsError
+from ms_sincresnet.errors import (
+    AudioFileError,
+    ModelFolderError,
+    UserError,
+    WeightsError,
+)
+from ms_sincresnet.inference.batch import model_identity
+from ms_sincresnet.inference.precision import fastest_precision
 from ms_sincresnet.pretrained.hub import describe
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
@@ -214,16 +220,6 @@ def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog, song):
     assert log_posteriors.exp().tolist() == [pytest.approx([0.25] * 4)]
 
 
-def test_a_file_that_cannot_be_used_is_named(tmp_path, classifier, stock_classifier):
-    path = tmp_path / "the song.wav"
-    soundfile.write(path, 8000 * [0.0] + [np.nan], 16000, subtype="DOUBLE")
-    with pytest.raises(AudioFileError):
-        stock_classifier.classify_file(str(path))
-    for method in (classifier.classify_file, classifier.predict_song):
-        with pytest.raises(AudioFileError, match=rf"{path}: .*infinity at 0\.500 s"):
-            method(path)
-
-
 @pytest.mark.parametrize(
     ("batch", "reason"),
     [
@@ -320,6 +316,37 @@ def test_bf16_predicts_the_same_genre(model_folder, classifier, song):
     assert set(seen) == {torch.bfloat16}
 
 
+@pytest.mark.parametrize(
+    ("device", "capabilities", "expected"),
+    [
+        ("cpu", {"avx2": True, "avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ("cpu", {"avx512_bf16": True}, "bf16"),
+        ("cpu", {"bf16": True}, "bf16"),  # of ARM
+        ("mps", {"bf16": True}, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_native(monkeypatch, device, capabilities, expected):
+    found = SimpleNamespace(get_capabilities=lambda: capabilities)
+    monkeypatch.setattr(torch, "cpu", found)
+    assert fastest_precision(device) == expected
+
+
+def test_clips_start_a_hop_apart(model_folder, classifier, song):
+    models = [model_folder, model_folder]
+    for source in (model_folder, models):
+        sparse = GenreClassifier.from_pretrained(source, run_opts=CPU)
+        sparse.hop_s = 3.0
+        clips = sparse.predict_song(song).clips
+        # Of 5 s; the second one ends with the song.
+        assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 3), (2, 5)]
+        every = classifier.predict_song(song).clips
+        for sparse_clip, clip in zip(clips, (every[0], every[4]), strict=True):
+            assert sparse_clip.posterior == pytest.approx(clip.posterior, abs=1e-5)
+        assert model_identity(sparse) != model_identity(classifier)
+    with pytest.raises(UserError, match="at most a clip, 3 s; got 3.5 s"):
+        sparse.hop_s = 3.5
+
+
 @pytest.fixture(scope="module")
 def other_model(genres):
     """Another architecture that is certain of what it predicts."""
@@ -366,15 +393,3 @@ def test_fused_posteriors_are_the_mean_of_the_models(
         log_posteriors, _, index, genre = fused.classify_file(path)
         torch.testing.assert_close(log_posteriors[0].exp(), expected, rtol=0, atol=1e-4)
         assert (index.tolist(), genre) == ([genres.index(best)], [best])
-
-
-@pytest.mark.parametrize("load", ["from_hparams", "from_pretrained"])
-def test_models_that_cannot_be_fused(tmp_path, model_folder, tone_model, genres, load):
-    other = tmp_path / "other"
-    save_model_folder(other, tone_model, genres, hop_samples=4000)
-    for sources, reason in [
-        ([model_folder, other], f"{other}: cannot be fused with {model_folder}: "),
-        ([], "expected at least one model to fuse"),
-    ]:
-        with pytest.raises(ModelFolderError, match=re.escape(reason)):
-            getattr(GenreClassifier, load)(sources, run_opts=CPU)

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet
-from ms_sincresnet.errors import UserError
 from ms_sincresnet.inference.demo import analyze_song, build_demo
 from ms_sincresnet.pretrained import hub
 from ms_sincresnet.pretrained.model_folder import save_model_folder
@@ -125,12 +124,6 @@ def test_the_page_warns_of_what_is_missing(tmp_path, write_song, show, monkeypat
     ((warning,), _) = warn.call_args
     assert warn.call_count == 1  # though the file is read more than once
     assert re.match(r"cut\.wav: .*3\.00 s", warning)
-
-
-def test_gradio_is_asked_for_by_name(monkeypatch, classifier):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[demo\]'"):
-        build_demo(classifier)
 
 
 @pytest.fixture(scope="module")

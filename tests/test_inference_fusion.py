@@ -29,6 +29,8 @@ def test_the_sum_rule_is_the_mean_of_the_posteriors():
 
 
 def test_models_that_differ_are_named():
+    with pytest.raises(ModelFolderError, match="expected at least one model to fuse"):
+        fuse([], stub)
     for name, value, found in [
         ("sample_rate", 8000, "8000 here and 16000"),
         ("clip_samples", 8, "8 here and 4"),

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -114,12 +113,6 @@ def test_front_ends_with_zeros_at_the_edges():
     wavs = clips(2)[:, :8000]
     found = module._Frontend(frontend, 8000)(wavs)
     torch.testing.assert_close(found, frontend(wavs), rtol=0, atol=1e-4)
-
-
-def test_a_missing_extra_is_named(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"needs onnxscript,.*'\.\[export\]'"):
-        export_onnx(model_folder, tmp_path / "model.onnx")
 
 
 def test_a_model_without_genres_is_refused(tmp_path):

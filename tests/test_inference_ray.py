@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,7 +15,8 @@ import torch
 
 from ms_sincresnet import GenreClassifier
 from ms_sincresnet.cli import main
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import AudioFileError, UserError
+from ms_sincresnet.files import file_state
 from ms_sincresnet.inference.batch import model_identity
 from ms_sincresnet.inference.predictions import SongPrediction
 from ms_sincresnet.inference.ray import (
@@ -67,15 +69,29 @@ def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
         {"/shard/rock.wav": song, "/shard/text.wav": b"no"}
     )
     shard = [f"memory:///shard/{name}.wav" for name in ("text", "gone", "rock")]
-    write = partial(_write, "memory://parts", Kind("12ab-majority", 2, False))
+    write = partial(_write, "memory://parts", Kind("12ab-majority", 2, False, 1.1))
     assert Worker(lambda: classifier, write).classify(shard) == 2
     (part,) = fsspec.filesystem("memory").glob("/parts/*")
     table = pd.read_parquet(f"memory://{part}").set_index("file")
     assert table.index.tolist() == shard
-    assert table.loc[shard[2], "genre"] == "rock" and not table.loc[shard[2], "unsure"]
+    assert table.genre.isna().all() and table.loc[shard[2], "unsure"]
     assert "not readable as audio" in table.loc[shard[0], "error"]
     assert "cannot be fetched (FileNotFoundError" in table.loc[shard[1], "error"]
     assert str(tmp_path) not in table.to_json()
+
+
+def test_songs_that_failed_or_changed_are_done_again(tmp_path):
+    songs, folder = [str(tmp_path / f"{n}.wav") for n in range(3)], tmp_path / "genres"
+    for song in songs:
+        Path(song).touch()
+    done = SongPrediction("jazz", {"jazz": 1.0}, {"jazz": 1.0}, [], 3.0)
+    kind, states = Kind("12ab-mean", 1, False), map(file_state, songs)
+    failed = AudioFileError("not readable")
+    assert _write(str(folder), kind, songs, [done, done, failed], states) == 1
+    assert _songs_done(str(folder), kind, songs[:1]) == {*songs}
+    Path(songs[1]).write_text("another song")
+    assert _songs_done(str(folder), kind, songs) == {songs[0]}
+    assert rows(folder).index.tolist() == songs[:1]
 
 
 class NameReader:
@@ -129,16 +145,11 @@ def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
     assert "the worker was lost" in table.error["deadly.jazz.wav"]
     assert (table.genre.drop("deadly.jazz.wav") == "jazz").all()
 
-    assert run(songs, folder) == (0, 0)
-    with pytest.raises(UserError, match="results of another model"):
-        run(["new.jazz.wav"], folder, timeline=True)
-    kind = Kind("12ab-mean", 1, False, min_posterior=0.9)
-    prediction = SongPrediction("jazz", {"jazz": 1.0}, {"jazz": 0.8}, [], 3.0)
-    _write(str(tmp_path / "unsure"), kind, ["a.wav"], [prediction])
-    assert rows(tmp_path / "unsure").unsure.tolist() == [True]
-    assert _songs_done(str(tmp_path / "unsure"), kind, ["b.wav"]) == {"a.wav"}
-    with pytest.raises(UserError, match="timeline or min_posterior"):
-        _songs_done(str(tmp_path / "unsure"), kind._replace(min_posterior=0), [])
+    assert run(songs[:-1], folder) == (0, 0)
+    assert not table.unsure.drop("deadly.jazz.wav").any()
+    for other in ({"timeline": True}, {"min_posterior": 1.1}):
+        with pytest.raises(UserError, match="results of another model"):
+            run(["new.jazz.wav"], folder, **other)
 
 
 def test_the_command_line_classifies_what_is_missing_on_a_cluster(

@@ -1,4 +1,4 @@
-"""The models of Table 1: sizes, gradients, and the arguments that rebuild them."""
+"""The models of Table 1: gradients, devices, and the arguments that rebuild them."""
 
 import copy
 import functools
@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from ms_sincresnet import MelResNet, MSSincResNet, SincNet
@@ -38,19 +37,6 @@ def small(model_class):
     return copy.deepcopy(built(model_class))
 
 
-def n_parameters(model_class, **arguments):
-    return sum(p.numel() for p in build_on_meta(model_class, arguments).parameters())
-
-
-def test_as_many_parameters_as_sincnet_has():
-    lengths = [(3200 - 250) // 3, (983 - 4) // 3, (326 - 4) // 3]
-    norms = 2 * (80 * lengths[0] + 60 * lengths[1] + 60 * lengths[2])
-    convolutions = (80 * 60 * 5 + 60) + (60 * 60 * 5 + 60)
-    # The batch norms have the biases of the linear layers.
-    linear = (60 * lengths[2] + 2048 + 2048) * 2048 + 3 * 2 * 2048 + (2048 * 10 + 10)
-    assert n_parameters(SincNet) == 2 * 80 + norms + convolutions + linear
-
-
 @each_model
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_reach_every_parameter_and_silence_is_finite(model_class, training):
@@ -73,25 +59,14 @@ def test_gradients_reach_every_parameter_and_silence_is_finite(model_class, trai
         assert values.isfinite().all()
 
 
-def can_fake_a_gpu():
-    """False for PyTorch 2.7, which fakes no tensors of a GPU that is missing."""
-    try:
-        with FakeTensorMode() as mode:
-            mode.from_tensor(torch.zeros(1)).to("cuda")
-    except RuntimeError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not can_fake_a_gpu(), reason="this PyTorch needs a GPU to fake one")
 @each_model
 @pytest.mark.parametrize("training", [True, False])
 def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
-    training, model_class
+    training, model_class, fake_gpu
 ):
     model = build_on_meta(model_class, {}).train(training)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
-    with FakeTensorMode():
+    with fake_gpu:
         moved = {
             name: torch.empty(x.shape, dtype=x.dtype, device="cuda")
             for name, x in state.items()
@@ -100,21 +75,6 @@ def test_it_computes_at_full_size_on_the_device_that_it_is_moved_to(
         log_posteriors = functional_call(model, moved, wavs)
     assert log_posteriors.shape == (2, 10)
     assert log_posteriors.device.type == "cuda"
-
-
-@each_model
-def test_double_precision_and_other_scales_change_little(model_class):
-    model = built(model_class)
-    with torch.no_grad():
-        expected = model(music())
-        torch.testing.assert_close(expected.exp().sum(1), torch.ones(2))
-        torch.testing.assert_close(model(32768 * music()), expected, rtol=0, atol=1e-4)
-        double = small(model_class).double()
-        if model_class is MSSincResNet:
-            double.frontend.backend = "reference"
-        found = double(music().double())
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-4)
 
 
 SONGS = {"n_genres": 6, "sample_rate": 8000}

@@ -96,14 +96,6 @@ def test_a_value_must_make_sense(name, values):
         assert fault(**{name: value}).startswith(f"{name} must be ")
 
 
-@pytest.mark.parametrize(
-    "figures", [{}, 0.9, FIGURES | {"x": 1}, FIGURES | {"song_accuracy": float("nan")}]
-)
-def test_figures_must_be_those_of_a_test(figures):
-    message = fault(training={**TRAINING, "figures": figures})
-    assert message.startswith("figures must be null, or the numbers")
-
-
 def test_clips_must_be_long_enough_for_the_model():
     assert "at least 1001 " in fault(padding="valid", clip_samples=900)
     for model_class, least in [(SincNet, 3200), (MelResNet, 1025)]:

@@ -40,21 +40,27 @@ def embed(model, song, **options):
 
 
 def test_one_embedding_per_clip(model):
-    song = torch.arange(9.0)  # of which the 8 is less than a hop
-    assert embed(model, song).tolist() == [[1.5, 3], [3.5, 5], [5.5, 7]]
+    song = torch.arange(9.0)  # the last clip ends with it
+    starts = [[1.5, 3], [3.5, 5], [5.5, 7]]
+    assert embed(model, song).tolist() == [*starts, [6.5, 8]]
+    assert embed(model, song, hop_samples=4).tolist() == [[1.5, 3], [5.5, 7], [6.5, 8]]
+    assert embed(model, song, hop_samples=6).tolist() == [[1.5, 3]]  # gaps are wanted
+    song = torch.arange(13.0)  # one of six is too little for another clip
+    starts = embed(model, song, clip_samples=6, hop_samples=3)[:, 1]
+    assert starts.tolist() == [5, 8, 11]
     song = torch.tensor([1.0, 2, 6])  # repeated: 1 2 6 1
     assert embed(model, song).tolist() == [[2.5, 6]]
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 100])
 def test_songs_share_batches_and_may_come_in_blocks(model, size):
-    # 5, 1, 0, 2, 4 and 8 clips, one of them from a song shorter than a clip.
+    # 5, 1, 0, 3, 4 and 8 clips, one of them from a song shorter than a clip.
     lengths = {"a": 12, "b": 3, "c": 0, "d": 7, "e": 10, "f": 18}
     songs = {name: torch.randn(length) for name, length in lengths.items()}
     blocks = {name: song.split(size) for name, song in songs.items()} | {"c": []}
     found = [*embed_songs(model, blocks.items(), **SMALL)]
-    assert model.embedding.batch_sizes == [3] * 6 + [2]
-    assert "".join(name for name, _ in found) == "aabdeefff"
+    assert model.embedding.batch_sizes == [3] * 7
+    assert "".join(name for name, _ in found) == "aabddeefff"
     for name in "abdef":
         rows = torch.cat([rows for key, rows in found if key == name])
         assert rows.equal(embed(model, songs[name], batch_size=100)), name

@@ -103,14 +103,6 @@ def test_names_shapes_and_kernel_lengths_are_compared(folder):
     assert "frontend.banks.0.low_hz_ has shape [9, 1], expected [8, 1]" in message
 
 
-def test_half_precision_is_loaded_as_float32(tmp_path, model):
-    write_model(tmp_path, copy.deepcopy(model).half(), {})
-    loaded = read_model(tmp_path, MODELS)
-    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-    wavs = torch.randn(2, 8000)
-    torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=0.05)
-
-
 def with_header(lie):
     """A file of one tensor, with something wrong in its header."""
     sound = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}

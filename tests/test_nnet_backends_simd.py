@@ -26,7 +26,6 @@ def problem(batch, n_samples, n_filters, kernel_size):
 
 
 def definition(wavs, filters, offsets, n_frames, padding):
-    """Activations and maps in float64."""
     wavs, filters, offsets = (x.double() for x in (wavs, filters, offsets))
     filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
     return filtered, F.adaptive_avg_pool1d(filtered.relu(), n_frames)
@@ -37,16 +36,13 @@ def definition(wavs, filters, offsets, n_frames, padding):
     ("batch", "n_samples", "n_filters", "kernel_size", "padding", "n_frames"),
     [
         (1, 97, 1, 5, 0, 8),
-        (1, 97, 1, 5, 2, 97),
         (2, 300, 11, 7, 3, 1024),  # more frames than samples
         (2, 4096, 32, 1, 0, 64),  # a full block
         (1, 4097, 33, 1, 0, 64),  # and one sample more
         (3, 5003, 33, 251, 125, 61),  # a prime
-        (2, 7919, 40, 101, 0, 1024),  # another
         (9, 200, 2, 11, 5, 16),  # more clips than sums of gradients
         (2, 4001, 5, 1001, 500, 7),
         (1, 2048, 3, 2048, 0, 16),  # a single output
-        (1, 6151, 3, 2048, 0, 100),
         (2, 700, 2, 1000, 500, 64),  # shorter than a filter, of even length
         (1, 3, 2, 251, 125, 5),
     ],

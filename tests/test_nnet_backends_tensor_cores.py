@@ -39,7 +39,6 @@ def inputs(batch, n_samples, n_filters, kernel_size, device="cpu"):
 
 
 def definition(wavs, filters, offsets, n_frames, padding):
-    """Convolution, ReLU and average by PyTorch."""
     filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
     return F.adaptive_avg_pool1d(filtered.relu(), n_frames)
 
@@ -110,11 +109,9 @@ def test_in_tritons_interpreter():
         (1, 939, 17, 57, 20, 28, False),
         (1, 2048, 2, 25, 43, 12, True),  # exactly two tiles of octets
         (1, 2100, 2, 25, 2, 12, True),  # a frame takes several tiles
-        (1, 2100, 2, 25, 2, 12, False),
         (2, 130, 16, 121, 9, 0, True),  # a frame is hardly longer than a sample
         (1, 40, 1, 9, 100, 4, False),  # and shorter
         (3, 3, 2, 9, 3, 4, True),
-        (1, 9, 2, 9, 1, 0, False),
     ],
 )
 def test_interpreted_kernels_are_the_definition(

@@ -20,11 +20,9 @@ def test_the_temperature_of_drawn_songs_is_found(temperature, kind):
 
 
 def test_few_songs_that_are_all_right_do_not_make_a_model_certain():
-    songs = torch.tensor([[0.7, 0.2, 0.1]] * 10).log()
-    few = fit_temperature(songs, torch.zeros(10))
-    assert 0.25 < few < 0.9
-    many = fit_temperature(songs.repeat(100, 1), torch.zeros(1000))
-    assert many < few  # the more songs, the less the prior matters
+    songs = torch.tensor([[0.7, 0.2, 0.1]] * 1000).log()
+    few, many = (fit_temperature(songs[:n], torch.zeros(n)) for n in (10, 1000))
+    assert 0.25 < few < 0.9 and many < few  # the prior matters less
 
 
 def test_impossible_genres_do_not_prevent_a_fit():
@@ -39,18 +37,14 @@ def test_errors_are_weighted_by_the_songs_of_a_bin():
     right = [True, True, True, False, False, True]
     by_hand = (abs(3 + 1 - 4.8) + 0.15) / 6  # 1.0 belongs to the last bin
     assert calibration_error(confidence, right) == pytest.approx(by_hand)
-    overall = abs(4 - sum(confidence)) / 6
-    assert calibration_error(confidence, right, n_bins=1) == pytest.approx(overall)
 
 
 def test_the_diagram_shows_shares_and_counts():
     confidence = np.repeat([0.25, 0.65, 0.95], [4, 2, 10])
     right = np.array([True, False, False, False, True, False, *[True] * 10])
     curve, counts = plot_reliability(confidence, right, "a $title$").axes
-    assert curve.get_title() == "a $title$"
     drawn = curve.lines[-1].get_xydata()
     np.testing.assert_allclose(drawn, [[0.25, 0.25], [0.65, 0.5], [0.95, 1]])
     heights = [[bar.get_height() for bar in bars] for bars in counts.containers]
     assert np.sum(heights, 0).tolist() == [0, 0, 4, 0, 0, 0, 2, 0, 0, 10]
     assert np.sum(heights, 1).tolist() == [12, 4]
-    plot_reliability([1.0], [True])  # one song, right

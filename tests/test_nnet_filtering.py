@@ -1,9 +1,5 @@
 """The maps' definition and its fast path, against SciPy and PyTorch in float64."""
 
-import copy
-from functools import partial
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import scipy.signal
@@ -12,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.backends import simd
-from ms_sincresnet.nnet.filterbank import PARAMETRIZATIONS, SincFilterbank
+from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import (
     fastest_backend,
     filtered_maps,
@@ -26,7 +22,6 @@ N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
 
 
 def music(n_samples, batch=2, seed=0):
-    """Normalised noise with a tone in it."""
     generator = torch.Generator().manual_seed(seed)
     wavs = torch.randn(batch, n_samples, generator=generator)
     return normalize_clips(wavs + torch.sin(0.17 * torch.arange(n_samples)))
@@ -45,7 +40,6 @@ def trained_norm(n_filters=N_FILTERS, seed=0):
 
 
 def odd_filters(kernel_size, n_filters=N_FILTERS):
-    """Filters that are not symmetric."""
     filters = SincFilterbank(n_filters, kernel_size).filters().detach()
     return filters * torch.linspace(0.5, 1.5, kernel_size)
 
@@ -74,11 +68,8 @@ def definition(wavs, filters, norm, n_frames, padding):
         (48000, 1001, 500, 1024),
         (48000, 251, 0, 1024),
         (47999, 251, 125, 1024),  # a prime: one block
-        (32000, 501, 250, 1024),
         (32000, 501, 0, 100),
-        (48000, 1001, 0, 7),
         (16000, 501, 250, 1),
-        (1600, 251, 125, 1024),
         (1001, 1001, 0, 16),
         (700, 1001, 500, 64),  # shorter than a filter
         (3, 251, 125, 5),  # and than half of one
@@ -94,72 +85,6 @@ def test_evaluation_is_as_defined(backend, n_samples, kernel_size, padding, n_fr
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
     assert norm.num_batches_tracked == 0
-
-
-@pytest.mark.parametrize("backend", ["reference", "fft"])
-def test_the_definition_holds_in_float64(backend):
-    wavs, norm = music(16000).double(), trained_norm().double().eval()
-    filters = odd_filters(501).double()
-    expected = definition(wavs, filters, norm, 1024, 250)
-    found = filtered_maps(wavs, filters, norm, 1024, 250, backend).detach()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
-
-
-def one_step(bank, norm, wavs, n_frames, padding, backend):
-    """The norm, maps and, of a random sum of them, all parameters' gradients."""
-    bank, norm = (copy.deepcopy(module).to(wavs.dtype) for module in (bank, norm))
-    maps = filtered_maps(wavs, bank.filters(), norm, n_frames, padding, backend)
-    generator = torch.Generator().manual_seed(0)
-    (maps * torch.randn(maps.shape, generator=generator)).sum().backward()
-    parameters = [*bank.parameters(), norm.weight, norm.bias]
-    return norm, maps.detach(), *(parameter.grad for parameter in parameters)
-
-
-def relative_error(found, expected):
-    """Root mean square of the error, of the root mean square expected."""
-    return ((found - expected).norm() / expected.norm()).item()
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
-    ("n_samples", "batch", "kernel_size", "padding", "n_frames", "seed"),
-    [
-        (16000, 2, 501, 0, 100, 11),
-        (8000, 2, 1001, 500, 1024, 7),
-        (700, 3, 1001, 500, 7, 2),
-        (300, 2, 1001, 500, 64, 7),  # shorter than half a filter
-    ],
-)
-def test_a_step_is_as_near_to_float64_as_the_reference(
-    n_samples,
-    batch,
-    kernel_size,
-    padding,
-    n_frames,
-    seed,
-    training,
-    parametrization,
-    backend,
-):
-    bank = SincFilterbank(N_FILTERS, kernel_size, parametrization=parametrization)
-    norm = trained_norm(seed=2).train(training)
-    wavs, least = music(n_samples, batch, seed), []
-    norm.register_forward_hook(lambda *args: least.append(args[2].abs().min().item()))
-    step = partial(one_step, bank, norm, n_frames=n_frames, padding=padding)
-    exact_norm, *exact = step(wavs.double(), backend="reference")
-    # The seed is such that no activation is so near to 0 that rounding switches it.
-    assert least[0] > 3e-6
-    _, *reference = step(wavs, backend="reference")
-    found_norm, *found = step(wavs, backend=backend)
-    for fast, slow, expected in zip(found, reference, exact, strict=True):
-        allowed = 2 * relative_error(slow, expected) + 5e-7
-        assert relative_error(fast, expected) < allowed
-    for name in ("running_mean", "running_var"):
-        fast, expected = found_norm.get_buffer(name), exact_norm.get_buffer(name)
-        assert relative_error(fast, expected) < 1e-6
-    assert found_norm.num_batches_tracked == int(training)
 
 
 @pytest.mark.parametrize(
@@ -197,17 +122,6 @@ def test_auto_is_the_fastest_on_a_cpu(monkeypatch):
         # Rounding distinguishes them.
         assert not fast.equal(filtered_maps(wavs, *arguments, "reference"))
         monkeypatch.setattr(simd, "LIBRARY", None)
-
-
-@pytest.mark.parametrize(
-    ("device", "backend"), [("meta", "fft"), ("cuda", "fft"), ("mps", "reference")]
-)
-def test_auto_leaves_tensor_cores_to_who_names_them_and_mps_without_float64(
-    device, backend
-):
-    wavs = SimpleNamespace(requires_grad=False, shape=(2, 4000), dtype=torch.float32)
-    wavs.device = SimpleNamespace(type=device)
-    assert fastest_backend(wavs, odd_filters(251), trained_norm()) == backend
 
 
 CLIPS = {

@@ -43,7 +43,6 @@ def network():
 
 @pytest.fixture(scope="module")
 def double(network):
-    """The same in float64."""
     return copy.deepcopy(network).double()
 
 
@@ -164,16 +163,6 @@ def test_frames_too_short_for_the_layers_are_refused():
     assert small_network(frame_samples=least).layers[7].normalized_shape == (60, 1)
     with pytest.raises(ValueError, match=f"frames of {least - 1} .* of 51 taps"):
         small_network(frame_samples=least - 1)
-
-
-def test_evaluation_has_the_gradients_of_the_definition(double):
-    network = copy.deepcopy(double)
-    wav, parameters = noise(2000).double(), [*network.bank.parameters()]
-    found = torch.autograd.grad(network(wav[None])[0, 0, 1], parameters)
-    maps = network.frame_maps(wav.unfold(0, FRAME, HOP))
-    by_hand = log_posteriors_by_hand(network.state_dict(), maps)
-    expected = torch.autograd.grad(by_hand.exp().mean(0).log()[1], parameters)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_autocast_leaves_the_filters_alone(network):

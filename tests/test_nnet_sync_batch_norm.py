@@ -86,9 +86,3 @@ def test_a_model_keeps_its_parameters_and_their_names():
     shared = model.state_dict(keep_vars=True)
     assert list(shared) == list(values)
     assert all(shared[name] is value for name, value in values.items())
-
-
-def test_on_a_gpu_images_get_pytorchs_own():
-    model = nn.Sequential(nn.BatchNorm1d(8), nn.BatchNorm2d(4)).to("meta")
-    share_statistics(model)
-    assert [type(norm) for norm in model] == [SharedBatchNorm1d, nn.SyncBatchNorm]

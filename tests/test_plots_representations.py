@@ -17,7 +17,6 @@ MAPS = np.random.default_rng(0).random((3, 3, 64))
 
 
 def axes_by_title(figure):
-    """The axes of a figure that have a title."""
     return {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
 
 

@@ -129,15 +129,6 @@ def test_a_repository_has_the_folders_files_and_no_others(round_trip, model_fold
     assert all(seen["network"][name].equal(weights[name]) for name in weights)
 
 
-def test_files_are_pulled_from_one_commit(round_trip):
-    _, hub, _ = round_trip
-    start = "GET /user/songs/resolve"
-    asked = [request for request in hub.requests if request.startswith(start)]
-    _, commit = hub.repos["model", "user/songs"]
-    names = ["main/config.json", f"{commit}/model.safetensors"]
-    assert asked[:2] == [f"{start}/{name}" for name in names]
-
-
 def test_a_space_runs_on_the_sources_that_it_carries(round_trip, tmp_path, monkeypatch):
     seen, hub, _ = round_trip
     assert hub.files("user/space", "space", "main") == {}

@@ -85,7 +85,6 @@ def command(data_folder, output_folder, *options, system="ms_sincresnet", **hpar
 
 
 def run(words, script=train):
-    """Runs train.py in this process, from its folder."""
     with pytest.MonkeyPatch.context() as patch:
         name = "speechbrain.utils.logger.get_environment_description"
         patch.setattr(name, lambda: "not asked in tests")  # by `pip freeze`

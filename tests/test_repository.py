@@ -105,7 +105,6 @@ def arguments(named):
 
 
 def sections(docstring):
-    """The underlined sections of a docstring, by heading."""
     parts = re.split(r"^(\w+)\n-{3,}$", docstring, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -233,7 +232,6 @@ def test_the_package_declares_what_the_library_imports():
 
 
 def normal(requirement):
-    """The normalised name of a package in a requirement."""
     return re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
 
 

@@ -61,7 +61,6 @@ def brain():
 
 
 def songs(*waveforms):
-    """A batch of songs, all of the first genre."""
     genre = {"genre_encoded": torch.tensor([0])}
     return PaddedBatch(
         [{"id": f"{n}", "song": wav, **genre} for n, wav in enumerate(waveforms)]
@@ -81,7 +80,7 @@ def test_silent_clips_of_a_song_do_not_vote(brain):
 
 
 @pytest.mark.parametrize(
-    ("stage", "counts"), [(sb.Stage.VALID, [5, 2]), (sb.Stage.TEST, [9, 3])]
+    ("stage", "counts"), [(sb.Stage.VALID, [5, 3]), (sb.Stage.TEST, [9, 4])]
 )
 def test_songs_of_a_batch_are_cut_by_the_stages_hop_without_padding(
     brain, stage, counts
@@ -118,14 +117,6 @@ def test_a_steps_randomness_depends_on_epoch_and_step_alone(brain):
     assert not torch.equal(noise(2, 5), noise(3, 5))
 
 
-def test_each_epoch_has_its_learning_rate(brain):
-    rates = []
-    for epoch in (1, 2, 32):
-        brain.on_stage_start(sb.Stage.TRAIN, epoch)
-        rates.append(brain.optimizer.param_groups[0]["lr"])
-    assert rates == [1e-5, 5e-3, 2.5e-3]
-
-
 def test_best_checkpoint_is_by_song_accuracy_then_clips_then_the_later_one():
     def checkpoint(**meta):
         return Checkpoint("CKPT", meta, {})
@@ -154,12 +145,3 @@ def test_what_cannot_be_done_is_named(options, parts):
         make_brain(**options)
     for part in parts:
         assert part in str(error.value)
-
-
-def test_a_bug_is_not_blamed_on_the_machine(monkeypatch):
-    def broken(*args):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(sb.Brain, "__init__", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        make_brain()

@@ -6,7 +6,7 @@ import pytest
 import speechbrain as sb
 import torch
 
-from ms_sincresnet import MelResNet, MSSincResNet, WarmupStepScheduler
+from ms_sincresnet import MSSincResNet, WarmupStepScheduler
 from ms_sincresnet.training.brain import GenreBrain
 from ms_sincresnet.training.cutoffs import CUTOFFS, record_cutoffs
 
@@ -41,13 +41,6 @@ def test_the_factor_outlasts_every_epochs_rate_and_a_resume(tmp_path, model):
             assert (rest["lr"], own["lr"]) == (lr, pytest.approx(100 * lr))
         brain = make_brain(tmp_path, model)
         brain.optimizer.load_state_dict(state)
-
-
-def test_a_model_without_filters_has_one_group_and_no_record(tmp_path):
-    brain = make_brain(tmp_path, MelResNet(2))
-    assert len(brain.optimizer.param_groups) == 1
-    assert record_cutoffs(tmp_path, brain.model, 1) == {}
-    assert not (tmp_path / CUTOFFS).exists()
 
 
 def test_the_record_is_that_of_the_epochs_however_often_they_ran(tmp_path, model):

@@ -120,7 +120,6 @@ def recipe(folder):
 
 
 def everything(folder):
-    """All of the above."""
     recipe(folder)
     return {
         "steps": {name: steps(name, folder) for name in ("reference", "fft")},

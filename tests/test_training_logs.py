@@ -17,11 +17,6 @@ def log_epoch(logger, epoch, loss):
     )
 
 
-def log_test(logger, epoch):
-    meta = {"data": "three songs", "tested epoch": epoch}
-    logger.log_stats(meta, test_stats={"loss": 1.25})
-
-
 def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path):
     name = "tensorboard.backend.event_processing.event_accumulator"
     event_accumulator = pytest.importorskip(name)
@@ -31,7 +26,7 @@ def test_events_are_counted_by_the_epoch_also_after_a_resume(tmp_path):
     log_epoch(logger, 2, 1.0)
     resumed = RunLogger(tmp_path, tensorboard=True)
     log_epoch(resumed, 3, 0.5)
-    log_test(resumed, 2)
+    resumed.log_stats({"tested epoch": 2}, test_stats={"loss": 1.25})
     assert len((tmp_path / "train_log.txt").read_text().splitlines()) == 4
     # Nothing was closed: a kill loses no event.
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))

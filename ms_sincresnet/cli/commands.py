@@ -94,7 +94,7 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     songs, named = batch.find_songs(sources), {*sources}
     if not songs:
         raise UserError(batch.NO_SONGS)
-    classifier = _load_classifier(arguments, arguments.device)
+    classifier = load_classifier(arguments, arguments.device)
     stdout: Any = sys.stdout
     if arguments.output is None:
         # A terminal shows a name as well as it can; jsonl and csv are always UTF-8.
@@ -140,9 +140,12 @@ def _sources(arguments: Namespace) -> list[str]:
 
 def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
+    from ms_sincresnet.inference import precision
     from ms_sincresnet.inference.ray import classify_on_ray
 
-    load, sources = partial(_load_classifier, arguments), _sources(arguments)
+    if arguments.precision == "auto":  # the same for all workers
+        arguments.precision = precision.fastest_precision(arguments.device or "cpu")
+    load, sources = partial(load_classifier, arguments), _sources(arguments)
     names = ("address", "workers", "top", "timeline", "min_posterior")
     options = {name: getattr(arguments, name) for name in names}
     options |= {"device": arguments.device or "cpu"}
@@ -150,11 +153,12 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     return classify_on_ray(load, sources, arguments.output, **options)
 
 
-def _load_classifier(arguments: Namespace, device: str | None) -> Any:
+def load_classifier(arguments: Namespace, device: str | None) -> Any:
     """The classifier that a command line names, on a device or the fastest one."""
     import torch
 
     from ms_sincresnet import GenreClassifier
+    from ms_sincresnet.inference import precision
 
     options = {"precision": arguments.precision}
     if device is not None:
@@ -165,10 +169,14 @@ def _load_classifier(arguments: Namespace, device: str | None) -> Any:
             reason = str(error).partition("\n")[0]
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
+    if arguments.precision == "auto":
+        options["precision"] = precision.fastest_precision(device)
     models = [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model
     classifier = GenreClassifier.from_pretrained(models, run_opts=options)
     if arguments.voting is not None:
         classifier.hparams.voting = arguments.voting
+    if arguments.hop is not None:
+        classifier.hop_s = arguments.hop
     return classifier
 
 

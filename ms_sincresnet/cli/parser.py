@@ -1,6 +1,7 @@
 """Arguments of the commands. Nothing heavy is imported, so that help is immediate."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
-from ms_sincresnet.cli import commands, plot, train
+from ms_sincresnet.cli import commands, evaluate, plot, train
 from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
@@ -62,6 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
     example = "train music/ --output my_model"
     text = "train a model on genres of your own"
     train.add_arguments(add(train.run, text, example, train.EXIT_STATUS))
+
+    example = "evaluate music/ --figures figures/"
+    text = "measure how well a model does on songs whose genres are known"
+    command = add(evaluate.run, text, example, "exit status 3: unreadable songs")
+    evaluate.add_arguments(command)
+    _add_options(command)
 
     example = "export recipes/GTZAN/results/run my_model"
     command = add(commands.export, "make a model folder from a training run", example)
@@ -140,14 +147,6 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     add("--timeline", action="store_true", help="add the genres over time")
     text = "leave the genre empty where its posterior is less (0 to 1)"
     add("--min-posterior", type=_share, default=0.0, metavar="P", help=text)
-    text = "how the clips of a song decide (default: as saved in the model)"
-    add("--voting", choices=("majority", "mean"), help=text)
-    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
-    text = "of the arithmetic (default: %(default)s)"
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help=text)
-    text = "threads that decode audio (default: one per processor, %(default)s here)"
-    jobs = min(n_processors(), MOST_JOBS)
-    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
     add = command.add_argument_group(
         "catalogues too large for one machine",
         "SONG|FOLDER may then be addresses of fsspec (s3://bucket/songs); --output is "
@@ -160,6 +159,23 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "(default: one per processor of the cluster, or one per GPU)"
     add("--workers", type=_whole(), metavar="N", help=text)
     add("--shard-size", type=_whole(), metavar="N", help="(default: 100 songs)")
+    _add_options(command)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of all commands that classify songs."""
+    add = command.add_argument
+    text = "how the clips of a song decide (default: as saved in the model)"
+    add("--voting", choices=("majority", "mean"), help=text)
+    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
+    text = "seconds from one clip to the next (default: as saved in the model)"
+    add("--hop", type=_positive, metavar="SECONDS", help=text)
+    text = "of the arithmetic (default: %(default)s, bf16 where it is native)"
+    choices = ("auto", "fp32", "bf16", "fp16")
+    add("--precision", choices=choices, default="auto", help=text)
+    text = "threads that decode audio (default: one per processor, %(default)s here)"
+    jobs = min(n_processors(), MOST_JOBS)
+    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
 
 
 def _whole(most: int | None = None) -> Callable[[str], int]:
@@ -180,6 +196,14 @@ def _share(text: str) -> float:
         if 0 <= (value := float(text)) <= 1:
             return value
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; got {text!r}")
+
+
+def _positive(text: str) -> float:
+    """Type of an argument that is a positive number."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number > 0; got {text!r}")
 
 
 def _lines(path: str) -> list[str]:

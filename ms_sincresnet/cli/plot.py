@@ -85,9 +85,11 @@ def _load_model(source: str) -> GenreModel:
 def _draw_timeline(arguments: argparse.Namespace) -> Figure:
     """The genres of a song over time."""
     from ms_sincresnet import GenreClassifier
+    from ms_sincresnet.inference.demo import FINE_HOP_S
     from ms_sincresnet.plots import timeline
 
     classifier = GenreClassifier.from_pretrained(arguments.model)
+    classifier.hop_s = min(classifier.hop_s, FINE_HOP_S)
     song = classifier.predict_song(arguments.song)
     posteriors = song.timeline()
     share = {"majority": "votes", "mean": "posterior"}[classifier.hparams.voting]

@@ -44,6 +44,7 @@ _BLOCK_SAMPLES = 2**20  # of all channels: a header may claim hundreds
 _PHASE_S, _PHASE_FRAMES = 30, 2**21  # from which the down-mix of a file is decided
 _PHASE_POWER = 10.0 ** (-20 / 10)  # of the mean, in relation to each channel
 _SILENCE_POWER = 10.0 ** (-80 / 10)
+_END = np.zeros(0, np.float32)  # after the last block
 
 
 def read_blocks(
@@ -161,7 +162,7 @@ def _normalize(
         resampler = soxr.ResampleStream(
             rate, target_rate, num_channels=1, dtype="float32", quality="HQ"
         )
-        for _, mono in group:
+        for _, mono in chain(group, [(rate, _END)]):
             usable = np.abs(mono) <= _LOUDEST
             if not usable.all():
                 first = int(np.argmin(usable))
@@ -172,14 +173,10 @@ def _normalize(
                     f"{start_s + first / rate:.3f} s. Leave it out."
                 )
             start_s += len(mono) / rate
-            resampled = resampler.resample_chunk(mono)
+            resampled = resampler.resample_chunk(mono, last=mono is _END)
             n_resampled += len(resampled)
             if len(resampled):
                 yield resampled
-        resampled = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        n_resampled += len(resampled)
-        if len(resampled):
-            yield resampled
     if n_resampled == 0:
         raise AudioFileError(f"{name}: expected audio, found an empty track.")
 

@@ -43,16 +43,12 @@ def genre_datasets(
 
     Arguments
     ---------
-    manifest_folder
-        Folder of ``train.csv``, ``valid.csv`` and ``test.csv``.
-    cache_folder
-        Folder of the 16 kHz copies that the manifests name.
+    manifest_folder, cache_folder
+        Folders of the three manifests, and of the 16 kHz copies that they name.
     n_genres
         Number of genres that the model distinguishes.
-    clip_samples
-        Length of a training clip, in samples.
-    seed
-        Seed of the clips' positions.
+    clip_samples, seed
+        Length of a training clip, in samples, and seed of the clips' positions.
     cache
         "disk", or "memory" to hold the training tracks in memory.
     clip_grid
@@ -169,18 +165,14 @@ class PassSampler(Sampler):
 
     Arguments
     ---------
-    n_tracks
-        Number of tracks in the data set.
-    n_passes
-        Clips of each track per epoch.
+    n_tracks, n_passes
+        Number of tracks in the data set, and clips of each per epoch.
     seed
         Seed of the orders.
     batch_size
         Clips per process and step; a last step with fewer than processes is dropped.
-    rank
-        Number of this process, from 0.
-    n_processes
-        Processes that share the epoch.
+    rank, n_processes
+        Number of this process, from 0, and of those that share the epoch.
 
     Example
     -------
@@ -231,10 +223,8 @@ def clip_loader_options(
 
     Arguments
     ---------
-    dataset
-        Random clips.
-    sampler
-        Their order.
+    dataset, sampler
+        Random clips, and their order.
     **options
         More options of the loader.
 
@@ -258,11 +248,9 @@ def clip_loader_options(
 
 def clip_batch(examples: list[dict]) -> PaddedBatch:
     """SpeechBrain's batch of items of equal length; padding would double the time."""
-
-    def stack(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return torch.stack(tensors), torch.ones(len(tensors))
-
-    return PaddedBatch(examples, padding_func=stack)
+    return PaddedBatch(
+        examples, padding_func=lambda x: (torch.stack(x), torch.ones(len(x)))
+    )
 
 
 def _is_silent(clip: Tensor) -> bool:

@@ -24,10 +24,8 @@ def split_fold(
     ---------
     labels
         Genre of each track. The result depends on their order: sort the tracks first.
-    fold
-        The fold to test, from 0 to ``n_folds - 1``.
-    n_folds
-        Number of folds, from 2 up to the size of the smallest genre.
+    fold, n_folds
+        The fold to test, from 0, of 2 folds up to the size of the smallest genre.
     valid_fraction
         Share of the training part that goes to validation, between 0 and 1.
     seed
@@ -90,14 +88,8 @@ def draw_valid(
 
     Arguments
     ---------
-    labels
-        Genre of each track. The result depends on their order: sort the tracks first.
-    valid_fraction
-        Share of the tracks, between 0 and 1.
-    seed
-        Seed of the random choice.
-    groups
-        Tracks of equal value are drawn together. By default each is a group.
+    labels, valid_fraction, seed, groups
+        As in ``split_fold``.
 
     Returns
     -------
@@ -139,7 +131,10 @@ def draw_valid(
 
 
 def _numbered(groups: ArrayLike | None, n_tracks: int) -> np.ndarray:
-    """Groups as whole numbers from 0; by default each track is a group."""
-    if groups is None:
-        return np.arange(n_tracks)
-    return np.unique(np.asarray(groups), return_inverse=True)[1]
+    """Groups as numbers from 0, in order of appearance; by default each is a track.
+
+    Their names are hashes of decoded audio, which differ from one decoder to the next.
+    """
+    return (
+        np.arange(n_tracks) if groups is None else pd.factorize(np.asarray(groups))[0]
+    )

@@ -29,7 +29,7 @@ def read_labels(
     and genres are the columns path and genre of the csv file ``labels``.
     """
     if (folder is None) == (labels is None) or (labels and from_tags):
-        raise UserError("name a folder of songs, or a csv of labels without tags")
+        raise UserError("name a folder of songs, or --labels FILE without --from-tags")
     source, kind = Path(labels or folder or "."), "songs in a folder for each genre"
     songs = _read_csv(source) if labels else _read_folder(source)
     tags = pd.DataFrame(map(_tags, songs.path), songs.index, ["genre", "album"])
@@ -37,7 +37,8 @@ def read_labels(
     if from_tags:
         songs["genre"], kind = tags.genre, "songs with a genre tag"
     known, others = songs[songs.genre.notna()].copy(), songs.path[songs.genre.isna()]
-    found = f"{len(others)} others, such as {others.iloc[0]}" if len(others) else "none"
+    first = others.iloc[0] if len(others) else ""
+    found = f"{len(others)} without one, such as {first}" if first else "none"
     if known.empty:
         raise DataFolderError(f"{source}: expected {kind}; found {found}")
     if len(others):
@@ -67,8 +68,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except (OSError, csv.Error) as error:
         raise DataFolderError(f"{path}: cannot be read ({error})") from error
     if not rows or not {"path", "genre"} <= rows[0].keys():
-        found = f"{len(rows)} lines below {header!r}"
-        raise DataFolderError(f"{path}: expected path,genre and songs; found {found}")
+        found = f"found {header[:80]!r} and {len(rows)} rows"
+        raise DataFolderError(f"{path}: expected path,genre and rows below; {found}")
     songs = pd.DataFrame(rows, dtype=object)[["genre", "path", "line"]].fillna("")
     songs["path"] = [path.parent / name.strip() for name in songs.path]
     missing = songs[[not song.is_file() for song in songs.path]]

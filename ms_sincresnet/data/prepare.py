@@ -78,12 +78,12 @@ def find_tracks(root: str | Path, genres: Iterable[str] = ()) -> pd.DataFrame:
     ['blues.01']
     """
     root = Path(root)
-    names = {_letters(genre): genre for genre in genres}
+    names = {letters(genre): genre for genre in genres}
     rows = []
     for path in audio_files(root):
         if path.parent.parent == root:
             name, stem = as_utf8(path.parent.name), as_utf8(path.stem)
-            genre = names.get(_letters(name), name)
+            genre = names.get(letters(name), name)
             for prefix in dict.fromkeys((name, genre)):
                 stem = stem.removeprefix(f"{prefix}.")
             rows.append((f"{genre}.{stem}", genre, path))
@@ -105,9 +105,9 @@ def find_tracks(root: str | Path, genres: Iterable[str] = ()) -> pd.DataFrame:
     return tracks.reset_index(drop=True)
 
 
-def _letters(name: str) -> str:
-    """Letters and digits of a name, in lower case."""
-    return re.sub(r"[\W_]", "", name).casefold()
+def letters(name: str) -> str:
+    """Letters and digits of a name, in lower case; the name if it has none."""
+    return re.sub(r"[\W_]", "", name).casefold() or name
 
 
 def prepare_manifests(
@@ -129,10 +129,8 @@ def prepare_manifests(
     ---------
     tracks
         ID, genre and path of each track, sorted by ID, and columns for the callables.
-    manifest_folder
-        Folder of the manifests and the report.
-    cache_folder
-        Folder of the 16 kHz copies, shared by any number of data sets.
+    manifest_folder, cache_folder
+        Folders to write, the latter of 16 kHz copies for any number of data sets.
     assign_parts
         Returns the part of each track, from ``tracks``, the sha256 of their audio and
         their recording, which identical tracks and re-encoded twins share. Called

@@ -248,8 +248,8 @@ def song_row(
     ``timeline``, the predictions of the clips. "clips" is the number that voted. Below
     ``min_posterior`` the song is "unsure" and has no genre.
     """
-    facts = {"size": None, "modified": None, "warning": None} | (facts or {})
-    facts |= {"unsure": None, "unlike": None}
+    unknown = dict.fromkeys(("size", "modified", "warning", "unsure", "unlike"))
+    facts = {**unknown, **(facts or {})}
     row: dict[str, Any] = {"file": as_utf8(os.fspath(file))}
     if isinstance(prediction, UserError):
         reason = str(prediction).removeprefix(f"{file}: ")

@@ -156,6 +156,22 @@ class GenreClassifier(EncoderClassifier):
         for block in read_blocks(file, self.hparams.sample_rate):
             yield torch.from_numpy(block).to(self.device)
 
+    @property
+    def hop_s(self) -> float:
+        """Time from the start of a clip to that of the next; at most a clip."""
+        return self.hparams.hop_samples / self.hparams.sample_rate
+
+    @hop_s.setter
+    def hop_s(self, hop_s: float) -> None:
+        """Sets it, for fused models as well."""
+        hop, clip = round(hop_s * self.hparams.sample_rate), self.hparams.clip_samples
+        if not 1 <= hop <= clip:
+            most = f"a clip, {clip / self.hparams.sample_rate:g} s"
+            raise UserError(f"expected a hop of at most {most}; got {hop_s:g} s")
+        fused = getattr(self.hparams, "fused", [])
+        for each in (self.mods.embedding_model, self.hparams, *fused):
+            each.hop_samples = hop
+
     def classify_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Result:
         """Log-posteriors of songs [batch, time]; the best one, its index and genre."""
         with torch.no_grad(), self.inference_ctx:

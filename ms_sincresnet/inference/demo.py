@@ -24,6 +24,7 @@ from ms_sincresnet.plots.representations import plot_maps
 from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
 
 KEPT_S = 3600  # how long an upload is kept, since the page plays it
+FINE_HOP_S = 0.5  # at most: timelines show where a song changes
 DPI = 150  # of figures that are 11 inches wide and shown over the page's width
 
 ABOUT = """
@@ -100,6 +101,7 @@ def build_demo(source: str | Path | GenreClassifier) -> Any:
     classifier: Any = source
     if not isinstance(source, GenreClassifier):
         classifier = GenreClassifier.from_pretrained(source)
+    classifier.hop_s = min(classifier.hop_s, FINE_HOP_S)
     with needs_extra("the page", "demo"):
         import gradio as gr
     hparams, genres = classifier.hparams, genres_of(classifier.hparams)
@@ -109,7 +111,7 @@ def build_demo(source: str | Path | GenreClassifier) -> Any:
         n_genres=len(genres),
         genres=", ".join(map(_plain, genres)),
         clip_s=hparams.clip_samples / hparams.sample_rate,
-        hop_s=hparams.hop_samples / hparams.sample_rate,
+        hop_s=classifier.hop_s,
     )
     library = logging.getLogger("ms_sincresnet")
     blank = [None, gr.update(visible=False), None, "", None]

@@ -13,6 +13,7 @@ from ms_sincresnet.errors import ModelFolderError, UserError, needs_extra
 from ms_sincresnet.files import atomic_path
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.hub import fetch
+from ms_sincresnet.nnet.backends.op import pool_windows
 from ms_sincresnet.nnet.filtering import fold_norm
 from ms_sincresnet.nnet.frontend import MSSincNet
 from ms_sincresnet.nnet.resnet import ResNetEmbedding, fold_batch_norms
@@ -72,9 +73,8 @@ class _Average(nn.Module):
 
     def __init__(self, n_samples: int, n_frames: int) -> None:
         super().__init__()
-        frames = torch.arange(n_frames)
-        starts = frames * n_samples // n_frames
-        counts = -((frames + 1) * -n_samples // n_frames) - starts
+        starts, ends = pool_windows(n_samples, n_frames)
+        counts = ends - starts
         steps = torch.arange(int(counts.max()))
         samples = (starts[:, None] + steps).clamp(max=n_samples - 1)
         self.register_buffer("samples", samples)

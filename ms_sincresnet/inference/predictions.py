@@ -86,7 +86,7 @@ def predict(
     for number, is_audible in enumerate(audible):
         row = next(scored) if is_audible else {}
         best, posterior = max(row.items(), key=itemgetter(1), default=(None, 0.0))
-        start_s = number * hop_s
+        start_s = min(number * hop_s, max(duration - clip_s, 0.0))
         span = start_s, min(start_s + clip_s, duration)
         clips.append(ClipPrediction(*span, best, posterior, row))
     return SongPrediction(genres[index], by_genre, of_song, clips, duration)

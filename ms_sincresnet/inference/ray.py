@@ -56,8 +56,8 @@ def classify_on_ray(
     sources
         Songs and folders: paths that all machines see, or fsspec's ``s3://bucket/songs``.
     folder
-        Path or address of a folder for a parquet file per shard. Songs that are in it
-        already are skipped, unless their files have changed since.
+        Path or address of a folder for a parquet file per shard. Songs with a genre in
+        it are skipped, unless their files have changed since.
     address
         Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
     workers, shard_size
@@ -235,7 +235,7 @@ def _write_part(folder: str, name: str, rows: list, kind: Kind) -> None:
 
 
 def _songs_done(folder: str, kind: Kind, asked: list[str]) -> set[str]:
-    """Songs of the parts that exist, from which those that have changed are removed."""
+    """Songs of the parts that exist, without those asked for that failed or changed."""
     names = {as_utf8(song): song for song in asked}
     system, path = _file_system(folder)
     songs = set[str]()
@@ -252,9 +252,7 @@ def _songs_done(folder: str, kind: Kind, asked: list[str]) -> set[str]:
         kept = [
             row
             for row in rows
-            if row["file"] not in names
-            or row["error"] is not None
-            or is_current(row, _state(names[row["file"]]))
+            if row["file"] not in names or is_current(row, _state(names[row["file"]]))
         ]
         if len(kept) < len(rows):
             _write_part(folder, os.path.basename(part), kept, kind)

@@ -155,7 +155,7 @@ def song_parts(model: GenreModel) -> tuple[dict[str, nn.Module], dict[str, Any]]
     settings = model.settings
     names = ("clip_samples", "hop_samples", "full_scale")
     clips = {"batch_size": BATCH_SIZE, **{name: settings[name] for name in names}}
-    voting = {name: settings.get(name) for name in ("voting", "temperature")}
+    voting: Any = {name: settings.get(name) for name in ("voting", "temperature")}
     modules = {
         "compute_features": InputCheck(),
         "mean_var_norm": Identity(),

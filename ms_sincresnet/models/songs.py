@@ -90,14 +90,18 @@ def _embed(
 def _batches(
     songs: Songs, clip_samples: int, hop_samples: int, batch_size: int
 ) -> Iterator[list[tuple[Any, Tensor]]]:
-    """Stretches of songs, with their keys, that have ``batch_size`` clips together."""
+    """Stretches of songs, with their keys, that have ``batch_size`` clips together.
+
+    A song's last clip ends with it if more than a sixth of a clip were unheard.
+    """
     batch: list[tuple[Any, Tensor]] = []
     free = batch_size
     for key, blocks in songs:
-        rest, is_cut = torch.empty(0), False
+        rest, last, is_cut = torch.empty(0), torch.empty(0), False
         for block in itertools.chain(blocks, [None]):
             if block is not None:
                 rest = torch.cat([rest.to(block), block])
+                last = torch.cat([last.to(block), block])[-clip_samples:]
             elif len(rest) and not is_cut:
                 rest = repeat_to_length(rest, clip_samples)
             while (n_clips := (len(rest) - clip_samples) // hop_samples + 1) >= free:
@@ -108,5 +112,12 @@ def _batches(
         if n_clips > 0:
             batch.append((key, rest))
             free -= n_clips
+        unheard = len(rest) - (n_clips - 1) * hop_samples - clip_samples
+        if 6 * unheard > clip_samples >= hop_samples:
+            batch.append((key, last))
+            free -= 1
+        if free == 0:
+            yield batch
+            batch, free = [], batch_size
     if batch:
         yield batch

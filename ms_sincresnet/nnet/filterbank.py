@@ -33,10 +33,8 @@ def sinc_filters(
     ---------
     low_hz, high_hz
         Cut-off frequencies [n_filters], in Hz.
-    kernel_size
-        Taps, L (odd).
-    sample_rate
-        Sample rate, in Hz.
+    kernel_size, sample_rate
+        Taps, L (odd), and sample rate in Hz.
 
     Returns
     -------
@@ -174,10 +172,8 @@ class SincFilterbank(nn.Module):
         "erb"; or the bands of octave-based spectral contrast, "octave", or of MPEG-7's
         normalised audio spectrum envelope, "nase"; or edges drawn evenly in Hz by
         PyTorch's generator, "random".
-    min_low_hz
-        Least lower cut-off frequency, in Hz.
-    min_band_hz
-        Least bandwidth, in Hz.
+    min_low_hz, min_band_hz
+        Least lower cut-off frequency and least bandwidth, in Hz.
     parametrization
         "hz": SincNet's and SpeechBrain's ``low_hz_`` and ``band_hz_``. "relative":
         ``low_shift_`` and ``log_band_``, and the initial cut-offs as buffers.

@@ -11,7 +11,7 @@ from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm, song_piece
-from ms_sincresnet.nnet.sync_batch_norm import SharedBatchNorm1d, with_mean_gradient
+from ms_sincresnet.nnet.sync_batch_norm import SharedBatchNorm1d, mean_over_processes
 
 
 def scale_to_unit_variance(variances: Tensor, eps: float = 1e-8) -> Tensor:
@@ -41,24 +41,16 @@ class MSSincNet(nn.Module):
         Taps of each bank's filters, L; one bank per scale.
     n_frames
         Frames of each map.
-    sample_rate
-        Sample rate of the waveform, in Hz.
-    init
-        Initial cut-offs, as in ``SincFilterbank``.
+    sample_rate, init, min_low_hz, min_band_hz, parametrization
+        As in ``SincFilterbank``.
     padding
         "same": zeros at the edges keep the clip's length, eq. (6). "valid": no zeros.
     backend
         "reference": the definition. "fft", "simd", "tensor_cores": the same outputs,
         faster. "auto": the fastest that suits the device and the precision.
-    min_low_hz
-        Least lower cut-off frequency, in Hz.
-    min_band_hz
-        Least bandwidth, in Hz.
     affine_samples
         Clip length if the layer norm has a weight and a bias per sample, as in the
         authors' released code; learning them takes the definition's time.
-    parametrization
-        Of the cut-offs, as in ``SincFilterbank``.
 
     Raises
     ------
@@ -161,9 +153,10 @@ class MSSincNet(nn.Module):
         """Filters, batch norm and padding of each scale."""
         for bank, norm in zip(self.banks, self.norms, strict=True):
             filters = bank.filters()
-            if isinstance(norm, SharedBatchNorm1d) and norm.training:
+            shared = isinstance(norm, SharedBatchNorm1d) and norm.training
+            if shared and filters.requires_grad:
                 # The limits of cut-offs take the whole gradient, not a process's share.
-                filters = with_mean_gradient(filters)
+                filters.register_hook(mean_over_processes)
             yield filters, norm, self.zeros_at_the_edges(bank)
 
     def _load_from_state_dict(
@@ -196,11 +189,9 @@ class LogMelSpectrogram(nn.Module):
         window_samples: int = 512,
         hop_samples: int = 128,
         sample_rate: int = 16000,
-        n_channels: int = 3,
     ):
         super().__init__()
-        self.hop_samples, self.n_channels = hop_samples, n_channels
-        self.n_fft = 4 * window_samples
+        self.hop_samples, self.n_fft = hop_samples, 4 * window_samples
         bands = melscale_fbanks(
             self.n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, "slaney"
         )
@@ -209,11 +200,11 @@ class LogMelSpectrogram(nn.Module):
         self.register_buffer("bands", bands.T.contiguous(), False)
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Natural logarithms [batch, n_channels, n_mels, frames]; equal channels."""
+        """Natural logarithms [batch, 3, n_mels, frames]; equal channels."""
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = normalize_clips(wavs).to(self.window.dtype)
             sizes = (self.n_fft, self.hop_samples, len(self.window))
             spectra = torch.stft(wavs, *sizes, self.window, return_complex=True)
             # White noise of a clip's power gives 25 in every band, 74 dB above 1e-6.
             mel = torch.log(self.bands @ spectra.abs().square() + 1e-6)
-        return mel[:, None].expand(-1, self.n_channels, -1, -1)
+        return mel[:, None].expand(-1, 3, -1, -1)

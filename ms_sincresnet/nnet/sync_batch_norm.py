@@ -33,23 +33,9 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class _MeanGradient(torch.autograd.Function):
-    """A tensor whose gradient becomes the mean of all processes'."""
-
-    @staticmethod
-    def forward(ctx, tensor):
-        """The same tensor."""
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        """The mean of the gradients."""
-        return _SumOverProcesses.apply(gradient) / distributed.get_world_size()
-
-
-def with_mean_gradient(tensor: Tensor) -> Tensor:
-    """A tensor that is equal in all processes, and gets the mean of their gradients."""
-    return _MeanGradient.apply(tensor)
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    return _SumOverProcesses.apply(tensor) / distributed.get_world_size()
 
 
 def moments_over_processes(

@@ -62,8 +62,7 @@ def convert_checkpoint(
             f"{path}: the network has {n_genres} outputs; expected as many different "
             f"genres; got {len(genres)}: {', '.join(genres)}"
         )
-    clip_samples = model.config["affine_samples"]
-    clips = {"clip_samples": clip_samples, "full_scale": FULL_SCALE}
+    clips = {"clip_samples": model.config["affine_samples"], "full_scale": FULL_SCALE}
     save_model_folder(folder, model, genres, **clips)
     return Path(folder)
 

@@ -22,6 +22,7 @@ from ms_sincresnet.data.dataset import PassSampler
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.songs import score_songs
+from ms_sincresnet.nnet.resnet import ResNetEmbedding
 from ms_sincresnet.nnet.sync_batch_norm import share_statistics, sum_over_processes
 from ms_sincresnet.nnet.voting import VOTES
 from ms_sincresnet.pretrained.card import training_of
@@ -92,6 +93,9 @@ class GenreBrain(sb.Brain):
                 )
         self.validates = True  # False with the protocol "all"
         self._frozen_epochs = getattr(self.hparams, "frozen_epochs", 0)
+        for module in self.model.modules():
+            if isinstance(module, ResNetEmbedding):
+                module.recompute = getattr(self.hparams, "recompute", False)
         self.scores = {stage: StageScores(self.hparams.voting) for stage in sb.Stage}
         if checkpointer is not None:
             checkpointer.add_recoverable("train_scores", self.scores[sb.Stage.TRAIN])

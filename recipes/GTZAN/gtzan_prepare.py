@@ -78,14 +78,8 @@ def prepare_gtzan(
         Folder of the 16 kHz copies: ``$data_root`` in the manifests.
     protocol
         "random", or "filtered" or "all", which ignore the arguments after ``fold``.
-    fold
-        The fold to test, from 0 to ``n_folds - 1``. 0 for the other protocols.
-    n_folds
-        Number of stratified folds, from 2 up to the size of the smallest genre.
-    valid_fraction
-        Share of the training part that goes to validation, between 0 and 1.
-    split_seed
-        Seed of the folds and of the validation part.
+    fold, n_folds, valid_fraction, split_seed
+        As in ``split_fold``; ``fold`` is 0 for the other protocols.
     keep_twins
         Re-encoded twins stay on one side of a split, as identical tracks do.
 

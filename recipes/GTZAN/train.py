@@ -13,11 +13,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.dataset import (
-    PassSampler,
-    clip_loader_options,
-    genre_datasets,
-)
+from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.distributed import rank_and_processes

@@ -3,6 +3,7 @@
 python tables.py
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ PAIRS = [
     ("ms_sincresnet, learned", "ms_sincresnet, fixed"),
     ("ms_sincresnet, learned", "ms_sincresnet"),
     ("ms_sincresnet, learned, linear", "ms_sincresnet, fixed, linear"),
+    ("ms_sincresnet, learned, random edges", "ms_sincresnet, fixed, random edges"),
     ("ms_sincresnet", "sincresnet"),
     ("ms_sincresnet", "mel_resnet"),
     ("ms_sincresnet_plus", "ms_sincresnet, learned"),
@@ -61,39 +63,27 @@ def main() -> None:
         if len(rows) == 332:
             right, clips = rows.right, (rows.clips_right / rows.clips).mean()
             parts = [right, right[rows.mini], right[~rows.mini]]
-            cells = [
-                *map(share, parts),
-                f"{100 * clips:.1f}",
-                f"{rows.loss.mean():.3f}",
-            ]
-            print(
-                f"| {name} | {' | '.join(cells)} |".replace("nan", "–").replace(
-                    "inf", "–"
-                )
-            )
+            cells = [f"{100 * clips:.1f}", f"{rows.loss.mean():.3f}"]
+            cells = [name, *map(share, parts), *cells]
+            print(re.sub("nan|inf", "–", f"| {' | '.join(cells)} |"))
 
     print("\n| A | B | tracks | only A right | only B | p | log loss, A − B |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for names in PAIRS:
         a, b = (systems[name] for name in names)
         b = b.loc[a.index]
-        only_a, only_b = (
-            int((a.right & ~b.right).sum()),
-            int((b.right & ~a.right).sum()),
-        )
+        only_a = int((a.right & ~b.right).sum())
+        only_b = int((b.right & ~a.right).sum())
         p = binomtest(only_a, only_a + only_b).pvalue
         loss = loss_difference(a.loss, b.loss)
         cells = [*names, len(a), only_a, only_b, f"{p:.2f}", loss]
         print(f"| {' | '.join(map(str, cells))} |")
     for a, b in PAIRS[5:7]:
-        new = systems[a].fold > 0  # tracks that chose no switch
-        loss = loss_difference(
-            systems[a].loss[new], systems[b].loss[systems[a].index][new]
-        )
-        print(
-            f"\nFolds 1 and 2: {share(systems[a].right[new])} {a}, "
-            f"{share(systems[b].right[systems[a].index][new])} {b}; log loss {loss}"
-        )
+        new = systems[a][systems[a].fold > 0]  # tracks that chose no switch
+        other = systems[b].loc[new.index]
+        loss = loss_difference(new.loss, other.loss)
+        shares = f"{share(new.right)} {a}, {share(other.right)} {b}"
+        print(f"\nFolds 1 and 2: {shares}; log loss {loss}")
 
     print("\n| switch | songs, % | clips, % | log loss |\n| --- | --- | --- | --- |")
     chosen = table[(table.fold == 0) & table.seed.isin([1, 2])]
