@@ -95,6 +95,7 @@ def test_parsed_arguments(line, expected):
         ("classify a --model m --engine=ray --output=x --format=csv", "writes parquet"),
         ("classify a --model m --workers=2", "--workers is for --engine ray"),
         ("classify a --model m --treble b", "unrecognized arguments: --treble b"),
+        ("evaluate", "name a FOLDER of songs, or list songs and genres in --labels"),
         ("info model other", "unrecognized arguments: other"),
         ("convert a.tar m --genres-file nowhere.txt", "nowhere.txt: cannot be read"),
     ],

@@ -75,9 +75,13 @@ def test_genres_from_tags(tmp_path, caplog):
     write(tmp_path / "a/2.mp3", genres=["Post Rock; Rock"])
     write(tmp_path / "3.ogg")
     touch(tmp_path, "4.wav", "5.mka")
+    write(tmp_path / "6.mp3", genres=["(7)"])  # a number of ID3
+    write(tmp_path / "7.mp3", genres=["hip hop"])
+    write(tmp_path / "8.ogg", genres=["Hip-Hop"])
     songs = read_labels(tmp_path, from_tags=True)
-    assert songs.genre.tolist() == ["Hip-Hop", "Post Rock"]
-    assert songs.album.tolist() == [" – B", ""]
+    hip_hop = ["Hip-Hop"] * 4
+    assert songs.genre.tolist() == [*hip_hop, "Post Rock"]
+    assert songs.album.tolist() == [" – B", "", "", "", ""]
     (warning,) = caplog.messages
     assert "songs with a genre tag; left out 3 without one" in warning
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 from mediafile import MediaFile, UnreadableFileError
+from mutagen.id3 import TCON
 
-from ms_sincresnet.data.prepare import audio_files
+from ms_sincresnet.data.prepare import audio_files, letters
 from ms_sincresnet.errors import DataFolderError, UserError
 from ms_sincresnet.files import as_utf8
 
@@ -35,7 +36,9 @@ def read_labels(
     tags = pd.DataFrame(map(_tags, songs.path), songs.index, ["genre", "album"])
     songs["album"] = tags.album
     if from_tags:
-        songs["genre"], kind = tags.genre, "songs with a genre tag"
+        same = tags.genre.map(letters, na_action="ignore")  # "Hip-Hop" is "hip hop"
+        usual = tags.genre.groupby(same).transform(lambda names: names.mode()[0])
+        songs["genre"], kind = usual, "songs with a genre tag"
     known, others = songs[songs.genre.notna()].copy(), songs.path[songs.genre.isna()]
     first = others.iloc[0] if len(others) else ""
     found = f"{len(others)} without one, such as {first}" if first else "none"
@@ -88,6 +91,7 @@ def _tags(path: Path) -> tuple[str | None, str]:
     except UnreadableFileError:
         return None, ""
     genre = (tags.genre or "").partition(";")[0].strip()
+    genre = next(iter(TCON(text=[genre]).genres), "")  # "(17)" of old mp3s is "Rock"
     album = f"{tags.albumartist or tags.artist or ''} – {tags.album}"
     return genre or None, album if tags.album else ""
 
