@@ -16,8 +16,8 @@ from ms_sincresnet import cli
 from ms_sincresnet.cli import commands, main
 from ms_sincresnet.cli.parser import parse
 
-NAMES = ["classify", "evaluate", "export", "push", "convert", "onnx", "info", "demo"]
-NAMES += ["plot"]
+NAMES = ["classify", "train", "evaluate", "export", "push", "convert", "onnx"]
+NAMES += ["info", "demo", "plot"]
 HEAVY = {"torch", "numpy", "pandas", "speechbrain", "matplotlib", "soundfile", "tqdm"}
 
 # Prints the help of every command, then the packages that it has loaded.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
-from ms_sincresnet.cli import commands, evaluate, plot
+from ms_sincresnet.cli import commands, evaluate, plot, train
 from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
@@ -59,6 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
     example = "classify music/ --output genres.csv"
     text = "predict the genres of songs"
     _add_classify(add(commands.classify, text, example, EXIT_STATUS))
+
+    example = "train music/ --output my_model"
+    text = "train a model on genres of your own"
+    train.add_arguments(add(train.run, text, example, train.EXIT_STATUS))
 
     example = "evaluate music/ --figures figures/"
     text = "measure how well a model does on songs whose genres are known"

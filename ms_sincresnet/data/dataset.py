@@ -6,6 +6,7 @@ A clip depends on the seed and one integer alone, for any number of workers:
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -263,7 +264,10 @@ def _is_silent(clip: Tensor) -> bool:
 def _read_manifest(path: Path, cache_folder: str | Path) -> dict[str, dict]:
     """Tracks of a manifest by ID, as SpeechBrain reads them."""
     try:
-        tracks = load_data_csv(path, {"data_root": cache_folder})
+        kept = {
+            name: f"${name}" for name in re.findall(r"\$([\w.]+)", path.read_text())
+        }
+        tracks = load_data_csv(path, kept | {"data_root": cache_folder})
         complete = (tracks or path.stem != "train") and all(
             track["wav"] and track["genre"] and 0 < track["duration"] < math.inf
             for track in tracks.values()

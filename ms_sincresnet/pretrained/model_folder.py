@@ -46,10 +46,7 @@ def save_model_folder(
         figures = training.figures and {key: training.figures[key] for key in FIGURES}
         settings["training"] = training._replace(figures=figures)._asdict()
     folder = Path(folder).resolve()
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not is_empty and not is_model_folder(folder):
-        reason = "holds something other than a model, which would be lost"
-        raise ModelFolderError(f"{folder}: {reason}; name another folder")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         new = Path(work) / "new"
@@ -59,6 +56,14 @@ def save_model_folder(
         if folder.exists():
             folder.rename(Path(work) / "old")
         new.rename(folder)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises ``ModelFolderError`` if a new model would replace anything but a model."""
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty and not is_model_folder(folder):
+        reason = "holds something other than a model, which would be lost"
+        raise ModelFolderError(f"{folder}: {reason}; name another folder")
 
 
 def read_model_folder(folder: str | PathLike) -> GenreModel:

@@ -83,7 +83,7 @@ class GenreBrain(sb.Brain):
         run_opts: RunOptions | dict | None = None,
         checkpointer: Checkpointer | None = None,
     ):
-        _check_run_options(run_opts)
+        check_run_options(run_opts)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         for name, choices in [("checkpoint", CHECKPOINTS), ("voting", VOTES)]:
             value = getattr(self.hparams, name)
@@ -297,7 +297,7 @@ def write_model(
     )
 
 
-def _check_run_options(run_opts: RunOptions | dict | None) -> None:
+def check_run_options(run_opts: RunOptions | dict | None) -> None:
     """Raises if this machine lacks the device or cannot compute in the precision."""
     options = run_opts.as_dict() if isinstance(run_opts, RunOptions) else run_opts or {}
     device = options.get("device") or infer_device()
