@@ -101,7 +101,7 @@ def prepare_gtzan(
     >>> folders = root, root / "manifests", root / "cache"
     >>> prepare_gtzan(*folders, n_folds=2, valid_fraction=0.5)
     >>> pd.read_csv(root / "manifests" / "valid.csv").ID.tolist()
-    ['jazz.00006', 'rock.00003']
+    ['jazz.00000', 'rock.00007']
     """
     if protocol not in PROTOCOLS:
         raise HparamError(
