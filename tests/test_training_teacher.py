@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ms_sincresnet.errors import HparamError
+from ms_sincresnet.nnet.sync_batch_norm import share_statistics
 from ms_sincresnet.training.teacher import TeacherHead, TeacherTargets
 
 
@@ -20,6 +21,9 @@ def test_loss_is_cross_entropy_and_normalised_error():
     error = (predicted[:, 2:] - expected).square().mean()
     entropy = F.binary_cross_entropy(predicted[:, :2].sigmoid(), tags)
     torch.testing.assert_close(loss, 0.5 * (2 * entropy + 5 * error), rtol=1e-3, atol=0)
+    share_statistics(teacher)  # as with several processes
+    shared = teacher(embeddings, torch.cat([tags, 9 * features + 7], 1))
+    torch.testing.assert_close(shared, loss)
 
 
 def test_faults_of_the_targets_are_named(tmp_path):

@@ -83,7 +83,8 @@ class TeacherHead(nn.Module):
     ):
         super().__init__()
         self.linear = nn.Linear(embedding_size, n_tags + n_features)
-        self.norm = nn.BatchNorm1d(n_features, affine=False)  # of the teacher's scale
+        self.norm = nn.BatchNorm1d(n_features)  # of the teacher's scale
+        self.norm.requires_grad_(False)
         self.sizes, self.weight = (n_tags, n_features), weight
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
