@@ -124,7 +124,7 @@ def test_refused_labels(tmp_path, names, text, message):
 
 def test_what_does_not_exist_is_refused(tmp_path):
     for place in {"folder": tmp_path / "x"}, {"labels": tmp_path / "x"}:
-        with pytest.raises(UserError, match=r"x: (expected songs|cannot be read)"):
+        with pytest.raises(UserError, match=r"x: (no such folder|cannot be read)"):
             read_labels(**place)
     for place in {}, {"folder": "a", "labels": "b"}, {"labels": "b", "from_tags": 1}:
         with pytest.raises(UserError, match="name a folder of songs"):

@@ -143,7 +143,7 @@ def test_refused_input(evaluate, songs, tmp_path):
     for name, content in text.items():
         (tmp_path / name).write_text(content)
     for argv, message in [
-        ([tmp_path / "nowhere"], "nowhere: expected songs in a folder for each genre"),
+        ([tmp_path / "nowhere"], "nowhere: no such folder of songs"),
         ([songs, "--genre-map", tmp_path / "map"], "rock, blues, metal, jazz, and"),
         ([songs, "--genre-map", tmp_path / "same"], "got jazz: {'HUM'}"),
         ([songs / "..", "--genre-map", tmp_path / "nowhere"], "No such file"),

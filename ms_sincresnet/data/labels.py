@@ -55,6 +55,8 @@ def read_labels(
 
 def _read_folder(root: Path) -> pd.DataFrame:
     """Genre and path of all audio; without a genre directly in the folder."""
+    if not root.is_dir():
+        raise DataFolderError(f"{root}: no such folder of songs")
     paths = audio_files(root)
     parts = [path.relative_to(root).parts for path in paths]
     genres = [first if below else None for first, *below in parts]
