@@ -636,6 +636,18 @@ def resident_mb():
     return n_pages * resource.getpagesize() / 2**20
 
 
+def test_a_table_of_many_samples_that_are_not_there_fills_no_memory(tmp_path):
+    path = write_container(tmp_path / "a.m4a", "ipod", "aac", pcm_noise(48000, 1))
+    content = path.read_bytes()
+    place = content.index(b"stsz") + 8
+    content = with_number(
+        with_number(content, place, 2**31, ">"), place + 4, 10**8, ">"
+    )
+    path.write_bytes(content)
+    with pytest.raises(AudioFileError, match="its table of samples is damaged"):
+        read_audio(path)
+
+
 @pytest.mark.parametrize("name", ["a.mp3", "no length.mp3", "a.ogg", "a.aac", "a.au"])
 def test_a_gigabyte_of_zeros_fills_no_memory(tmp_path, name, caplog):
     make = {"a.aac": partial(contained, "adts", "aac", tmp_path / "source")}

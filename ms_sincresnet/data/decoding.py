@@ -159,6 +159,8 @@ def _decode_container(path: str | Path, file: BinaryIO, faults: list[str]) -> An
     elif len(starts) > 1:
         spans = zip(starts, [*starts[1:], length], strict=True)
         sources = [f"subfile,,start,{a},end,{b},,:{sources[0]}" for a, b in spans]
+    elif head[4:8] == b"ftyp" and _promises_too_much(file, length):
+        raise not_readable(path, "its table of samples is damaged")
     if promised > length + _BYTES_TOLERATED or (starts and not is_whole):
         faults.append("its header promises more audio")
     for source in sources:
@@ -198,6 +200,26 @@ def _ogg_links(file: BinaryIO) -> tuple[list[int], bool]:
         position += 27 + head[26] + sum(head[27 : 27 + head[26]])
         is_last &= position <= length
     return starts, is_last
+
+
+def _promises_too_much(file: BinaryIO, length: int) -> bool:
+    """True for an MP4 file whose table has more samples than a cut file can lack.
+
+    FFmpeg would make an entry in memory for each.
+    """
+    position = 0
+    while position < length:
+        head = mpeg.read_at(file, position, 16)
+        size = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+        if head[4:8] == b"moov":
+            for table in mpeg.read_at(file, position, min(size, 2**24)).split(b"stsz")[
+                1:
+            ]:
+                each, count = (int.from_bytes(table[n : n + 4], "big") for n in (4, 8))
+                if each * count > 64 * length + 2**24:
+                    return True
+        position += max(size, 8) if size else length
+    return False
 
 
 def _decode_source(source: Any, faults: list[str]) -> Iterator[Block]:
