@@ -45,6 +45,8 @@ def test_one_embedding_per_clip(model):
     assert embed(model, song).tolist() == [*starts, [6.5, 8]]
     assert embed(model, song, hop_samples=4).tolist() == [[1.5, 3], [5.5, 7], [6.5, 8]]
     assert embed(model, song, hop_samples=6).tolist() == [[1.5, 3]]  # gaps are wanted
+    empty = embed_songs(model, [("empty", [])], **SMALL | {"hop_samples": 3})
+    assert [*empty] == []
     song = torch.arange(13.0)  # one of six is too little for another clip
     starts = embed(model, song, clip_samples=6, hop_samples=3)[:, 1]
     assert starts.tolist() == [5, 8, 11]

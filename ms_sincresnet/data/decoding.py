@@ -212,9 +212,8 @@ def _promises_too_much(file: BinaryIO, length: int) -> bool:
         head = mpeg.read_at(file, position, 16)
         size = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4], "big")
         if head[4:8] == b"moov":
-            for table in mpeg.read_at(file, position, min(size, 2**24)).split(b"stsz")[
-                1:
-            ]:
+            _, *tables = mpeg.read_at(file, position, min(size, 2**24)).split(b"stsz")
+            for table in tables:
                 each, count = (int.from_bytes(table[n : n + 4], "big") for n in (4, 8))
                 if each * count > 64 * length + 2**24:
                     return True

@@ -113,7 +113,7 @@ def _batches(
             batch.append((key, rest))
             free -= n_clips
         unheard = len(rest) - (n_clips - 1) * hop_samples - clip_samples
-        if 6 * unheard > clip_samples >= hop_samples:
+        if len(last) and 6 * unheard > clip_samples >= hop_samples:
             batch.append((key, last))
             free -= 1
         if free == 0:
