@@ -59,6 +59,13 @@ def _check_sources(arguments: Namespace) -> None:
         arguments.error("name songs or folders, or list them in a file: --files-from")
 
 
+def check_labels(arguments: Namespace) -> None:
+    """Ends a command with its usage unless it names songs with genres in one way."""
+    folder, file = arguments.folder, arguments.labels
+    if (folder is None) == (file is None) or (file and arguments.from_tags):
+        arguments.error("name a FOLDER of songs, or list songs and genres in --labels")
+
+
 def _output_format(arguments: Namespace) -> Any:
     """The format of the results; ends the command with its usage if it is unknown."""
     suffix = os.path.splitext(arguments.output or "")[1].lower()

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ms_sincresnet.cli.commands import load_classifier
+from ms_sincresnet.cli import commands
 from ms_sincresnet.cli.plot import BUNDLED_HELP, MODEL_HELP
 
 
@@ -27,17 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Classifies songs, and prints the scores."""
-    folder, file = arguments.folder, arguments.labels
-    if (folder is None) == (file is None) or (file and arguments.from_tags):
-        arguments.error("name a FOLDER of songs, or list songs and genres in --labels")
+    commands.check_labels(arguments)
     from ms_sincresnet.data import labels
     from ms_sincresnet.files import as_json
     from ms_sincresnet.inference import evaluation
 
     path = arguments.genre_map
     genre_map = labels.read_genre_map(path) if path else {}
-    songs = labels.read_labels(folder, file, arguments.from_tags)
-    classifier = load_classifier(arguments, arguments.device)
+    songs = labels.read_labels(arguments.folder, arguments.labels, arguments.from_tags)
+    classifier = commands.load_classifier(arguments, arguments.device)
     scores = evaluation.evaluate_songs(classifier, songs, genre_map, arguments.jobs)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     print(as_json(scores) if arguments.json else evaluation.as_text(scores))

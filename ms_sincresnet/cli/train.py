@@ -5,6 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from ms_sincresnet.cli import commands
 from ms_sincresnet.cli.plot import BUNDLED_HELP, MODEL_HELP
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import printable
@@ -39,9 +40,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains a model, and prints its predictions for the validation songs."""
+    commands.check_labels(arguments)
     folder, file, output = arguments.folder, arguments.labels, arguments.output
-    if (folder is None) == (file is None) or (file and arguments.from_tags):
-        arguments.error("name a FOLDER of songs, or list songs and genres in --labels")
     import pandas as pd
     from scipy.stats import binomtest
 
