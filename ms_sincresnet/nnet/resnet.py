@@ -161,8 +161,11 @@ class ResNetEmbedding(nn.Module):
             return self._embed(partial(checkpointed_forward, self.trunk), feats)
         if training or needs_gradient:
             return self._embed(self.trunk, feats)
-        trunk = fold_batch_norms(self.trunk)
-        at_a_time = CLIPS_AT_A_TIME if feats.device.type == "cpu" else len(feats)
+        device = feats.device.type
+        half = torch.is_autocast_enabled(device)  # cast once, not for every few clips
+        dtype = torch.get_autocast_dtype(device) if half else None
+        trunk = fold_batch_norms(self.trunk, dtype)
+        at_a_time = CLIPS_AT_A_TIME if device == "cpu" else len(feats)
         return torch.cat([self._embed(trunk, few) for few in feats.split(at_a_time)])
 
     def _embed(self, trunk: Any, feats: Tensor) -> Tensor:
@@ -170,14 +173,15 @@ class ResNetEmbedding(nn.Module):
         return self.pooling(trunk(feats))[:, None]
 
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
+def fold_batch_norms(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A network in evaluation, each batch norm folded into the convolution before it.
 
-    The two are neighbours in torchvision's ResNets. All else is the original's.
+    The two are neighbours in torchvision's ResNets. All else is the original's. The
+    convolutions' weights are of the given type.
     """
     folded = copy.copy(network)
     folded._modules = {
-        name: fold_batch_norms(child) for name, child in network.named_children()
+        name: fold_batch_norms(child, dtype) for name, child in network.named_children()
     }
     for (name, conv), (next_name, norm) in pairwise(network.named_children()):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
@@ -185,7 +189,9 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
                 *(conv.weight, conv.bias, norm.running_mean, norm.running_var),
                 *(norm.eps, norm.weight, norm.bias),
             )
-            getattr(folded, name)._parameters = {"weight": weight, "bias": bias}
+            cast = (each.to(dtype or each.dtype) for each in (weight, bias))
+            parameters = dict(zip(("weight", "bias"), cast, strict=True))
+            getattr(folded, name)._parameters = parameters
             setattr(folded, next_name, nn.Identity())
     return folded
 
