@@ -10,7 +10,7 @@ WITH_EXTRAS := $(VENV)/.installed_with_extras
 SONG ?=  # a song or a folder of songs, for quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint bench
+.PHONY: help install quickstart test lint docs bench
 
 help:  ## List the targets
 	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | \
@@ -50,6 +50,10 @@ lint: $(WITH_EXTRAS)  ## Check style, types, the order of imports, yaml and spel
 	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: install  ## Build the documentation as a site: docs/_build/html/index.html
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
 
 bench: install  ## Measure time and memory against plain PyTorch and other libraries
 	$(BIN)/python -m pip install --quiet -e '.[bench]'

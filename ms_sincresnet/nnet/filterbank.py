@@ -153,11 +153,11 @@ class SincFilterbank(nn.Module):
     M. Ravanelli, Y. Bengio, "Speaker recognition from raw waveform with SincNet",
     SLT 2018; the paper's section 2.1, eqs. (1) to (5).
 
-    In Hz, as in SincNet, the lower cut-off is min_low_hz + |low_hz_|, the upper one
-    min_band_hz + |band_hz_| above it and at most half the sample rate. At the paper's
-    learning rate such parameters hardly move. Relative ones have no unit: a filter that
-    starts at the edge l with the bandwidth b has the lower cut-off l + b · low_shift_
-    and the bandwidth b · exp(log_band_), within the same limits.
+    In Hz, as in SincNet, the lower cut-off is ``min_low_hz + |low_hz_|``, the upper one
+    ``min_band_hz + |band_hz_|`` above it and at most half the sample rate. At the
+    paper's learning rate such parameters hardly move. Relative ones have no unit: of a
+    filter that starts at the edge l with the bandwidth b, ``l + b * low_shift_`` is the
+    lower cut-off and ``b * exp(log_band_)`` the bandwidth, within the same limits.
 
     Arguments
     ---------
