@@ -10,12 +10,10 @@ import textwrap
 import warnings
 from pathlib import Path
 
+from huggingface_hub import ModelHubMixin
 from sphinx.util.typing import stringify_annotation
 
-import ms_sincresnet
-
 project = "MS-SincResNet"
-release = ms_sincresnet.__version__
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "recipes/**.md", "benchmarks/*.md"]
 include_patterns += ["ms_sincresnet/bundled/README.md"]
@@ -30,11 +28,11 @@ toc_object_entries_show_parents = "hide"
 
 # numpydoc also reads the docstrings as they were before ``translate``.
 warnings.filterwarnings("ignore", "Unknown section (Arguments|Example)")
+del ModelHubMixin.__new__  # it hides the signatures of our models
 
 html_theme = "furo"
-html_title = "MS-SincResNet"
+html_title = project
 html_copy_source = html_show_copyright = False
-
 
 SECTIONS = {"Arguments": "Parameters", "Example": "Examples"}
 
@@ -56,9 +54,7 @@ def translate(app, what, name, documented, options, lines):
 
 def skip(app, what, name, member, skipped, options):
     """Leaves out what Python says about the fields of a NamedTuple."""
-    if (member.__doc__ or "").startswith("Alias for field number"):
-        return True
-    return None  # as numpydoc and autodoc decide
+    return (member.__doc__ or "").startswith("Alias for field number") or None
 
 
 def link_from_the_root(app, error):
