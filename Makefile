@@ -53,7 +53,7 @@ lint: $(WITH_EXTRAS)  ## Check style, types, the order of imports, yaml and spel
 
 docs: install  ## Build the documentation as a site: docs/_build/html/index.html
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
-	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build/html
 
 bench: install  ## Measure time and memory against plain PyTorch and other libraries
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
