@@ -6,7 +6,6 @@ import pydoc
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -29,8 +28,7 @@ def test_every_name_that_users_write_is_on_the_page_of_its_folder():
             listed[f"{named.__module__}.{named.__qualname__}"] = name
             assert named.__module__.split(".")[1] == page.stem, name
     assert listed.keys() == documented().keys()
-    public = {f"ms_sincresnet.{name}" for name in ms_sincresnet._HOMES}
-    assert {name for name in listed.values() if name.count(".") == 1} == public
+    assert {f"ms_sincresnet.{x}" for x in ms_sincresnet._HOMES} <= {*listed.values()}
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):
@@ -38,8 +36,9 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "docs", ".", tmp_path]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0 and "arning" not in built.stderr, built.stderr
-    link = 'href="recipes/GTZAN/README.html#precision-and-hop"'
-    assert link in (tmp_path / "README.html").read_text()
+    assert (
+        "GTZAN/README.html#precision-and-hop" in (tmp_path / "README.html").read_text()
+    )
     page = (tmp_path / "docs/api/nnet.html").read_text()
     assert page.count(">Parameters") > 5 and ">Arguments" not in page
 
@@ -50,14 +49,13 @@ def test_the_tutorial_runs(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         song = render_track(genre, n, duration_s=10, sample_rate=16000, seed=0)
         soundfile.write(path, song, 16000)
-    text = (ROOT / "docs/tutorial.md").read_text()
-    blocks = re.findall("^```console\n(.*?)^```$", text, re.M | re.S)
-    commands = "\n".join(re.findall(r"^\$ (.*)", "\n".join(blocks), re.M))
+    tutorial = (ROOT / "docs/tutorial.md").read_text()
+    commands = "\n".join(re.findall(r"^\$ (.*)", tutorial, re.M))
     with HubServer() as hub:
         environment = os.environ | hub.environment(tmp_path / "cache")
-        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        shell = ["bash", "-euo", "pipefail", "-c", commands]
-        subprocess.run(shell, check=True, cwd=tmp_path, env=environment)
+        environment["PATH"] = f"{sys.prefix}/bin:{environment['PATH']}"
+        run = ["bash", "-euo", "pipefail", "-c", commands]
+        subprocess.run(run, check=True, cwd=tmp_path, env=environment)
         assert "model.safetensors" in hub.files("ada/my-genres")
     rows = pd.read_csv(tmp_path / "genres.csv")
     assert len(rows) == 3 and {"genre", "posterior_3"} <= {*rows}
