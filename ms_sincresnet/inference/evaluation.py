@@ -101,7 +101,7 @@ def as_text(scores: dict[str, Any]) -> str:
         table.round(2).astype({"songs": int}).to_string(),
         "\nsongs by genre (rows) and predicted genre (columns)\n",
         pd.DataFrame(scores["confusion"]).T.to_string(),
-        "\nsurest mistakes\n",
+        "\nsurest mistakes\n" if scores["mistakes"] else "\nno mistakes",
     ]
     for song in scores["mistakes"]:
         what = f"{song['genre']}, predicted {song['predicted']}"
