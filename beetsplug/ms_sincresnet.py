@@ -130,6 +130,7 @@ class SincGenrePlugin(BeetsPlugin):
 
     def _genres(self, what: Album | Item, songs: list[SongPrediction]) -> list[str]:
         """Names of the genre of a song or an album; none if it is unsure."""
+        from ms_sincresnet.data.prepare import letters
         from ms_sincresnet.data.tags import genre_names
 
         threshold, genre_map = self.config["threshold"], self.config["genre_map"]
@@ -137,13 +138,13 @@ class SincGenrePlugin(BeetsPlugin):
         given = genre_map.get(confuse.MappingValues(confuse.StrSeq(split=False)))
         if not 0 <= least <= 1:
             raise UserError(f"{threshold.name}: expected 0 to 1; found {least:g}")
-        if unknown := ", ".join(given.keys() - names):
-            known = ", ".join(names)
-            raise UserError(f"{genre_map.name}: expected {known}; found {unknown}")
+        known = {letters(name): name for name in names}
+        if unknown := [name for name in given if letters(name) not in known]:
+            expected = f"expected {', '.join(names)}"
+            raise UserError(f"{genre_map.name}: {expected}; found {unknown}")
         mean = {name: fmean(song.posteriors[name] for song in songs) for name in names}
         genre = songs[0].genre if len(songs) == 1 else max(mean, key=mean.__getitem__)
         self._log.debug("{}: {}, posterior {:.3f}", what, genre, mean[genre])
         if mean[genre] < least:
             self._log.info("{}: unsure, so no genre is stored", what)
-            return []
-        return genre_names(genre, given)
+        return genre_names(genre, given) if mean[genre] >= least else []

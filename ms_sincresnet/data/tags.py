@@ -4,9 +4,12 @@ from mutagen.id3 import TCON
 
 from ms_sincresnet.data.prepare import letters
 
-_USUAL = {letters(name): name for name in TCON.GENRES}
+_SPELLINGS = {letters(name): name for name in reversed(TCON.GENRES)}
 
 
 def genre_names(genre: str, genre_map: dict[str, list[str]]) -> list[str]:
-    """Names to write for a genre: those of the map, or else ID3's spelling."""
-    return genre_map.get(genre) or [_USUAL.get(letters(genre), genre)]
+    """Names to write for a genre: the map's, else in the spelling of ID3, if any."""
+    for ours, names in genre_map.items():
+        if letters(ours) == letters(genre):
+            return names
+    return [_SPELLINGS.get(letters(genre), genre)]
