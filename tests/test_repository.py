@@ -18,6 +18,7 @@ import ms_sincresnet
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "ms_sincresnet").rglob("*.py"))
+BEETS = sorted((ROOT / "beetsplug").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
 HPARAMS = sorted((ROOT / "recipes").glob("*/hparams/*.yaml"))
 TABLES = sorted((ROOT / "tests/recipes").glob("*.csv"))
@@ -40,7 +41,7 @@ def relative(path):
     return path.relative_to(ROOT).as_posix()
 
 
-each_source = pytest.mark.parametrize("path", LIBRARY + RECIPES, ids=relative)
+each_source = pytest.mark.parametrize("path", LIBRARY + BEETS + RECIPES, ids=relative)
 each_hparam_file = pytest.mark.parametrize("path", HPARAMS, ids=relative)
 
 
@@ -116,6 +117,10 @@ def test_everything_has_a_docstring_that_opens_with_a_noun_or_verb(path):
         docstring = ast.get_docstring(node)
         assert docstring, name
         assert not re.match(r"(What|Whether|Which|How|Where)\b", docstring), name
+
+
+def test_the_package_leaves_the_plugins_of_others_to_be_found():
+    assert [path.name for path in BEETS] == ["ms_sincresnet.py"]  # no __init__.py
 
 
 @each_source
