@@ -31,7 +31,6 @@ class Retag(plugins.BeetsPlugin):
 
 
 def tag(path, **tags):
-    """Changes the tags of a file."""
     file = MediaFile(path)
     file.update({"artist": "Ada", "album": "Tones", "title": path.name, **tags})
     file.save()
