@@ -24,7 +24,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Unique per process and thread; short, since path.name may be as long as allowed.
-    temporary_path = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    name = f".ms-sincresnet-{os.getpid()}-{threading.get_ident()}.tmp"
+    temporary_path = path.with_name(name + path.suffix[:8])
     try:
         yield temporary_path
         os.replace(temporary_path, path)

@@ -97,7 +97,7 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     from ms_sincresnet.inference import batch
     from ms_sincresnet.inference.results import open_results
 
-    sources = _sources(arguments)
+    sources = list_sources(arguments)
     songs, named = batch.find_songs(sources), {*sources}
     if not songs:
         raise UserError(batch.NO_SONGS)
@@ -137,7 +137,7 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     return len(songs) - n_without, n_failed
 
 
-def _sources(arguments: Namespace) -> list[str]:
+def list_sources(arguments: Namespace) -> list[str]:
     """The songs and folders that a command line names and lists."""
     from ms_sincresnet.inference.batch import read_list
 
@@ -152,7 +152,7 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
 
     if arguments.precision == "auto":  # the same for all workers
         arguments.precision = precision.fastest_precision(arguments.device or "cpu")
-    load, sources = partial(load_classifier, arguments), _sources(arguments)
+    load, sources = partial(load_classifier, arguments), list_sources(arguments)
     names = ("address", "workers", "top", "timeline", "min_posterior")
     options = {name: getattr(arguments, name) for name in names}
     options |= {"device": arguments.device or "cpu"}

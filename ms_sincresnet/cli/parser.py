@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
-from ms_sincresnet.cli import commands, evaluate, plot, train
+from ms_sincresnet.cli import commands, evaluate, plot, tag, train
 from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
@@ -59,6 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
     example = "classify music/ --output genres.csv"
     text = "predict the genres of songs"
     _add_classify(add(commands.classify, text, example, EXIT_STATUS))
+
+    example = "tag music/ --min-posterior 0.7"
+    text = "write the genres of songs into their tags"
+    command = add(tag.run, text, example, "exit status 3: some songs were not tagged")
+    tag.add_arguments(command.add_argument, _whole(), _share)
+    _add_options(command)
+    command.set_defaults(fuse=[])
 
     example = "train music/ --output my_model"
     text = "train a model on genres of your own"

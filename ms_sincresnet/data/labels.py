@@ -109,11 +109,11 @@ def _ids(paths: pd.Series, root: Path) -> list[str]:
     return ids.mask(unclear, ids.str[:40] + "-" + sums).tolist()
 
 
-def read_genre_map(path: str | Path) -> dict[str, set[str]]:
+def read_genre_map(path: str | Path) -> dict[str, list[str]]:
     """Names that others have for our genres, from a yaml file."""
     try:
         names = yaml.load(Path(path).read_text("utf-8"), yaml.BaseLoader).items()
-        return {ours: {*([x] if isinstance(x, str) else x)} for ours, x in names}
+        return {n: [*dict.fromkeys([x] if isinstance(x, str) else x)] for n, x in names}
     except (AttributeError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
         expected = "expected lines such as `our genre: theirs` or `ours: [one, two]`"
         reason = " ".join(str(error).split())

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_songs(
-    classifier: Any, labels: pd.DataFrame, genre_map: dict[str, set[str]], jobs: int = 2
+    classifier: Any, labels: pd.DataFrame, genre_map: dict[str, list], jobs: int = 2
 ) -> dict[str, Any]:
     """Scores on songs; ``genre_map`` has their names for the model's genres."""
     genres = _match(genres_of(classifier.hparams), labels.genre, genre_map)
@@ -67,7 +67,7 @@ def evaluate_songs(
 
 
 def _match(
-    genres: list[str], labels: pd.Series, genre_map: dict[str, set[str]]
+    genres: list[str], labels: pd.Series, genre_map: dict[str, list[str]]
 ) -> dict[str, str]:
     """The genre of the model that is meant by each label, if there is one."""
     known = {letters(name): name for name in genres} | {name: name for name in genres}

@@ -201,12 +201,13 @@ def _csv_text(cells: Iterable) -> str:
 def write_table(
     rows: Iterable[Row], path: str | os.PathLike, output_format: str, kind: Kind
 ) -> None:
-    """Writes rows to a csv or parquet file, whole or not at all."""
+    """Writes rows to a file, whole or not at all."""
     with atomic_path(path) as new_path:
-        if output_format == "csv":
+        if output_format != "parquet":
+            is_csv = output_format == "csv"
             with open(new_path, "w", **_TEXT) as file:
-                file.write(_csv_text(kind.columns()))
-                file.writelines(map(kind.csv_text, rows))
+                file.write(_csv_text(kind.columns()) if is_csv else "")
+                file.writelines(map(kind.csv_text if is_csv else kind.json_text, rows))
         else:
             names = kind.columns()
             table = pd.DataFrame(map(kind.flat, rows), columns=names, dtype=object)
@@ -231,6 +232,27 @@ def read_table(path: str | os.PathLike, output_format: str, kind: Kind) -> list[
     if names != kind.columns():
         raise ValueError(f"its columns are {names}; expected {kind.columns()}")
     return [_nested(row, kind.top) for row in flat]
+
+
+def read_results(path: str) -> tuple[dict[str, Row], Callable[[], None]]:
+    """Rows of an output of ``classify`` by their files, and a function to save them."""
+    path, kind = os.path.realpath(path), Kind("", 0, False)
+    output_format = os.path.splitext(path)[1][1:].lower()
+    try:
+        if output_format == "jsonl":
+            rows = [*_read_lines(path)]
+        else:
+            names = [*pd.read_csv(path, nrows=0)] if output_format == "csv" else []
+            names = names or _arrow().parquet.read_schema(path).names
+            top = sum(name.startswith("genre") for name in names)
+            kind = Kind("", top, "timeline" in names)
+            rows = read_table(path, output_format, kind)
+        kind = kind._replace(model=rows[0]["model"])
+        by_file = {row["file"]: row for row in rows if row["error"] or row["top"]}
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not an output of `classify` ({error!r})") from error
+    save = partial(write_table, rows, path, output_format, kind)
+    return by_file, _errors_of(path)(save)
 
 
 def _schema(names: list[str]) -> Any:

@@ -1,0 +1,253 @@
+"""``ms-sincresnet tag``: what is written, skipped, shown, refused, and undone."""
+
+import os
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import soundfile
+from mediafile import MediaFile
+from mutagen.id3 import ID3
+
+from ms_sincresnet import GenreClassifier
+from ms_sincresnet.cli import main
+from ms_sincresnet.data import tags
+from ms_sincresnet.inference import batch
+
+LOG = "log of tags.jsonl"
+READERS = {
+    "out.jsonl": partial(pd.read_json, lines=True),
+    "out.csv": pd.read_csv,
+    "out.parquet": pd.read_parquet,
+}
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys, classifier):
+    """Runs a command in an empty folder: exit status, output, and error output."""
+    monkeypatch.setattr(GenreClassifier, "from_pretrained", lambda *_, **__: classifier)
+    (tmp_path / "songs").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        try:
+            status = main([*map(str, argv)])
+        except SystemExit as stopped:
+            status = stopped.code
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def tag(command):
+    return lambda *argv: command("tag", "--device=cpu", "--log", LOG, *argv)
+
+
+@pytest.fixture
+def song(write_song):
+    """Writes a song with tags below songs/."""
+
+    def write(name, *parts, **given):
+        path = Path("songs", name)
+        path.parent.mkdir(exist_ok=True)
+        kind = {".mp3": "MP3", ".ogg": "OGG"}.get(path.suffix, path.suffix[1:])
+        write_song(str(path), *parts, format=kind.upper())
+        file = MediaFile(str(path))
+        file.update(given)
+        file.save()
+        return str(path)
+
+    return write
+
+
+def genres(path):
+    return MediaFile(path).genres
+
+
+def contents(folder="songs"):
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), os.stat(path).st_mtime_ns) for path in paths}
+
+
+def test_a_folder_is_tagged_once_and_restored(tag, song, monkeypatch):
+    odd = os.fsdecode(b"caf\xe9 \xe9\x9f\xb3.mp3")
+    rock, jazz = song("1.mp3", ("rock", 4.0)), song("b/2.flac", ("jazz", 4.0))
+    shutil.move(song("3.mp3", ("metal", 4.0)), f"songs/{odd}")
+    mine = song("4.ogg", ("blues", 4.0), genre="Lo-Fi")
+    before = [content for content, _ in contents().values()]
+    status, out, err = tag("songs")
+    assert (status, LOG in err) == (0, True)
+    assert (
+        out.splitlines()[0] == f"{rock}: no genre → Rock" and len(out.split("\n")) == 4
+    )
+    assert "1 had a genre, 3 tagged" in err
+    found = [genres(path) for path in (rock, jazz, f"songs/{odd}", mine)]
+    assert found == [["Rock"], ["Jazz"], ["Metal"], ["Lo-Fi"]]
+    after = contents()
+    monkeypatch.setattr(batch, "classify_songs", None)  # nothing is left to classify
+    status, out, err = tag("songs")
+    assert (status, out, err) == (0, "", "4 had a genre\n") and contents() == after
+    assert tag("--undo", LOG)[::2] == (0, "3 restored\n")
+    assert [content for content, _ in contents().values()] == before
+    assert tag("--undo", LOG)[::2] == (0, "3 unchanged\n")
+
+
+def test_a_dry_run_shows_the_changes_and_writes_nothing(tag, song):
+    song("1.mp3", ("rock", 4.0))
+    song("2\t.flac", ("jazz", 4.0), genres=["Lo-Fi", "Chill"])
+    before = contents(".")
+    status, out, err = tag("songs", "--dry-run", "--overwrite")
+    expected = "songs/1.mp3: no genre → Rock\nsongs/2\\t.flac: Lo-Fi; Chill → Jazz\n"
+    assert (status, out, err) == (0, expected, "2 to be tagged\n")
+    assert contents(".") == before
+
+
+def test_what_is_written(tag, song):
+    path = song("1.mp3", ("rock", 9.0), ("jazz", 6.0), genre="Lo-Fi")
+    Path("map").write_text("rock: [Indie, Alternative]\njazz: Indie\nblues: []\n")
+    ID3(path).save(v2_version=3)
+    assert tag(path, "--overwrite", "--id3v23")[0] == 0
+    assert (genres(path), ID3(path).version) == (["Rock"], (2, 3, 0))
+    tag(path, "--overwrite", "--top", 2)
+    assert (genres(path), ID3(path).version) == (["Rock", "Jazz"], (2, 4, 0))
+    tag(path, "--overwrite", "--top", 2, "--genre-map", "map")
+    assert genres(path) == ["Indie", "Alternative"]
+    tag(path, "--overwrite", "--top", 4, "--min-posterior", 0.2)
+    assert genres(path) == ["Rock", "Jazz"]
+    before = contents()
+    status, out, err = tag(path, "--overwrite", "--min-posterior", 0.99)
+    assert (status, out, err) == (
+        0,
+        "",
+        "1 without a sure genre\n",
+    ) and contents() == before
+    other = song("2.flac", ("blues", 4.0))
+    assert tag(other, "--genre-map", "map")[2] == "1 without a sure genre\n"
+    assert genres(other) is None
+
+
+def test_an_album_has_one_genre(tag, song):
+    given, folder = {"album": "A", "albumartist": "B"}, {"album": "A"}
+    expected = {
+        song("cd1/1.mp3", ("rock", 4.0), **given): ["Jazz"],
+        song("cd2/2.flac", ("jazz", 4.0), **given): ["Jazz"],
+        song("cd2/3.flac", ("jazz", 4.0), **given): ["Jazz"],
+        song("cd2/4.flac", ("jazz", 4.0), genre="Lo-Fi", **given): ["Lo-Fi"],
+        song("cd2/5.flac", ("rock", 4.0)): ["Rock"],
+        song("cd3/6.flac", ("blues", 4.0), artist="X", **folder): ["Blues"],
+        song("cd3/7.flac", ("blues", 4.0), artist="Y", **folder): ["Blues"],
+        song("cd3/8.flac", ("metal", 4.0), artist="Z", **folder): ["Blues"],
+        song("cd4/9.flac", ("metal", 4.0), artist="Z", **folder): ["Metal"],
+    }
+    Path("songs/cd1/0.mp3").write_text("an error page")
+    status, _, err = tag("songs", "--album")
+    assert status == 3 and "1 failed, 1 had a genre, 8 tagged" in err
+    assert {path: genres(path) for path in expected} == expected
+
+
+def test_files_that_fail_have_a_line_and_the_others_are_tagged(tag, song, monkeypatch):
+    rock = song("1.mp3", ("rock", 4.0))
+    soundfile.write("songs/2.wav", [0.0] * 64000, 16000)
+    Path("songs/3.mka").write_text("no audio")
+    status, out, err = tag("songs", "nowhere.mp3")
+    assert (status, out) == (3, f"{rock}: no genre → Rock\n")
+    assert "3.mka: cannot be tagged (File is not in a recognized format)" in err
+    assert "nowhere.mp3: cannot be tagged" in err
+    assert "songs/2.wav: silent throughout" in err and "3 failed, 1 tagged" in err
+    jazz = song("4.flac", ("jazz", 4.0))
+    before = contents()
+
+    def replace(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", replace)
+    status, _, err = tag(rock, jazz, "--overwrite")
+    assert status == 3 and err.count("No space left on device") == 2
+    assert contents() == before
+    assert tag(jazz, "--log", "no/such/folder/log")[0] == 1
+
+
+def test_the_target_of_a_link_is_tagged_once(tag, song):
+    path = song("1.mp3", ("rock", 4.0))
+    Path("links").mkdir()
+    os.symlink("../songs/1.mp3", "links/2.mp3")
+    assert tag("links", "songs")[2].startswith("1 tagged\n")
+    assert os.path.islink("links/2.mp3") and genres(path) == ["Rock"]
+    assert os.listdir("songs") == ["1.mp3"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_results_are_written_and_take_over_the_new_state(
+    command, tag, song, name, monkeypatch
+):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    rock, jazz = song("1.mp3", ("rock", 4.0)), song("2.flac", ("jazz", 4.0))
+    changed = song("3.flac", ("jazz", 4.0))
+    mixed = song("4.flac", ("rock", 6.0), ("jazz", 4.0))
+    classify = "classify", "songs", "--device=cpu", "--output", name
+    classify += "--timeline", "--top=2", "--min-posterior=0.9"
+    assert command(*classify)[0] == 0
+    original, old, asked = batch.classify_songs, READERS[name](name), []
+    os.utime(changed, (0, 0))
+    monkeypatch.setattr(batch, "classify_songs", None)
+    status, _, err = tag("--results", name)
+    assert status == 3 and "1 failed, 2 tagged, 1 without a sure genre" in err
+    assert "3.flac: has an error in the results, or changed since" in err
+    assert [*map(genres, (rock, jazz))] == [["Rock"], ["Jazz"]]
+    assert [*map(genres, (changed, mixed))] == [None, None]
+    new, state = READERS[name](name), ["size", "modified"]
+    assert new.drop(columns=state).equals(old.drop(columns=state))
+    assert (new.modified == old.modified).tolist() == [False, False, True, True]
+
+    def record(classifier, files, **options):
+        asked.extend(files)
+        return original(classifier, files, **options)
+
+    monkeypatch.setattr(batch, "classify_songs", record)
+    assert command(*classify)[0] == 0 and asked == [changed]
+
+
+def test_an_interruption_is_resumed(tag, song, monkeypatch):
+    paths = [song(f"{n}.flac", ("rock", 4.0)) for n in range(3)]
+    write = tags.write_genres
+
+    def stop(path, *rest):
+        if path.endswith("1.flac"):
+            raise KeyboardInterrupt
+        write(path, *rest)
+
+    monkeypatch.setattr(tags, "write_genres", stop)
+    status, _, err = tag("songs")
+    assert status == 130 and err.startswith("1 tagged\n")
+    assert err.endswith("interrupted; run the same command again to resume\n")
+    monkeypatch.setattr(tags, "write_genres", write)
+    assert tag("songs")[2].startswith("1 had a genre, 2 tagged\n")
+    assert [*map(genres, paths)] == [["Rock"]] * 3
+
+
+def test_refused_command_lines(tag, song):
+    Path("a.jsonl").write_text('{"file": "a.wav"}\n')
+    Path("empty").mkdir()
+    for argv, code, message in [
+        ([], 2, "name songs and folders; or --results FILE"),
+        (["-"], 2, "name songs and folders"),
+        (["songs", "--undo", LOG], 2, "name songs and folders"),
+        (["--undo", LOG, "--dry-run"], 2, "or --undo LOG only"),
+        (["empty"], 1, "no audio found"),
+        (["--undo", LOG], 1, "not a log of `tag`"),
+        (["--results", "a.jsonl"], 1, "a.jsonl: not an output of `classify`"),
+        (["--results", "a.txt"], 1, "a.txt: not an output of `classify`"),
+        (["--results", "a.csv"], 1, "No such file"),
+    ]:
+        status, _, err = tag(*argv)
+        assert (status, message in err) == (code, True), err

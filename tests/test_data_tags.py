@@ -1,0 +1,261 @@
+"""Genres in tags: other readers find them, the audio stays, and the log undoes it."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import mutagen
+import pytest
+import soundfile
+from mediafile import MediaFile
+from mutagen.apev2 import APEv2
+from mutagen.id3 import ID3, TCON, TIT2
+from mutagen.mp4 import MP4
+from mutagen.oggvorbis import OggVorbis
+
+from ms_sincresnet.data import tags
+from ms_sincresnet.data.prepare import audio_files
+from ms_sincresnet.errors import UserError
+
+from .sounds import add_audio, pcm_noise, write_container
+
+# Container and encoder by file name; libsndfile encodes Vorbis.
+FORMATS = {
+    "a.mp3": ("mp3", "libmp3lame"),
+    "a.m4a": ("ipod", "aac"),
+    "alac.m4a": ("ipod", "alac"),
+    "a.flac": ("flac", "flac"),
+    "a.ogg": None,
+    "a.opus": ("ogg", "libopus"),
+    "a.wav": ("wav", "pcm_s16le"),
+    "a.aiff": ("aiff", "pcm_s16be"),
+    "a.wv": ("wv", "wavpack"),
+    "a.wma": ("asf", "wmav2"),
+}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A folder with a second of noise in each format, not to be changed."""
+    folder, pcm = tmp_path_factory.mktemp("sounds"), pcm_noise(48000, 2)
+    for name, how in FORMATS.items():
+        if how is None:
+            soundfile.write(folder / name, pcm, 48000, format="OGG", subtype="VORBIS")
+        else:
+            write_container(folder / name, *how, pcm)
+    return folder
+
+
+@pytest.fixture
+def song(sounds, tmp_path):
+    """Copies a sound to a new folder."""
+
+    def copy(name):
+        (tmp_path / "songs").mkdir(exist_ok=True)
+        return str(shutil.copy(sounds / name, tmp_path / "songs" / name))
+
+    return copy
+
+
+@pytest.fixture
+def log(tmp_path):
+    return str(tmp_path / "log.jsonl")
+
+
+def read_by_mutagen(path):
+    """Genres of a file as Mutagen reads them, without MediaFile."""
+    found = mutagen.File(path).tags
+    for key in ("TCON", "genre", "WM/Genre", "\xa9gen"):
+        if key in found:
+            return [str(genre) for genre in getattr(found[key], "text", found[key])]
+
+
+def read_by_ffmpeg(path):
+    """Genre and audio packets of a file."""
+    with av.open(path) as file:
+        packets = [bytes(packet) for packet in file.demux(file.streams.audio[0])]
+        names = {**file.metadata, **file.streams.audio[0].metadata}
+    return {name.lower(): text for name, text in names.items()}.get("genre"), packets
+
+
+def content(path):
+    return Path(path).read_bytes()
+
+
+def undo_all(log):
+    return [tags.undo(entry) for entry in tags.read_log(log)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_genre_is_written_and_undone_in_each_format(song, log, name):
+    path, genres = song(name), ["Rock", "Acid Jazz"]
+    before, packets = content(path), read_by_ffmpeg(path)[1]
+    assert tags.read_tags(path) == ([], None)
+    os.chmod(path, 0o640)
+    os.utime(path, (0, 0))
+    tags.write_genres(path, genres, log)
+    assert read_by_mutagen(path) == genres == tags.read_tags(path)[0]
+    genre, packets_now = read_by_ffmpeg(path)
+    assert genre.startswith("Rock") and packets_now == packets
+    assert os.stat(path).st_mode & 0o777 == 0o640 and os.stat(path).st_mtime > 0
+    assert os.listdir(os.path.dirname(path)) == [name]
+    (entry,) = tags.read_log(log)
+    assert (entry["file"], entry["old"], entry["new"]) == (path, [], genres)
+    assert os.path.getsize(log) < 3000
+    assert undo_all(log) == ["restored"] and content(path) == before
+    assert undo_all(log) == ["unchanged"]
+
+
+def id3(version, **options):
+    """Gives an mp3 a title and a genre of its own."""
+
+    def prepare(path):
+        found = ID3()
+        found.add(TIT2(encoding=1, text=["Tïtle"]))
+        found.add(TCON(encoding=0, text=["(17)"]))
+        found.save(path, v2_version=version, **options)
+
+    return prepare
+
+
+def ape(path):
+    found = APEv2()
+    found["Genre"] = "Polka"
+    found.save(path)
+
+
+def gnre(path):
+    """Gives an m4a the number of a genre, as old iTunes did."""
+    found = MP4(path)
+    found["\xa9gen"] = ["XX"]
+    found.save()
+    data = b"\0\0\0\x12data\0\0\0%c\0\0\0\0"
+    text = content(path), b"\xa9gen" + data % 1 + b"XX"
+    assert text[0].count(text[1]) == 1
+    Path(path).write_bytes(text[0].replace(text[1], b"gnre" + data % 0 + b"\0\x12"))
+
+
+def long_comment(path):
+    """Fills the pages of a comment, so that all later pages get other numbers."""
+    found = OggVorbis(path)
+    found["comment"] = "x" * (65025 - 4200)
+    found.save(padding=lambda _: 0)
+
+
+def riff_info(path):
+    with av.open(path, "w", format="wav") as file:
+        file.metadata["genre"] = "Polka"
+        add_audio(file, "pcm_s16le", pcm_noise(48000, 2), 48000)()
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare", "old"),
+    [
+        ("a.mp3", id3(3), ["Rock"]),
+        ("a.mp3", id3(4, v1=2), ["Rock"]),
+        ("a.mp3", id3(3, padding=lambda _: 0), ["Rock"]),
+        ("a.mp3", ape, ["Polka"]),
+        ("a.mp3", lambda path: ID3(path).delete(), []),
+        ("a.m4a", gnre, ["Rock"]),
+        ("a.ogg", long_comment, []),
+        ("a.wav", riff_info, ["Polka"]),
+    ],
+)
+def test_odd_tags_are_read_replaced_and_undone(song, log, name, prepare, old, caplog):
+    path = song(name)
+    prepare(path)
+    before, packets = content(path), read_by_ffmpeg(path)[1]
+    title = MediaFile(path).title
+    assert tags.read_tags(path)[0] == old
+    tags.write_genres(path, ["Hip-Hop"], log)
+    assert read_by_mutagen(path) == ["Hip-Hop"] and MediaFile(path).title == title
+    assert read_by_ffmpeg(path) == ("Hip-Hop", packets)
+    warned = "which players may show, has the genre Polka" in caplog.text
+    assert warned == (old == ["Polka"])
+    assert len(json.loads(content(log))["undo"]) < 20000
+    assert undo_all(log) == ["restored"] and content(path) == before
+
+
+def test_a_killed_write_leaves_the_old_file_and_a_hidden_one(song, log):
+    path = song("a.mp3")
+    before, folder = content(path), os.path.dirname(path)
+    code = "import os, signal, sys\nfrom ms_sincresnet.data import tags\n"
+    code += "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    code += "tags.write_genres(sys.argv[1], ['Rock'], sys.argv[2])"
+    killed = subprocess.run([sys.executable, "-c", code, path, log])
+    assert killed.returncode == -signal.SIGKILL and content(path) == before
+    (rest,) = {*os.listdir(folder)} - {"a.mp3"}
+    assert rest.startswith(".ms-sincresnet-") and rest.endswith(".tmp.mp3")
+    assert [*map(str, audio_files(folder))] == [path]
+    assert undo_all(log) == ["unchanged"]
+
+
+def test_a_failed_write_leaves_nothing_behind(song, log, monkeypatch):
+    path = song("a.wav")
+    before, soft = content(path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (1000, len(before)):  # the copy does not fit, or not its new tag
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, soft[1]))
+        try:
+            with pytest.raises(UserError, match="cannot be tagged .*File too large"):
+                tags.write_genres(path, ["Rock"], log)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+    save = MediaFile.save
+
+    def ruin(file):
+        save(file)
+        with open(file.path, "r+b") as stream:
+            stream.seek(len(before) // 2)
+            stream.write(b"ruined")
+
+    monkeypatch.setattr(MediaFile, "save", ruin)
+    with pytest.raises(UserError, match="its audio would have changed"):
+        tags.write_genres(path, ["Rock"], log)
+    assert content(path) == before and os.listdir(os.path.dirname(path)) == ["a.wav"]
+    assert not os.path.exists(log)
+
+
+def test_what_cannot_be_undone(song, log, caplog):
+    path, other = song("a.mp3"), song("a.flac")
+    os.link(path, path + ".link")
+    for file, genre in (path, "Rock"), (other, "Rock"), (path, "Jazz"):
+        tags.write_genres(file, [genre], log)
+    assert "its other names (hard links) keep the old tags" in caplog.text
+    assert tags.read_tags(path + ".link")[0] == []
+    MediaFile(path).delete()
+    os.remove(other)
+    reasons = ["changed; its genre was Rock", "No such file", "its genre was empty"]
+    for entry, reason in zip(tags.read_log(log), reasons, strict=True):
+        with pytest.raises(UserError, match=reason):
+            tags.undo(entry)
+    with open(log, "a") as file:
+        file.write('\n{"file": "half a li')
+    assert len(tags.read_log(log)) == 3
+    for text in (b"a\xe9", b'{"file": "a.wav"}', b"{}}"):
+        Path(log).write_bytes(text)
+        with pytest.raises(UserError, match="not a log of `tag`"):
+            tags.read_log(log)
+
+
+def test_files_that_cannot_be_tagged(song, tmp_path, monkeypatch):
+    for path in (tmp_path / "nowhere.mp3", tmp_path):
+        with pytest.raises(UserError, match=f"{path}: cannot be tagged"):
+            tags.read_tags(str(path))
+    path = song("a.mp3")
+    monkeypatch.setattr(os, "access", lambda place, _: place == path)
+    with pytest.raises(UserError, match="songs: cannot be written"):
+        tags.read_tags(path)
+
+
+def test_names_are_those_of_the_map_or_of_id3():
+    genre_map = {"Hip Hop": ["Rap", "Trap"], "rock": []}
+    assert tags.genre_names("hiphop", genre_map) == ["Rap", "Trap"]
+    assert tags.genre_names("rock", genre_map) == []
+    assert tags.genre_names("hiphop", {}) == ["Hip-Hop"]
+    assert tags.genre_names("delta blues", {}) == ["delta blues"]
