@@ -109,18 +109,21 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
         elif known and not results.is_current(known[song], file_state(song)):
             yield UserError(f"{song}: has an error in the results, or changed since")
         else:
-            todo[song] = path, *found
+            todo[song] = path, found[0], (arguments.album and found[1]) or path
     if not todo:
         return
-    albums = {song: arguments.album and x[2] or x[0] for song, x in todo.items()}
-    rows = [(song, known[song]) for song in todo] if known else _rows(arguments, todo)
+    rows: Iterable = ((song, known[song]) for song in todo)
+    if not known:
+        classifier = commands.load_classifier(arguments, arguments.device)
+        heard = batch.classify_songs(classifier, todo, jobs=arguments.jobs)
+        rows = ((song, batch.song_row(song, x, top=999)) for song, x in heard)
     bar = tqdm(rows, total=len(todo), unit="song", disable=None)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        for song, row, ranking in _ranked(bar, albums):
+        for song, row, ranking in _ranked(bar, {song: todo[song][2] for song in todo}):
             (path, old, _), least = todo[song], arguments.min_posterior
             sure = [name for name, posterior in ranking if posterior >= least]
-            if row["unsure"] or sure[:1] != [name for name, _ in ranking[:1]]:
+            if row.get("unsure") or sure[:1] != [name for name, _ in ranking[:1]]:
                 sure = []
             names = (tags.genre_names(x, genre_map) for x in sure[: arguments.top])
             new = [*dict.fromkeys(itertools.chain(*names))]
@@ -140,15 +143,6 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
     finally:
         if known and not arguments.dry_run:
             save()
-
-
-def _rows(arguments: argparse.Namespace, songs: Any) -> Iterator[tuple[str, dict]]:
-    """Songs that are classified, with their rows of all genres."""
-    from ms_sincresnet.inference import batch
-
-    classifier = commands.load_classifier(arguments, arguments.device)
-    for song, outcome in batch.classify_songs(classifier, songs, jobs=arguments.jobs):
-        yield str(song), batch.song_row(song, outcome, top=999)
 
 
 def _ranked(rows: Iterable, albums: dict[str, Any]) -> Iterator[tuple[str, dict, list]]:
