@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
                 step = "failed"
             done[step] += 1
     except KeyboardInterrupt:
-        message = "interrupted; run the same command again to resume"
-        raise KeyboardInterrupt(message) from None
+        advice = "run the same command again to resume"
+        raise KeyboardInterrupt(f"interrupted; {advice}") from None
     finally:
         if done:
             logger.info(", ".join(f"{n} {what}" for what, n in done.items()))
@@ -110,10 +110,8 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
             yield UserError(f"{song}: has an error in the results, or changed since")
         else:
             todo[song] = path, found[0], (arguments.album and found[1]) or path
-    if not todo:
-        return
     rows: Iterable = ((song, known[song]) for song in todo)
-    if not known:
+    if todo and not known:
         classifier = commands.load_classifier(arguments, arguments.device)
         heard = batch.classify_songs(classifier, todo, jobs=arguments.jobs)
         rows = ((song, batch.song_row(song, x, top=999)) for song, x in heard)

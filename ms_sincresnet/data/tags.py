@@ -38,10 +38,7 @@ def genre_names(genre: str, genre_map: dict[str, list[str]]) -> list[str]:
 
 
 def read_tags(path: str) -> tuple[list[str], tuple | None]:
-    """Genres of a file, and a key that songs of one album share.
-
-    A file that cannot be tagged is a ``UserError``.
-    """
+    """Genres of a file that can be tagged, and a key that songs of one album share."""
     with _errors_of(path):
         file, folder = MediaFile(path), os.path.dirname(path)
         for needed in path, folder:
@@ -127,11 +124,9 @@ def _packets(path: str) -> str | None:
 
 
 def _difference(old: str, new: str) -> dict[str, Any]:
-    """Data that make an old file of a new one, and the hash of the old one.
-
-    Either their starts agree or their ends. Their exclusive or is then mostly zeros:
-    some hundred bytes when compressed twice.
-    """
+    """Data that make an old file of a new one, and the hash of the old one."""
+    # The files agree from the start or from the end on. Their exclusive or is then
+    # mostly zeros: some hundred bytes when compressed twice.
     before: Any = np.memmap(old, mode="r")
     after = np.memmap(new, mode="r")
     size, n = len(before), min(len(before), len(after))
