@@ -133,6 +133,9 @@ def test_what_is_written(tag, song):
     other = song("2.flac", ("blues", 4.0))
     assert tag(other, "--genre-map", "map")[2] == "1 without a sure genre\n"
     assert genres(other) is None
+    Path("map").write_text("Rock: Indie\nrok: Indie\n")
+    status, _, err = tag(other, "--genre-map", "map")
+    assert status == 1 and "found rok" in err and "blues, " in err
 
 
 def test_an_album_has_one_genre(tag, song):

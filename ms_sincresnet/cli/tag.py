@@ -87,7 +87,8 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
     from tqdm import tqdm
 
     from ms_sincresnet.data import labels, tags
-    from ms_sincresnet.inference import batch, results
+    from ms_sincresnet.data.prepare import letters
+    from ms_sincresnet.inference import batch, fusion, results
 
     file, log = arguments.genre_map, arguments.log
     genre_map = labels.read_genre_map(file) if file else {}
@@ -113,6 +114,11 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
     rows: Iterable = ((song, known[song]) for song in todo)
     if todo and not known:
         classifier = commands.load_classifier(arguments, arguments.device)
+        genres = fusion.genres_of(classifier.hparams)
+        ours = {*map(letters, genres)}
+        if unknown := [name for name in genre_map if letters(name) not in ours]:
+            reason = f"expected {', '.join(genres)}; found {', '.join(unknown)}"
+            raise UserError(f"{file}: genres that the model does not know: {reason}")
         heard = batch.classify_songs(classifier, todo, jobs=arguments.jobs)
         rows = ((song, batch.song_row(song, x, top=999)) for song, x in heard)
     bar = tqdm(rows, total=len(todo), unit="song", disable=None)
