@@ -4,10 +4,16 @@ Clips and filters are integers and offsets halves, so that no activation is near
 than a half, and rounding does not decide what passes the ReLU.
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from ms_sincresnet.nnet.backends import simd
 from ms_sincresnet.nnet.backends.simd import filter_and_pool
 
 from .backends import needs_compiler
@@ -104,3 +110,24 @@ def test_nan_is_not_hidden(spoilt):
     arguments[spoilt][0, 3] = torch.nan
     maps = filter_and_pool(**arguments, offsets=torch.zeros(1), n_frames=8)
     assert maps.isnan().all()
+
+
+@needs_compiler
+@pytest.mark.skipif(simd.LANES == 4, reason="all tests are of four lanes here")
+def test_four_lanes_for_any_processor_pass_the_same_tests():
+    """In a process that takes the processor for one without AVX2 and AVX-512."""
+    command = (
+        "import sys, pytest; from ms_sincresnet.nnet.backends import simd; "
+        "assert simd.LIBRARY and simd.LANES == 4; sys.exit(pytest.main(sys.argv[1:]))"
+    )
+    here = Path(__file__)
+    files = [str(here), str(here.with_name("test_nnet_backends_songs.py"))]
+    some = "maps_and_gradients or songs_have_the_maps"
+    run = subprocess.run(
+        [sys.executable, "-c", command, "-q", *files, "-k", some],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "28 passed" in run.stdout

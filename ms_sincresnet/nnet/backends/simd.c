@@ -1,7 +1,7 @@
 /* The inner loops of simd.py: filter, add, rectify and average blocks of a waveform.
  *
- * A vector holds a sample of the outputs of 8 or 16 filters, or pairs of them: up to 32
- * filters share a transform, whose 512 KiB stay in a core's cache.
+ * A vector holds a sample of the outputs of 4, 8 or 16 filters, or pairs of them: up to
+ * 32 filters share a transform, whose 512 KiB stay in a core's cache.
  *
  * A transform of 4096 points works in place, in two passes over a matrix of 64 × 64,
  * with a spare column, as a pitch of a power of two would use few sets of the cache.

@@ -9,7 +9,6 @@ import ctypes
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from torch import Tensor
 from ms_sincresnet.nnet.backends import op
 from ms_sincresnet.nnet.backends.op import Sizes
 
-LANES_OF = {"avx512": 16, "avx2": 8}  # floats in a vector, as in setup.py
+# Floats in a vector, as in setup.py.
+LANES_OF = {"avx512": 16, "avx2": 8, "portable": 4}
 SIDE = 64
 FFT_SIZE = SIDE**2
 SPLITS = 8  # partial sums of gradients, computed in parallel
@@ -28,11 +28,10 @@ SPLITS = 8  # partial sums of gradients, computed in parallel
 
 def _load_library() -> tuple[Any, int]:
     """The loops compiled for this processor, and its lanes; None and 1 without them."""
-    kind = torch.backends.cpu.get_cpu_capability().lower()
-    for suffix in EXTENSION_SUFFIXES:
-        file = Path(__file__).with_name(f"_simd_{kind}{suffix}")
-        if kind in LANES_OF and file.is_file():
-            return ctypes.CDLL(str(file)), LANES_OF[kind]
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    kind = capability if capability in LANES_OF else "portable"
+    for file in sorted(Path(__file__).parent.glob(f"_simd_{kind}.*")):
+        return ctypes.CDLL(str(file)), LANES_OF[kind]
     return None, 1
 
 
