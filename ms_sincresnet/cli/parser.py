@@ -174,7 +174,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     text = "how the clips of a song decide (default: as saved in the model)"
     add("--voting", choices=("majority", "mean"), help=text)
-    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
+    add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there, or cpu)")
     text = "seconds from one clip to the next (default: as saved in the model)"
     add("--hop", type=_positive, metavar="SECONDS", help=text)
     text = "of the arithmetic (default: %(default)s, bf16 where it is native)"

@@ -33,7 +33,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--from", dest="source", metavar="MODEL", help=text)
     text = "yaml file of all else (default: training/finetune.yaml in the package)"
     add("--hparams", metavar="FILE", dest="hparams_file", help=text)
-    add("--device", help="cpu, cuda, cuda:1 … (default: the fastest available)")
+    add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there, or cpu)")
     text = "of all that is random (default: the one in the yaml file)"
     add("--seed", type=int, metavar="N", help=text)
 

@@ -28,6 +28,7 @@ from ms_sincresnet.inference.predictions import SongPrediction, predict
 from ms_sincresnet.inference.speechbrain_modules import FAILED, song_parts
 from ms_sincresnet.models.hub import fetch, local_path
 from ms_sincresnet.models.songs import Songs, failed, score_clips
+from ms_sincresnet.nnet.devices import default_device
 from ms_sincresnet.pretrained.model_folder import check_model_folder, read_model_folder
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ class GenreClassifier(EncoderClassifier):
             ``revision``, ``token``, ``cache_dir`` and ``local_files_only``, as for
             ``huggingface_hub.hf_hub_download``.
         """
+
+        run_opts = {"device": default_device()} | (run_opts or {})
 
         def load(each: str | Path | None) -> "GenreClassifier":
             model = read_model_folder(fetch(each, **options))

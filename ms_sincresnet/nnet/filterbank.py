@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ms_sincresnet.nnet.devices import capable
+
 
 def half_hamming_window(kernel_size: int, device: torch.device | None = None) -> Tensor:
     """SincNet's Hamming window [kernel_size] in float64: a half, mirrored about 1.
@@ -234,10 +236,7 @@ class SincFilterbank(nn.Module):
         names = ["low_hz_", "band_hz_"]
         if self.parametrization == "relative":
             names = ["low_shift_", "log_band_", "first_low_hz", "first_band_hz"]
-        values = [getattr(self, name) for name in names]
-        if values[0].device.type == "mps":  # it has no float64
-            values = [value.cpu() for value in values]
-        values = [value.double()[:, 0] for value in values]
+        values = [capable(getattr(self, name)).double()[:, 0] for name in names]
         half_rate = self.sample_rate / 2
         if self.parametrization == "hz":
             low_hz = self.min_low_hz + values[0].abs()
@@ -265,7 +264,8 @@ class SincFilterbank(nn.Module):
     def filters(self) -> Tensor:
         """Impulse responses [n_filters, kernel_size] in the parameters' type."""
         taps = sinc_filters(*self.cutoffs(), self.kernel_size, self.sample_rate)
-        return taps.to(next(self.parameters()))
+        parameter = next(self.parameters())
+        return taps.to(parameter.dtype).to(parameter.device)  # which may lack float64
 
     def extra_repr(self) -> str:
         """Sizes, for ``print``."""

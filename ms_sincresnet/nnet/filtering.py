@@ -74,7 +74,6 @@ def fastest_backend(
         or wavs.shape[1] < filters.shape[1]
         or wavs.shape[0] == 0  # FFTs take no empty batch
         or wavs.dtype not in (torch.float32, torch.float64)  # FFTs take no other
-        or wavs.device.type == "mps"  # folding the batch norm needs float64
         or not isinstance(norm, nn.BatchNorm1d)  # SyncBatchNorm shares its own way
     ):
         return "reference"

@@ -9,6 +9,7 @@ from torchaudio.functional import melscale_fbanks
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.nnet.backends.songs import cut_song, maps_of_clips
+from ms_sincresnet.nnet.devices import capable
 from ms_sincresnet.nnet.filterbank import SincFilterbank
 from ms_sincresnet.nnet.filtering import BACKENDS, filtered_maps, fold_norm, song_piece
 from ms_sincresnet.nnet.sync_batch_norm import SharedBatchNorm1d, mean_over_processes
@@ -31,7 +32,8 @@ class MSSincNet(nn.Module):
     """Learned representations of a clip at several scales.
 
     Layer norm of the clip; then, at each scale, a filterbank, batch norm, ReLU and
-    adaptive average pooling: the paper's section 2.2.2 and Fig. 2.
+    adaptive average pooling: the paper's section 2.2.2 and Fig. 2. Its parameters stay
+    on the CPU instead of MPS, which has no float64; inputs and outputs may be there.
 
     Arguments
     ---------
@@ -99,7 +101,8 @@ class MSSincNet(nn.Module):
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Maps [batch, scales, n_filters, n_frames] of clips [batch, time]."""
-        half = torch.is_autocast_enabled(wavs.device.type)
+        device, half = wavs.device, torch.is_autocast_enabled(wavs.device.type)
+        wavs = capable(wavs)
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = self.normalize(wavs).to(self.norms[0].weight.dtype)
             maps = []
@@ -111,11 +114,11 @@ class MSSincNet(nn.Module):
                     )
                 options = (self.n_frames, padding, self.backend, half)
                 maps.append(filtered_maps(wavs, filters, norm, *options))
-            return torch.stack(maps, dim=1)
+            return torch.stack(maps, dim=1).to(device)
 
     def clip_maps(self, wav: Tensor, clip_samples: int, hop_samples: int) -> Tensor:
         """Maps [clips, scales, n_filters, n_frames] of all clips of a song [time]."""
-        cut = (clip_samples, hop_samples)
+        cut, device, wav = (clip_samples, hop_samples), wav.device, capable(wav)
         with torch.autocast(wav.device.type, enabled=False):
             scales = [*self._scales()]
             piece = song_piece(wav, scales, *cut, self.backend)
@@ -124,8 +127,8 @@ class MSSincNet(nn.Module):
                 song = cut_song(wav, *cut, piece)
                 gains = scale_to_unit_variance(song.clip_variances)
                 banks = [(*fold_norm(filters, norm), n) for filters, norm, n in scales]
-                return maps_of_clips(song, gains, banks, self.n_frames)
-        return self(wav.unfold(0, *cut))
+                return maps_of_clips(song, gains, banks, self.n_frames).to(device)
+        return self(wav.unfold(0, *cut)).to(device)
 
     def normalize(self, wavs: Tensor) -> Tensor:
         """Layer norm of clips [batch, time], with or without affine."""
@@ -158,6 +161,10 @@ class MSSincNet(nn.Module):
                 # The limits of cut-offs take the whole gradient, not a process's share.
                 filters.register_hook(mean_over_processes)
             yield filters, norm, self.zeros_at_the_edges(bank)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves to a device, but to the CPU instead of a limited one."""
+        return super()._apply(lambda values: capable(fn(values)), recurse)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from ms_sincresnet.errors import WeightsError
 from ms_sincresnet.files import load_weights
+from ms_sincresnet.nnet.devices import capable
 
 POOLING_LEVELS = {"spp": (1, 2), "avg": (1,)}
 CLIPS_AT_A_TIME = 4  # on a CPU: fewer are slower, more need fresh memory each time
@@ -48,8 +49,9 @@ class SpatialPyramidPooling(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """Averages [batch, channels · Σ level²] of a volume, block by block."""
+        device, volume = volume.device, capable(volume)
         pooled = [F.adaptive_avg_pool2d(volume, level) for level in self.levels]
-        return torch.cat([p.flatten(2).mT.flatten(1) for p in pooled], dim=1)
+        return torch.cat([p.flatten(2).mT.flatten(1) for p in pooled], 1).to(device)
 
     def output_size(self, channels: int) -> int:
         """Size of the output for a volume of so many channels."""

@@ -19,7 +19,6 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.distributed import infer_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from ms_sincresnet.errors import DataFolderError, UserError
 from ms_sincresnet.files import atomic_path, file_state, read_json
 from ms_sincresnet.models import GenreModel, hub
 from ms_sincresnet.nnet import calibration, voting
+from ms_sincresnet.nnet.devices import default_device
 from ms_sincresnet.pretrained import card, model_folder
 from ms_sincresnet.training.brain import GenreBrain, check_run_options
 from ms_sincresnet.training.checkpoints import WholeCheckpointer
@@ -78,7 +78,7 @@ def finetune(
     model_folder.check_replaceable(output)
     if work.exists() and any(work.iterdir()) and not (work / "audio_16k").is_dir():
         raise UserError(f"{work}: holds something other than a training; move it away")
-    device, source_folder = device or infer_device(), hub.fetch(source)
+    device, source_folder = device or default_device(), hub.fetch(source)
     check_run_options({"device": device})
     start = model_folder.read_model_folder(source_folder).to(device)
     if not hasattr(start.classifier, "layers"):

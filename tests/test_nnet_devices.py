@@ -1,0 +1,70 @@
+"""Devices that lack what the network needs, such as MPS: PyTorch's meta plays one."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from speechbrain.utils import distributed
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ms_sincresnet import MelResNet, MSSincResNet, SincNet
+from ms_sincresnet.nnet import devices
+
+SIZES = {"n_filters": 4, "kernel_sizes": (11, 21, 31), "n_frames": 64}
+
+
+class LikeMPS(TorchDispatchMode):
+    """Refuses on meta what MPS lacks; copies from there to the CPU are noise."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].is_meta:
+            dtype = kwargs.get("dtype") or args[0].dtype
+            if kwargs.get("device", args[0].device).type == "cpu":
+                return torch.randn(args[0].shape).to(dtype)
+        found = func(*args, **kwargs)
+        for value in tree_leaves(found):
+            if isinstance(value, torch.Tensor) and value.is_meta:
+                assert value.dtype not in (torch.float64, torch.complex128), func
+                assert "adaptive" not in str(func)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("fastest", "expected"), [("mps", "cpu"), ("mps:0", "cpu"), ("cuda:1", "cuda:1")]
+)
+def test_the_default_device_is_not_a_limited_one(fastest, expected, monkeypatch):
+    monkeypatch.setattr(distributed, "infer_device", lambda: fastest)
+    assert devices.default_device() == expected
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    ("model_class", "options"),
+    [
+        (MSSincResNet, SIZES),
+        (MSSincResNet, SIZES | {"parametrization": "relative", "padding": "valid"}),
+        (MSSincResNet, SIZES | {"backend": "reference"}),
+        (MelResNet, {}),
+        (SincNet, {}),
+    ],
+)
+def test_a_step_does_on_the_cpu_what_the_device_lacks(
+    model_class, options, training, monkeypatch
+):
+    monkeypatch.setattr(devices, "LIMITED", {"meta"})
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    model = model_class(n_genres=2, **options).train(training)
+    wavs = torch.empty(2, 4800, device="meta")
+    with LikeMPS():
+        log_posteriors = model.to("meta")(wavs)
+        log_posteriors.sum().backward()
+        if model_class is MSSincResNet and not training:
+            assert model.frontend.clip_maps(wavs[0], 1600, 800).is_meta
+    assert log_posteriors.is_meta
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.device == parameter.device, name
+    learned = next(model.frontend.parameters(), None)
+    assert learned is None or learned.is_meta == (model_class is SincNet)
