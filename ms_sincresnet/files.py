@@ -46,7 +46,10 @@ def file_state(path: str | os.PathLike) -> dict[str, Any]:
 
 def n_processors() -> int:
     """Processors that this process may use, by its affinity and its control groups."""
-    count = len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
     with suppress(OSError, ValueError):
         group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
         places = [Path("/sys/fs/cgroup", group), *Path("/sys/fs/cgroup", group).parents]
