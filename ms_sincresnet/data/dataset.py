@@ -265,7 +265,8 @@ def _read_manifest(path: Path, cache_folder: str | Path) -> dict[str, dict]:
     """Tracks of a manifest by ID, as SpeechBrain reads them."""
     try:
         kept = {
-            name: f"${name}" for name in re.findall(r"\$([\w.]+)", path.read_text())
+            name: f"${name}"
+            for name in re.findall(r"\$([\w.]+)", path.read_text("utf-8"))
         }
         tracks = load_data_csv(path, kept | {"data_root": cache_folder})
         complete = (tracks or path.stem != "train") and all(
