@@ -173,7 +173,7 @@ def load_classifier(arguments: Namespace, device: str | None) -> Any:
         try:
             torch.zeros(1, device=device).item()
         except Exception as error:  # each kind of device has its own
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0].partition(". ")[0]
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
     if arguments.precision == "auto":

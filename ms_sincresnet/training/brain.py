@@ -304,7 +304,8 @@ def check_run_options(run_opts: RunOptions | dict | None) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # depends on PyTorch's build
-        message = f"--device={device}: not available on this machine ({error})"
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        message = f"--device={device}: not available on this machine ({reason})"
         raise HparamError(message) from error
     for name in ("precision", "eval_precision"):
         if options.get(name) == "fp16" and device == "cpu":
