@@ -98,7 +98,7 @@ def _replacement(path: str) -> Iterator[str]:
     with atomic_path(path) as copy:
         shutil.copy2(path, copy)
         for owner in (before.st_uid, -1), (-1, before.st_gid):
-            with suppress(PermissionError):
+            with suppress(AttributeError, PermissionError):  # Windows has no owners
                 os.chown(copy, *owner)
         yield str(copy)
         _sync(copy)
@@ -109,7 +109,8 @@ def _replacement(path: str) -> Iterator[str]:
 def _sync(path: str | Path) -> None:
     """Waits until a file or folder is on the disk."""
     number = os.open(path, os.O_RDONLY)
-    os.fsync(number)
+    if os.name != "nt":  # Windows syncs only what is open for writing
+        os.fsync(number)
     os.close(number)
 
 
