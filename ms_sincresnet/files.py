@@ -109,6 +109,13 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def natural(name: str) -> tuple:
+    """A sort key that compares numbers by value and ignores case."""
+    parts = re.split("([0-9]+)", name.casefold())
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
+
+
 def printable(text: str) -> str:
     """Text with its control characters escaped, safe to print to a terminal."""
     return "".join(

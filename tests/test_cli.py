@@ -17,7 +17,7 @@ from ms_sincresnet.cli import commands, main
 from ms_sincresnet.cli.parser import parse
 
 NAMES = ["classify", "train", "evaluate", "export", "push", "convert", "onnx"]
-NAMES += ["info", "demo", "plot"]
+NAMES += ["info", "demo", "plot", "embed", "similar"]
 HEAVY = {"torch", "numpy", "pandas", "speechbrain", "matplotlib", "soundfile", "tqdm"}
 
 # Prints the help of every command, then the packages that it has loaded.
@@ -95,6 +95,12 @@ def test_parsed_arguments(line, expected):
         ("classify a --model m --engine=ray --output=x --format=csv", "writes parquet"),
         ("classify a --model m --workers=2", "--workers is for --engine ray"),
         ("classify a --model m --treble b", "unrecognized arguments: --treble b"),
+        ("classify - --playlists lists", "works neither with --engine ray nor with -"),
+        ("classify a --playlists b --engine ray", "works neither with --engine ray"),
+        ("embed a.wav", "the following arguments are required: --output"),
+        ("embed a.wav --output a.csv", "expected a name that ends in .parquet"),
+        ("embed a.wav --output a.parquet --voting mean", "unrecognized arguments"),
+        ("similar a.wav", "the following arguments are required: --index"),
         ("evaluate", "name a FOLDER of songs, or list songs and genres in --labels"),
         ("info model other", "unrecognized arguments: other"),
         ("convert a.tar m --genres-file nowhere.txt", "nowhere.txt: cannot be read"),

@@ -317,3 +317,21 @@ def test_a_changed_file_is_classified_again_and_damage_is_noted(
     before = Path(name).read_bytes()
     run()
     assert Path(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [None, "rows.jsonl", "rows.csv", "rows.parquet"])
+def test_playlists_hold_all_songs_of_the_results(classify, write_song, name):
+    options = ["--playlists", "lists", *(["--output", name] if name else [])]
+    run = partial(classify, *options, output_format=None)
+    for genre in ("jazz", "rock", "metal"):
+        write_song(f"{genre}.wav", (genre, 4.0))
+    assert run("jazz.wav", "gone.wav")[0] == 3
+    assert os.listdir("lists") == ["jazz.m3u8"]
+    assert run("rock.wav", "metal.wav")[0] == 0
+    lists = {path.stem: path.read_text() for path in Path("lists").iterdir()}
+    assert lists["rock"] == "#EXTM3U\n#EXTINF:4,rock\n../rock.wav\n"
+    assert sorted(lists) == ["jazz", "metal", "rock"]
+    assert ("../jazz.wav" in lists["jazz"]) == (name is not None)
+    unsure = ["--min-posterior", "1", "--playlists", "none", "rock.wav"]
+    assert classify(*unsure, output_format=None)[0] == 0
+    assert not Path("none").exists()

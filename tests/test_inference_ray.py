@@ -179,6 +179,25 @@ def test_the_command_line_classifies_what_is_missing_on_a_cluster(
     assert part.stat().st_mtime_ns == written and len(list(folder.iterdir())) == 2
 
 
+def test_a_cluster_makes_an_index(cluster, model_folder, write_song, tmp_path, capsys):
+    for number, genre in enumerate(("rock", "jazz", "rock")):
+        write_song(tmp_path / f"{number}.wav", (genre, 3.0 + number))
+    (tmp_path / "bad.wav").write_text("no audio at all")
+    folder, model = tmp_path / "index", ["--model", str(model_folder)]
+    argv = ["embed", str(tmp_path), *model, "--precision=fp32", f"--output={folder}"]
+    argv += ["--engine=ray", f"--address={cluster.address}", "--shard-size=2"]
+    assert main([*argv, "--workers=1"]) == 3
+    assert f"{folder}: 3 of 4 songs have an embedding" in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == 2
+    (tmp_path / "bad.wav").unlink()
+    assert main([*argv, "--workers=1"]) == 0
+    assert main(["similar", str(tmp_path / "0.wav"), f"--index={folder}"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[-1] for line in table[1:]] == ["2.wav", "1.wav"]
+    with pytest.raises(SystemExit, match="results of another model"):
+        main([*argv, "--hop=2", str(model_folder)])
+
+
 def test_a_cluster_that_cannot_be_reached(tmp_path):
     with pytest.raises(UserError, match="cannot be reached at 127.0.0.1:1"):
         classify_on_ray(NameReader, ["a.wav"], tmp_path, address="127.0.0.1:1")

@@ -14,10 +14,10 @@ import pytest
 
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import as_utf8
-from ms_sincresnet.inference.results import Table, open_results
+from ms_sincresnet.inference.results import Kind, Table, open_results
 
 MODEL = "0123456789ab-majority"
-KIND = {"model": MODEL, "top": 2, "timeline": False}
+KIND = Kind(MODEL, top=2, timeline=False)
 BAD_BYTES = os.fsdecode(b"caf\xe9.wav")
 FILES = ["a.wav", "-b\n.wav", BAD_BYTES, "d.wav", "e.wav"]
 NAMES = ["a.wav", "comma, \"quotes\" and 'apostrophes'.wav", BAD_BYTES]
@@ -44,7 +44,8 @@ def row(file, error=None, timeline=None):
 def write(path, rows, files=FILES, **kind):
     """Writes rows, and returns the files that were done already."""
     output_format = Path(path).suffix[1:] if path else "csv"
-    with open_results(output_format, path, files=files, **KIND | kind) as results:
+    kind = KIND._replace(**kind)
+    with open_results(output_format, path, kind, files) as results:
         for each in rows:
             results.write(each)
         return results.done
@@ -136,14 +137,14 @@ def test_a_killed_run_is_resumed_from_its_journal(tmp_path, output_format):
     path = tmp_path / f"results.{output_format}"
     journal = tmp_path / f".results.{output_format}.jsonl"
     rows = [row("a.wav"), row("d.wav"), row("e.wav", "is empty")]
-    killed = open_results(output_format, path, files=FILES, **KIND)
+    killed = open_results(output_format, path, KIND, FILES)
     for number, each in enumerate(rows):
         assert len(journal.read_text().splitlines()) == number
         killed.write(each)
     assert not path.exists()
     with journal.open("a") as file:
         file.write('{"file": "b.w')
-    with open_results(output_format, path, files=FILES, **KIND) as results:
+    with open_results(output_format, path, KIND, FILES) as results:
         assert results.done == {"a.wav", "d.wav"}
         results.write(rows[2])
         assert not path.exists()
@@ -153,7 +154,7 @@ def test_a_killed_run_is_resumed_from_its_journal(tmp_path, output_format):
 
 def test_rows_of_an_interrupted_run_are_kept_and_done(path):
     path.touch()  # an empty file is filled
-    results = open_results(path.suffix[1:], path, files=FILES, **KIND)
+    results = open_results(path.suffix[1:], path, KIND, FILES)
     with pytest.raises(KeyboardInterrupt), results:
         for file in FILES[:3]:
             results.write(row(file))
@@ -251,11 +252,11 @@ def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
         (tmp_path / "file" / path.name, "cannot be written"),
     ]:
         with pytest.raises(UserError, match=f"{bad}: {message}"):
-            open_results(output_format, bad, **KIND)
+            open_results(output_format, bad, KIND)
     path.touch()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may anything
     with pytest.raises(UserError, match="Permission denied"):
-        open_results(output_format, path, **KIND)
+        open_results(output_format, path, KIND)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_paths_that_cannot_be_written(path, tmp_path, monkeypatch):
 )
 def test_a_full_disk_is_reported_but_not_a_closed_pipe(monkeypatch, error, expected):
     monkeypatch.setattr(sys, "stdout", Mock(flush=Mock(side_effect=error)))
-    results = open_results("csv", None, files=FILES, **KIND)
+    results = open_results("csv", None, KIND, FILES)
     with pytest.raises(expected, match="No space|^$"):
         results.write(row("a.wav"))
 
@@ -272,7 +273,7 @@ def test_a_full_disk_is_reported_but_not_a_closed_pipe(monkeypatch, error, expec
 def test_parquet_without_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install '\.\[parquet\]'"):
-        open_results("parquet", tmp_path / "results.parquet", **KIND)
+        open_results("parquet", tmp_path / "results.parquet", KIND)
     assert os.listdir(tmp_path) == []
 
 
@@ -299,8 +300,8 @@ def test_tables_are_aligned():
 
 
 def test_a_table_shows_the_best_guess_of_an_unsure_song(capsys):
-    kind = KIND | {"min_posterior": 0.8, "genres": ["jazz", "pop"], "files": ["a.wav"]}
-    with open_results("table", None, **kind) as results:
+    kind = KIND._replace(min_posterior=0.8)
+    with open_results("table", None, kind, ["a.wav"], ["jazz", "pop"]) as results:
         results.write(shares("a.wav", jazz=64, pop=36) | {"unsure": True})
     assert "a.wav  unsure   64 %  (jazz), pop 36 %\n" in capsys.readouterr().out
 

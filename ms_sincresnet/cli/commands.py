@@ -17,8 +17,10 @@ FORMATS = {".txt": "table", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parqu
 
 
 def classify(arguments: Namespace) -> int:
-    """Predicts the genres of songs."""
+    """Predicts the genres of songs, or embeds them."""
     _check_sources(arguments)
+    if arguments.playlists and (arguments.engine == "ray" or "-" in arguments.songs):
+        arguments.error("--playlists works neither with --engine ray nor with -")
     output, output_format = arguments.output, _output_format(arguments)
     run = _classify_on_ray if arguments.engine == "ray" else _classify_here
     try:
@@ -31,7 +33,8 @@ def classify(arguments: Namespace) -> int:
     if n_failed or output:
         where, n_named = f"{output}: " if output else "", n_songs - n_failed
         unsure = " or are unsure" if arguments.min_posterior else ""
-        logger.info("%s%d of %d songs have a genre%s", where, n_named, n_songs, unsure)
+        what = "an embedding" if arguments.embeds else f"a genre{unsure}"
+        logger.info("%s%d of %d songs have %s", where, n_named, n_songs, what)
     return 3 if n_failed else 0
 
 
@@ -43,7 +46,7 @@ def _check_sources(arguments: Namespace) -> None:
         arguments.error(f"- reads one song from the standard input {reason}")
     if arguments.songs and arguments.songs != ["-"]:
         from ms_sincresnet.data.audio import AUDIO_SUFFIXES
-        from ms_sincresnet.inference.batch import PLAYLISTS
+        from ms_sincresnet.data.playlists import PLAYLISTS
         from ms_sincresnet.models import hub
         from ms_sincresnet.pretrained import model_folder
 
@@ -82,6 +85,8 @@ def _output_format(arguments: Namespace) -> Any:
         advice = f"use --output {arguments.output}l"
         arguments.error(f"JSON is written as JSON Lines; {advice}")
     output_format = arguments.format or FORMATS.get(suffix or ".txt")
+    if arguments.embeds and output_format != "parquet":
+        arguments.error("--output: expected a name that ends in .parquet")
     if output_format is None:
         advice = f"use {', '.join(FORMATS)}, or --format"
         arguments.error(f"--output: no format has the suffix {suffix!r}; {advice}")
@@ -94,8 +99,8 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
     """Predicts the genres of songs in this process."""
     from tqdm import tqdm
 
-    from ms_sincresnet.inference import batch
-    from ms_sincresnet.inference.results import open_results
+    from ms_sincresnet.data import playlists
+    from ms_sincresnet.inference import batch, embeddings, results
 
     sources = list_sources(arguments)
     songs, named = batch.find_songs(sources), {*sources}
@@ -108,56 +113,61 @@ def _classify_here(arguments: Namespace, output_format: str) -> tuple[int, int]:
         encoding = None if output_format == "table" else "utf-8"
         stdout.reconfigure(errors="backslashreplace", encoding=encoding)
     genres = classifier.hparams.label_encoder.ind2lab.values()
-    kind = {"top": min(arguments.top, len(genres)), "timeline": arguments.timeline}
-    kind |= {"min_posterior": arguments.min_posterior}
-    identity, n_failed, n_without = batch.model_identity(classifier), 0, 0
+    traits = arguments.embeds, arguments.top, arguments.timeline
+    kind = embeddings.kind_of(classifier, *traits, arguments.min_posterior)
+    output, n_failed, n_without, rows = arguments.output, 0, 0, []
     facts: dict = {}
-    about = {"model": identity, "files": songs, "genres": genres, **kind}
-    results = open_results(output_format, arguments.output, **about)
-    todo = [song for song in songs if song not in results.done]
+    file = results.open_results(output_format, output, kind, songs, genres)
+    todo = [song for song in songs if song not in file.done]
     # disable=None: no bar if the standard error is a file
-    bar = tqdm(total=len(songs), initial=len(results.done), unit="song", disable=None)
-    with results, bar:
-        found = batch.classify_songs(classifier, todo, jobs=arguments.jobs, facts=facts)
+    bar = tqdm(total=len(songs), initial=len(file.done), unit="song", disable=None)
+    with file, bar:
+        options = {"jobs": arguments.jobs, "embeds": arguments.embeds}
+        found = batch.classify_songs(classifier, todo, facts=facts, **options)
         for song, prediction in found:
             bar.update()
             about = facts.pop(song)
             if isinstance(prediction, NoAudioError) and song not in named:
                 n_without += 1
                 continue
-            row = batch.song_row(song, prediction, facts=about, **kind)
+            row = kind.row(song, prediction, about)
             with bar.external_write_mode(sys.stdout):
-                results.write(row)
+                file.write(row)
             if row["error"] is not None:
                 n_failed += 1
                 if output_format != "table" or arguments.output:
                     logger.error("%s: %s", song, row["error"])
+            rows += [row] if arguments.playlists else []
     if n_without:
         logger.info("%d files in the folders hold no audio", n_without)
+    if arguments.playlists:
+        if output is not None and output_format != "table":
+            rows = list(results.read_rows(output, output_format, kind))
+        named_songs = ((row["genre"], row["file"], row["duration"]) for row in rows)
+        playlists.write_genres(arguments.playlists, genres, named_songs)
     return len(songs) - n_without, n_failed
 
 
 def list_sources(arguments: Namespace) -> list[str]:
     """The songs and folders that a command line names and lists."""
-    from ms_sincresnet.inference.batch import read_list
+    from ms_sincresnet.data import playlists
 
-    listed = read_list(arguments.files_from) if arguments.files_from else []
+    listed = playlists.read_list(arguments.files_from) if arguments.files_from else []
     return [*arguments.songs, *listed]
 
 
 def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
-    from ms_sincresnet.inference import precision
-    from ms_sincresnet.inference.ray import classify_on_ray
+    from ms_sincresnet.inference import precision, ray
 
     if arguments.precision == "auto":  # the same for all workers
         arguments.precision = precision.fastest_precision(arguments.device or "cpu")
     load, sources = partial(load_classifier, arguments), list_sources(arguments)
-    names = ("address", "workers", "top", "timeline", "min_posterior")
+    names = ("address", "workers", "embeds", "top", "timeline", "min_posterior")
     options = {name: getattr(arguments, name) for name in names}
     options |= {"device": arguments.device or "cpu"}
     options |= {"shard_size": arguments.shard_size or 100}
-    return classify_on_ray(load, sources, arguments.output, **options)
+    return ray.classify_on_ray(load, sources, arguments.output, **options)
 
 
 def load_classifier(arguments: Namespace, device: str | None) -> Any:

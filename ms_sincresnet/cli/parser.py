@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ms_sincresnet import __version__
-from ms_sincresnet.cli import commands, evaluate, plot, tag, train
+from ms_sincresnet.cli import commands, evaluate, neighbours, plot, tag, train
 from ms_sincresnet.files import n_processors
 
 MOST_JOBS = 64
 EXIT_STATUS = """\
 exit status:
-  0    every song has a genre, or is unsure (--min-posterior)
+  0    no song has an error
   1    nothing could be done: no such model, no songs, an unusable output
   2    the command line is wrong
-  3    some songs have no genre; their rows say why
+  3    some songs have an error; their rows say which
   130  interrupted; with --output, run the same command again to resume"""
 
 
@@ -59,6 +59,22 @@ def build_parser() -> argparse.ArgumentParser:
     example = "classify music/ --output genres.csv"
     text = "predict the genres of songs"
     _add_classify(add(commands.classify, text, example, EXIT_STATUS))
+
+    example = "embed music/ --output songs.parquet"
+    command = add(commands.classify, "embed songs for `similar`", example, EXIT_STATUS)
+    _add_songs(command)
+    _add_options(command, voting=False)
+    text = "parquet file for the embeddings; an earlier run is resumed"
+    command.add_argument("--output", metavar="FILE", required=True, help=text)
+    command.set_defaults(embeds=True, fuse=[], voting=None, playlists=None, format=None)
+    command.set_defaults(top=1, timeline=False, min_posterior=0.0)
+
+    example = "similar song.mp3 --index songs.parquet"
+    command = add(neighbours.similar, "find the songs most similar to a song", example)
+    neighbours.add_arguments(command)
+    text = "number of songs (default: %(default)s)"
+    command.add_argument("--top", type=_whole(), default=10, metavar="N", help=text)
+    _add_arithmetic(command)
 
     example = "tag music/ --min-posterior 0.7"
     text = "write the genres of songs into their tags"
@@ -135,14 +151,10 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def _add_classify(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``classify``."""
+    _add_songs(command)
     add = command.add_argument
-    text = "songs, playlists, folders; - is stdin"
-    add("songs", metavar="SONG|FOLDER", nargs="*", help=text)
-    add("--model", metavar="MODEL", help=f"{plot.MODEL_HELP} {plot.BUNDLED_HELP}")
     text = "another model; the mean of all posteriors decides (repeatable)"
     add("--fuse", metavar="MODEL", action="append", default=[], help=text)
-    text = "playlist, or file with a song or folder per line; - is stdin"
-    add("--files-from", metavar="LIST", help=text)
     text = "file for the results (default: the screen). Rows of an earlier "
     text += "run are kept and their songs skipped, except those with an error"
     add("--output", metavar="FILE", help=text)
@@ -154,6 +166,20 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     add("--timeline", action="store_true", help="add the genres over time")
     text = "leave the genre empty where its posterior is less (0 to 1)"
     add("--min-posterior", type=_share, default=0.0, metavar="P", help=text)
+    text = "folder for an m3u8 playlist per genre, of all songs in the results"
+    add("--playlists", metavar="DIR", help=text)
+    _add_options(command)
+    command.set_defaults(embeds=False)
+
+
+def _add_songs(command: argparse.ArgumentParser) -> None:
+    """Adds the songs, the model and the options of Ray."""
+    add = command.add_argument
+    text = "songs, playlists, folders; - is stdin"
+    add("songs", metavar="SONG|FOLDER", nargs="*", help=text)
+    add("--model", metavar="MODEL", help=f"{plot.MODEL_HELP} {plot.BUNDLED_HELP}")
+    text = "playlist, or file with a song or folder per line; - is stdin"
+    add("--files-from", metavar="LIST", help=text)
     add = command.add_argument_group(
         "catalogues too large for one machine",
         "SONG|FOLDER may then be addresses of fsspec (s3://bucket/songs); --output is "
@@ -166,23 +192,29 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     text = "(default: one per processor of the cluster, or one per GPU)"
     add("--workers", type=_whole(), metavar="N", help=text)
     add("--shard-size", type=_whole(), metavar="N", help="(default: 100 songs)")
-    _add_options(command)
 
 
-def _add_options(command: argparse.ArgumentParser) -> None:
-    """Adds the options of all commands that classify songs."""
+def _add_options(command: argparse.ArgumentParser, voting: bool = True) -> None:
+    """Adds the options of all commands that classify or embed many songs."""
     add = command.add_argument
-    text = "how the clips of a song decide (default: as saved in the model)"
-    add("--voting", choices=("majority", "mean"), help=text)
+    if voting:
+        text = "how the clips of a song decide (default: as saved in the model)"
+        add("--voting", choices=("majority", "mean"), help=text)
+    _add_arithmetic(command)
+    text = "threads that decode audio (default: one per processor, %(default)s here)"
+    jobs = min(n_processors(), MOST_JOBS)
+    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
+
+
+def _add_arithmetic(command: argparse.ArgumentParser) -> None:
+    """Adds the device, the hop and the precision."""
+    add = command.add_argument
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there, or cpu)")
     text = "seconds from one clip to the next (default: as saved in the model)"
     add("--hop", type=_positive, metavar="SECONDS", help=text)
     text = "of the arithmetic (default: %(default)s, bf16 where it is native)"
     choices = ("auto", "fp32", "bf16", "fp16")
     add("--precision", choices=choices, default="auto", help=text)
-    text = "threads that decode audio (default: one per processor, %(default)s here)"
-    jobs = min(n_processors(), MOST_JOBS)
-    add("--jobs", type=_whole(MOST_JOBS), default=jobs, metavar="N", help=text)
 
 
 def _whole(most: int | None = None) -> Callable[[str], int]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -19,14 +17,14 @@ from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_blocks
+from ms_sincresnet.data.playlists import is_playlist, read_list
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.files import as_utf8, file_state
+from ms_sincresnet.files import as_utf8, file_state, natural
 from ms_sincresnet.inference.predictions import SongPrediction
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
@@ -39,7 +37,6 @@ Outcome = SongPrediction | UserError
 Facts = dict[str, Any]
 
 NO_SONGS = "no audio found; name songs, or folders with songs: wav, flac, mp3 …"
-PLAYLISTS = {".m3u", ".m3u8", ".pls"}
 _CHUNK_S = 30  # decoded by a thread before it turns to another file
 
 
@@ -52,9 +49,9 @@ def find_songs(paths: Iterable[Song]) -> list[str]:
     songs: dict[str, str] = {}
     real = cache(os.path.realpath)
     for path in map(str, paths):
-        if _is_playlist(path) and os.path.isfile(path):
+        if is_playlist(path) and os.path.isfile(path):
             listed = read_list(path)
-            found = find_songs(each for each in listed if not _is_playlist(each))
+            found = find_songs(each for each in listed if not is_playlist(each))
         else:
             found = [*_songs_in(path)] if os.path.isdir(path) else [path]
         if not found:
@@ -64,11 +61,6 @@ def find_songs(paths: Iterable[Song]) -> list[str]:
             folder, name = os.path.split(song)
             songs.setdefault(os.path.join(real(folder or "."), name), song)
     return list(songs.values())
-
-
-def _is_playlist(path: Song) -> bool:
-    """True for a file name with the suffix of a playlist."""
-    return os.path.splitext(path)[1].lower() in PLAYLISTS
 
 
 def _songs_in(root: str) -> Iterator[str]:
@@ -86,16 +78,9 @@ def _songs_in(root: str) -> Iterator[str]:
             continue
         seen.add(place)
         visible = [name for name in below if not name.startswith(".")]
-        below[:] = sorted(visible, key=_natural)  # the order that walk takes
-        for name in sorted(filter(is_audio, names), key=_natural):
+        below[:] = sorted(visible, key=natural)  # the order that walk takes
+        for name in sorted(filter(is_audio, names), key=natural):
             yield os.path.join(folder, name)
-
-
-def _natural(name: str) -> tuple:
-    """A sort key that compares numbers by value and ignores case."""
-    parts = re.split("([0-9]+)", name.casefold())
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name
 
 
 def is_audio(path: Song) -> bool:
@@ -104,75 +89,26 @@ def is_audio(path: Song) -> bool:
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
-def read_list(path: Song) -> list[str]:
-    """Paths from a text file with one path per line, or from a playlist.
-
-    Arguments
-    ---------
-    path
-        The file; "-" reads the standard input. What a playlist names is relative to its
-        folder.
-
-    Returns
-    -------
-    The paths.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "songs.txt"
-    >>> _ = path.write_text("a.wav\\n\\nmore songs\\n")
-    >>> read_list(path)
-    ['a.wav', 'more songs']
-    """
-    try:
-        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    lines = text.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").split(b"\n")
-    folder = os.path.split(path)[0]
-    if lines[0].strip().lower() == b"[playlist]":
-        lines = [
-            line.partition(b"=")[2] for line in lines if line[:4].lower() == b"file"
-        ]
-    elif _is_playlist(path) or lines[0].startswith(b"#EXTM3U"):
-        lines = [line for line in lines if not line.startswith(b"#")]
-    else:
-        return [os.fsdecode(line) for line in lines if line]
-    return [_listed(line.strip(), folder) for line in lines if line.strip()]
-
-
-def _listed(line: bytes, folder: str) -> str:
-    """The path of a song in a playlist, or its address."""
-    name = os.fsdecode(line)
-    if name.lower().startswith("file://"):
-        name = unquote(urlsplit(name).path)
-    if "://" in name:
-        return name
-    # Old playlists come from Windows.
-    names = name, name.replace("\\", "/"), line.decode("cp1252", "replace")
-    paths = [os.path.join(folder, name) for name in names]
-    return next(filter(os.path.exists, paths), paths[0])
-
-
 def classify_songs(
     classifier: GenreClassifier,
     files: Iterable[Song],
     *,
     jobs: int = 2,
     facts: dict[Song, Facts] | None = None,
-) -> Iterator[tuple[Song, Outcome]]:
+    embeds: bool = False,
+) -> Iterator[tuple[Song, Any]]:
     """Files, in order, with their predictions, or with the errors that prevent them.
 
-    "-" is the standard input. ``facts`` get what rows report of each file.
+    "-" is the standard input. ``facts`` get what rows report of each file. Embeddings
+    take the place of predictions if ``embeds``.
 
     Files share batches, and ``jobs`` threads decode the next ones meanwhile; a minute
     of ``jobs + 1`` files is in memory.
     """
     rate, facts = classifier.hparams.sample_rate, {} if facts is None else facts
+    run = classifier.embed_songs if embeds else classifier.predict_songs
     with ThreadPoolExecutor(jobs) as pool:
-        yield from classifier.predict_songs(
-            _decode_ahead(pool, files, rate, jobs, facts)
-        )
+        yield from run(_decode_ahead(pool, files, rate, jobs, facts))
 
 
 def _decode_ahead(

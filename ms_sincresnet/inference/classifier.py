@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import FetchSource
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms_sincresnet.data.audio import read_blocks
 from ms_sincresnet.data.clips import silent, split_clips
@@ -195,10 +195,53 @@ class GenreClassifier(EncoderClassifier):
             raise prediction
         return prediction
 
+    def embed_song(self, path: str | Path) -> Tensor:
+        """Embeds a file: the mean over its audible clips of the ResNet's output.
+
+        The dot product of two songs' embeddings, their cosine, says how alike they are.
+
+        Arguments
+        ---------
+        path
+            An audio file of any length, sample rate and channel count.
+
+        Returns
+        -------
+        The embedding [2560], of length 1, in float32 on the CPU.
+
+        Raises
+        ------
+        AudioFileError
+            If the file cannot be read, or is silent throughout.
+
+        Example
+        -------
+        >>> import soundfile
+        >>> path = getfixture("tmp_path") / "song.wav"
+        >>> soundfile.write(path, torch.rand(64000).numpy() - 0.5, 16000)
+        >>> embedding = GenreClassifier.from_pretrained().embed_song(path)
+        >>> embedding.shape, round(embedding.norm().item(), 4)
+        (torch.Size([2560]), 1.0)
+        """
+        ((_, embedding),) = self.embed_songs([(path, self._read_blocks(path))])
+        if isinstance(embedding, UserError):
+            raise embedding
+        return embedding
+
     def predict_songs(
         self, songs: Songs
     ) -> Iterator[tuple[Any, SongPrediction | UserError]]:
         """Predictions, or errors, of songs (see ``models.songs``), by their keys."""
+        for song in self._hear(songs):
+            yield song.key, song.error or self._prediction(song)
+
+    def embed_songs(self, songs: Songs) -> Iterator[tuple[Any, Tensor | UserError]]:
+        """Embeddings, or errors, of songs (see ``models.songs``), by their keys."""
+        for song in self._hear(songs):
+            yield song.key, song.error or nn.functional.normalize(song.sum, dim=0)
+
+    def _hear(self, songs: Songs) -> Iterator["_Song"]:
+        """Songs of which all clips are embedded and scored, or have an error."""
         waiting: deque[_Song] = deque()
 
         def read() -> Iterator[tuple[_Song, Iterator[Tensor]]]:
@@ -222,7 +265,11 @@ class GenreClassifier(EncoderClassifier):
             # Clips come in order, so the songs before this one are complete.
             while waiting and waiting[0] is not song:
                 done = waiting.popleft()
-                yield done.key, done.error or self._prediction(done)
+                if done.error is None and not any(done.audible):
+                    fault = "silent throughout, so there is nothing to hear"
+                    fault = fault if done.n_samples else "the audio is empty: 0 samples"
+                    done.error = AudioFileError(f"{done.key}: {fault}")
+                yield done
             if song is None:
                 return
 
@@ -235,13 +282,8 @@ class GenreClassifier(EncoderClassifier):
         except UserError as error:
             song.error = error
 
-    def _prediction(self, song: "_Song") -> SongPrediction | UserError:
+    def _prediction(self, song: "_Song") -> SongPrediction:
         """Prediction for a song of which all clips are scored."""
-        if song.n_samples == 0:
-            return AudioFileError(f"{song.key}: the audio is empty: 0 samples")
-        if not any(song.audible):
-            reason = "silent throughout, so all genres are equally likely"
-            return AudioFileError(f"{song.key}: {reason}")
         hparams, log_posteriors = self.hparams, torch.cat(song.log_posteriors)
         lengths = hparams.clip_samples, hparams.hop_samples, song.n_samples
         times = [length / hparams.sample_rate for length in lengths]

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from ms_sincresnet.errors import AudioFileError, NoAudioError, UserError, needs_extra
 from ms_sincresnet.files import as_utf8, file_state
 from ms_sincresnet.inference import batch
-from ms_sincresnet.inference.results import Kind, is_current, read_table, write_table
+from ms_sincresnet.inference.embeddings import kind_of
+from ms_sincresnet.inference.results import is_current, read_rows, write_table
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
     from ms_sincresnet.inference.classifier import GenreClassifier
@@ -43,36 +44,20 @@ def classify_on_ray(
     top: int = 3,
     timeline: bool = False,
     min_posterior: float = 0.0,
+    embeds: bool = False,
 ) -> tuple[int, int]:
     """Predicts the genres of songs on the machines of a Ray cluster, shard by shard.
 
     A lost worker is replaced and its shard halved: this isolates a song that crashes
     every worker, and its row reports the error.
 
-    Arguments
-    ---------
-    load, device
-        Loads the classifier on a device, in every worker; on "cuda", each has a GPU.
-    sources
-        Songs and folders: paths that all machines see, or fsspec's ``s3://bucket/songs``.
-    folder
-        Path or address of a folder for a parquet file per shard. Songs with a genre in
-        it are skipped, unless their files have changed since.
-    address
-        Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
-    workers, shard_size
-        Number of workers (by default one per processor or GPU); songs per shard.
-    top, timeline, min_posterior
-        As in ``song_row``.
+    ``load`` gets the classifier on a device, in every worker; on "cuda", each has a
+    GPU. ``sources`` are songs and folders that all machines see, or addresses of
+    fsspec. ``folder``, a path or an address, gets a parquet file per shard; songs with
+    a result in it are skipped, unless their files have changed since. ``address`` is
+    Ray's cluster; None is this machine. Other options are those of ``kind_of``.
 
-    Returns
-    -------
-    The number of songs classified now, and of those with an error.
-
-    Example
-    -------
-    >>> classify_on_ray(load, ["music/"], "s3://bucket/genres")  # doctest: +SKIP
-    (1000, 3)
+    Returns the number of songs done now, and of those with an error.
     """
     with needs_extra("a cluster", "ray"):
         import ray
@@ -80,8 +65,7 @@ def classify_on_ray(
     if not songs:
         raise UserError(batch.NO_SONGS)
     classifier = load("cpu")  # reports errors of the model before any worker starts
-    top = min(top, classifier.hparams.n_genres)
-    kind = Kind(batch.model_identity(classifier), top, timeline, min_posterior)
+    kind = kind_of(classifier, embeds, top, timeline, min_posterior)
     done, write = _songs_done(folder, kind, songs), partial(_write, folder, kind)
     songs = [song for song in songs if as_utf8(song) not in done]
     if done:
@@ -95,7 +79,7 @@ def classify_on_ray(
         actor = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(Worker)
         available = ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1)
         n_workers = min(workers or int(available), len(shards))
-        start = partial(actor.remote, partial(load, device), write)
+        start = partial(actor.remote, partial(load, device), write, embeds)
         return len(songs), _run(ray, start, write, n_workers, shards)
     finally:
         ray.shutdown()
@@ -135,8 +119,8 @@ def _connect(ray: Any, address: str | None) -> None:
 class Worker:
     """A process that holds the model and classifies shards."""
 
-    def __init__(self, load: Callable, write: Callable) -> None:
-        self.classifier, self.write = load(), write
+    def __init__(self, load: Callable, write: Callable, embeds: bool = False) -> None:
+        self.classifier, self.write, self.embeds = load(), write, embeds
 
     def classify(self, shard: list[str]) -> int:
         """Classifies a shard, writes it, and returns the number of errors."""
@@ -148,7 +132,8 @@ class Worker:
         errors: dict[str, AudioFileError] = {}
         with tempfile.TemporaryDirectory() as copies:
             files = (_local_copy(song, copies, errors) for song in shard)
-            found = batch.classify_songs(self.classifier, files, facts=facts)
+            some = self.classifier, files
+            found = batch.classify_songs(*some, facts=facts, embeds=self.embeds)
             for song, (file, outcome) in zip(shard, found, strict=True):
                 noted.append(facts.pop(file) | _state(song))
                 if file != song:
@@ -208,23 +193,17 @@ def _run(
 
 
 def _write(
-    folder: str, kind: Kind, shard: list[str], outcomes: list, noted: Iterable = ({},)
+    folder: str, kind: Any, shard: list[str], outcomes: list, noted: Iterable = ({},)
 ) -> int:
     """Writes the part of a shard, and counts its errors."""
-    songs = zip(shard, outcomes, noted, strict=True)
-    rows = [
-        batch.song_row(
-            song, outcome, kind.top, kind.timeline, facts, kind.min_posterior
-        )
-        for song, outcome, facts in songs
-    ]
+    rows = [kind.row(*song) for song in zip(shard, outcomes, noted, strict=True)]
     digest = hashlib.sha256("\n".join(shard).encode(errors="surrogateescape"))
     _write_part(folder, f"part-{digest.hexdigest()[:16]}.parquet", rows, kind)
     failed = [each for each in outcomes if isinstance(each, UserError)]
     return sum(not isinstance(each, NoAudioError) for each in failed)
 
 
-def _write_part(folder: str, name: str, rows: list, kind: Kind) -> None:
+def _write_part(folder: str, name: str, rows: list, kind: Any) -> None:
     """Writes rows, whole or not at all."""
     system, path = _file_system(folder)
     system.makedirs(path, exist_ok=True)
@@ -234,7 +213,7 @@ def _write_part(folder: str, name: str, rows: list, kind: Kind) -> None:
     system.mv(f"{path}/.{name}", f"{path}/{name}")
 
 
-def _songs_done(folder: str, kind: Kind, asked: list[str]) -> set[str]:
+def _songs_done(folder: str, kind: Any, asked: list[str]) -> set[str]:
     """Songs of the parts that exist, without those asked for that failed or changed."""
     names = {as_utf8(song): song for song in asked}
     system, path = _file_system(folder)
@@ -242,9 +221,9 @@ def _songs_done(folder: str, kind: Kind, asked: list[str]) -> set[str]:
     for part in sorted(system.glob(f"{path}/part-*.parquet")):
         try:
             with system.open(part, "rb") as file:
-                rows = read_table(file, "parquet", kind)
+                rows = list(read_rows(file, "parquet", kind))
             for row in rows:
-                kind.check(row | {"top": row["top"] or [None] * kind.top})
+                kind.check(row)
         except ValueError as error:
             what = "another model, voting, precision, top, timeline or min_posterior"
             reason = f"has results of {what}; name another folder"

@@ -29,50 +29,24 @@ _NUMBERS = ("share", "posterior", "duration", "unlike")
 _READ: dict[str, Callable] = {"clips": int, "size": int, "timeline": json.loads}
 _READ |= {"unsure": json.loads}
 _READ |= dict.fromkeys(_NUMBERS, float)
+GROUP = 1000  # rows of parquet that are in memory at once
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def open_results(
     output_format: str,
     path: str | os.PathLike | None,
-    *,
-    model: str,
-    top: int,
-    timeline: bool,
-    min_posterior: float = 0.0,
+    kind: Any,
     files: Iterable[str] = (),
     genres: Iterable[str] = (),
 ) -> "Results":
-    """Opens a file of results, new or to be resumed.
+    """Opens a file of results, new or to be resumed, as a context manager.
 
-    Arguments
-    ---------
-    output_format
-        "table", "jsonl", "csv" or "parquet".
-    path
-        The file, or None for the standard output (not for parquet). Its rows are kept,
-        except those of ``files`` with an error or changed since; other content is a
-        ``UserError``.
-    model, top, timeline, min_posterior
-        The ``model_identity``, and the options of ``song_row``.
-    files, genres
-        The files to be classified, and the names of the genres.
-
-    Returns
-    -------
-    A context manager that can ``write(row)``; ``done`` are those of ``files`` that an
-    earlier run has classified.
-
-    Example
-    -------
-    >>> row = {"file": "a.wav", "top": [], "clips": 0, "error": "no such file"}
-    >>> options = {"model": "12ab-majority", "top": 1, "timeline": False}
-    >>> with open_results("csv", None, **options) as results:
-    ...     results.write(row)
-    file,genre,share,posterior,duration,clips,error,size,modified,warning,unsure,unlike,model
-    a.wav,,,,,0,no such file,,,,,,12ab-majority
+    Its rows are kept, except those of ``files`` with an error or changed since, and
+    ``done`` are the ``files`` among them; other content is a ``UserError``. The formats
+    are "table", "jsonl", "csv" and "parquet"; the ``path`` None is the standard output.
     """
-    files, kind = list(files), Kind(model, top, timeline, min_posterior)
+    files = list(files)
     # To write to a link's target, and keep the link.
     path = None if path is None else os.path.realpath(path)
     if path is not None and os.path.exists(path):
@@ -81,15 +55,17 @@ def open_results(
         if not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be written (Permission denied)")
     if output_format == "table":
-        table = Table(top, files, [*genres, *["unsure"] * (min_posterior > 0)])
+        names = [*genres, *["unsure"] * (kind.min_posterior > 0)]
+        table = Table(kind.top, files, names)
         return Results(path, table.text, table.head)
     if path is None and output_format == "csv":
         return Results(None, kind.csv_text, _csv_text(kind.columns()))
+    as_json = partial(_json_text, kind=kind)
     if path is None:
-        return Results(None, kind.json_text)
+        return Results(None, as_json)
     lines, end = path, None
     if output_format == "parquet":
-        _arrow()  # its absence is reported before any song is classified
+        load_arrow()  # its absence is reported before any song is classified
     if output_format != "jsonl":
         end = partial(write_table, path=path, output_format=output_format, kind=kind)
         lines = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.jsonl")
@@ -97,12 +73,10 @@ def open_results(
     with _errors_of(found):
         if not os.path.exists(found) or not os.path.getsize(found):
             rows: Iterable[Row] = []
-        elif found == lines:
-            rows = _read_lines(lines)
         else:
-            rows = read_table(path, output_format, kind)
+            rows = read_rows(found, "jsonl" if found == lines else output_format, kind)
         done = _keep(rows, lines, kind, files)
-    return Results(lines, kind.json_text, done=done, end=end)
+    return Results(lines, as_json, done=done, end=end)
 
 
 @contextmanager
@@ -121,12 +95,19 @@ def _errors_of(path: str | None) -> Iterator[None]:
 
 
 class Kind(NamedTuple):
-    """The model and the options that all rows of a file share."""
+    """The ``model_identity`` and the options of ``song_row`` that all rows share."""
 
     model: str
     top: int
     timeline: bool
     min_posterior: float = 0.0
+
+    def row(self, file: Any, outcome: Any, facts: dict) -> Row:
+        """The row of a song."""
+        from ms_sincresnet.inference.batch import song_row  # torch loads for seconds
+
+        options = self.top, self.timeline, facts, self.min_posterior
+        return song_row(file, outcome, *options)
 
     def columns(self) -> list[str]:
         """Columns of csv and parquet."""
@@ -135,16 +116,28 @@ class Kind(NamedTuple):
         facts = ["error", "size", "modified", "warning", "unsure", "unlike"]
         return ["file", *tops, "duration", "clips", *facts, *last]
 
-    def json_text(self, row: Row) -> str:
-        """The line of a row in JSON."""
-        return json.dumps(row | {"model": self.model}, ensure_ascii=False) + "\n"
-
     def flat(self, row: Row) -> Row:
         """A row by columns."""
         flat = {name: row.get(name) for name in row if name != "top"}
         for best, rank in zip(row["top"], _ranks(len(row["top"])), strict=True):
             flat |= {name + rank: value for name, value in best.items()}
         return flat | {"genre": row.get("genre"), "model": self.model}
+
+    def nested(self, flat: Row) -> Row:
+        """The row of a flat one."""
+        ranks = _ranks(self.top)
+        bests = [{name: flat.pop(name + rank) for name in _BEST} for rank in ranks]
+        bests = [best for best in bests if best["posterior"] is not None]
+        return flat | {"genre": bests[0]["genre"] if bests else None, "top": bests}
+
+    def types(self) -> dict[str, Any]:
+        """Types of the columns of parquet that are no text."""
+        arrow = load_arrow()
+        number, text = arrow.float64(), arrow.string()
+        clip = {"start_s": number, "end_s": number, "genre": text, "posterior": number}
+        types = {"timeline": arrow.list_(arrow.struct(list(clip.items())))}
+        types |= {"clips": arrow.int64(), "size": arrow.int64()}
+        return types | dict.fromkeys(_NUMBERS, number) | {"unsure": arrow.bool_()}
 
     def csv_text(self, row: Row) -> str:
         """The line of a row in csv."""
@@ -173,13 +166,6 @@ def _ranks(top: int) -> list[str]:
     return ["", *(f"_{rank}" for rank in range(2, top + 1))][:top]
 
 
-def _nested(flat: Row, top: int) -> Row:
-    """The row of a flat one."""
-    bests = [{name: flat.pop(name + rank) for name in _BEST} for rank in _ranks(top)]
-    bests = [best for best in bests if best["posterior"] is not None]
-    return flat | {"genre": bests[0]["genre"] if bests else None, "top": bests}
-
-
 def _csv_cell(name: str, value: Any) -> Any:
     """A value of csv, disarmed if a spreadsheet would run it as a formula."""
     if name == "timeline":
@@ -191,6 +177,11 @@ def _csv_cell(name: str, value: Any) -> Any:
     return value
 
 
+def _json_text(row: Row, kind: Any) -> str:
+    """The line of a row in JSON."""
+    return json.dumps(row | {"model": kind.model}, ensure_ascii=False) + "\n"
+
+
 def _csv_text(cells: Iterable) -> str:
     """A line of csv."""
     stream = io.StringIO()
@@ -199,7 +190,7 @@ def _csv_text(cells: Iterable) -> str:
 
 
 def write_table(
-    rows: Iterable[Row], path: str | os.PathLike, output_format: str, kind: Kind
+    rows: Iterable[Row], path: str | os.PathLike, output_format: str, kind: Any
 ) -> None:
     """Writes rows to a file, whole or not at all."""
     with atomic_path(path) as new_path:
@@ -207,15 +198,25 @@ def write_table(
             is_csv = output_format == "csv"
             with open(new_path, "w", **_TEXT) as file:
                 file.write(_csv_text(kind.columns()) if is_csv else "")
-                file.writelines(map(kind.csv_text if is_csv else kind.json_text, rows))
-        else:
-            names = kind.columns()
-            table = pd.DataFrame(map(kind.flat, rows), columns=names, dtype=object)
-            table.to_parquet(new_path, index=False, schema=_schema(names))
+                as_json = partial(_json_text, kind=kind)
+                file.writelines(map(kind.csv_text if is_csv else as_json, rows))
+            return
+        arrow, flat, types = load_arrow(), map(kind.flat, rows), kind.types()
+        names, text = kind.columns(), arrow.string()
+        schema = arrow.schema((n, types.get(n.split("_")[0], text)) for n in names)
+        storage: Any = {}
+        if "embedding" in names:  # it hardly gets smaller, and is read faster as it is
+            storage = {"use_dictionary": False, "compression": "none"}
+        with arrow.parquet.ParquetWriter(new_path, schema, **storage) as file:
+            while part := list(itertools.islice(flat, GROUP)):
+                file.write_table(arrow.Table.from_pylist(part, schema))
 
 
-def read_table(path: str | os.PathLike, output_format: str, kind: Kind) -> list[Row]:
-    """Rows of a csv or parquet file."""
+def read_rows(path: Any, output_format: str, kind: Any) -> Iterator[Row]:
+    """Rows of a jsonl, csv or parquet file."""
+    if output_format == "jsonl":
+        yield from _read_lines(path)
+        return
     if output_format == "csv":
         # Without index_col, one row that is too long would move all columns.
         options: Any = {"keep_default_na": False, "index_col": False}
@@ -225,13 +226,14 @@ def read_table(path: str | os.PathLike, output_format: str, kind: Kind) -> list[
             read = _READ.get(name.split("_")[0], str)
             cells = [read(cell) if cell else None for cell in table[name]]
             table[name] = pd.Series(cells, dtype=object)
-        flat = table.to_dict("records")
+        flat: Iterable[Row] = table.to_dict("records")
     else:
-        with _arrow().parquet.ParquetFile(path) as file:
-            names, flat = file.schema_arrow.names, file.read().to_pylist()
+        file = load_arrow().parquet.ParquetFile(path, memory_map=True)
+        names, parts = file.schema_arrow.names, file.iter_batches(GROUP)
+        flat = (row for part in parts for row in part.to_pylist())
     if names != kind.columns():
         raise ValueError(f"its columns are {names}; expected {kind.columns()}")
-    return [_nested(row, kind.top) for row in flat]
+    yield from map(kind.nested, flat)
 
 
 def read_results(path: str) -> tuple[dict[str, Row], Callable[[], None]]:
@@ -239,14 +241,12 @@ def read_results(path: str) -> tuple[dict[str, Row], Callable[[], None]]:
     path, kind = os.path.realpath(path), Kind("", 0, False)
     output_format = os.path.splitext(path)[1][1:].lower()
     try:
-        if output_format == "jsonl":
-            rows = [*_read_lines(path)]
-        else:
+        if output_format != "jsonl":
             names = [*pd.read_csv(path, nrows=0)] if output_format == "csv" else []
-            names = names or _arrow().parquet.read_schema(path).names
+            names = names or load_arrow().parquet.read_schema(path).names
             top = sum(name.startswith("genre") for name in names)
             kind = Kind("", top, "timeline" in names)
-            rows = read_table(path, output_format, kind)
+        rows = [*read_rows(path, output_format, kind)]
         kind = kind._replace(model=rows[0]["model"])
         by_file = {row["file"]: row for row in rows if row["error"] or row["top"]}
     except (OSError, LookupError, TypeError, ValueError) as error:
@@ -255,21 +255,11 @@ def read_results(path: str) -> tuple[dict[str, Row], Callable[[], None]]:
     return by_file, _errors_of(path)(save)
 
 
-def _schema(names: list[str]) -> Any:
-    """Types of the columns of a parquet file."""
-    arrow = _arrow()
-    number, text = arrow.float64(), arrow.string()
-    clip = {"start_s": number, "end_s": number, "genre": text, "posterior": number}
-    types = {"timeline": arrow.list_(arrow.struct(list(clip.items())))}
-    types |= dict.fromkeys(("clips", "size"), arrow.int64())
-    types |= dict.fromkeys(_NUMBERS, number) | {"unsure": arrow.bool_()}
-    return arrow.schema((name, types.get(name.split("_")[0], text)) for name in names)
-
-
-def _arrow() -> Any:
+def load_arrow() -> Any:
     """The package pyarrow."""
     with needs_extra("parquet", "parquet"):
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     return pyarrow
 
@@ -322,7 +312,7 @@ def _read_lines(path: str) -> Iterator[Any]:
                     raise ValueError(f"its line {number} is not JSON") from error
 
 
-def _keep(rows: Iterable[Row], path: str, kind: Kind, files: list[str]) -> set[str]:
+def _keep(rows: Iterable[Row], path: str, kind: Any, files: list[str]) -> set[str]:
     """Writes the rows to keep to a JSON Lines file; returns the files that are done."""
     asked = {os.path.normpath(as_utf8(file)): file for file in files}
     done = set()
@@ -331,9 +321,9 @@ def _keep(rows: Iterable[Row], path: str, kind: Kind, files: list[str]) -> set[s
             kind.check(row)
             file = asked.get(os.path.normpath(row["file"]))
             if file is None:
-                new.write(kind.json_text(row))
+                new.write(_json_text(row, kind))
             elif is_current(row, file_state(file)):
-                new.write(kind.json_text(row))
+                new.write(_json_text(row, kind))
                 done.add(file)
     return done
 
