@@ -86,8 +86,7 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
     """Tags songs; yields what was done with each."""
     from tqdm import tqdm
 
-    from ms_sincresnet.data import labels, tags
-    from ms_sincresnet.data.prepare import letters
+    from ms_sincresnet.data import labels, prepare, tags
     from ms_sincresnet.inference import batch, fusion, results
 
     file, log = arguments.genre_map, arguments.log
@@ -115,8 +114,8 @@ def _tag(arguments: argparse.Namespace) -> Iterator[str | UserError]:
     if todo and not known:
         classifier = commands.load_classifier(arguments, arguments.device)
         genres = fusion.genres_of(classifier.hparams)
-        ours = {*map(letters, genres)}
-        if unknown := [name for name in genre_map if letters(name) not in ours]:
+        ours = {*map(prepare.letters, genres)}
+        if unknown := [n for n in genre_map if prepare.letters(n) not in ours]:
             reason = f"expected {', '.join(genres)}; found {', '.join(unknown)}"
             raise UserError(f"{file}: genres that the model does not know: {reason}")
         heard = batch.classify_songs(classifier, todo, jobs=arguments.jobs)
