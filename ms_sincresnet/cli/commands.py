@@ -158,7 +158,8 @@ def list_sources(arguments: Namespace) -> list[str]:
 
 def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
-    from ms_sincresnet.inference import precision, ray
+    from ms_sincresnet.inference import precision
+    from ms_sincresnet.inference.ray import classify_on_ray
 
     if arguments.precision == "auto":  # the same for all workers
         arguments.precision = precision.fastest_precision(arguments.device or "cpu")
@@ -167,7 +168,7 @@ def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     options = {name: getattr(arguments, name) for name in names}
     options |= {"device": arguments.device or "cpu"}
     options |= {"shard_size": arguments.shard_size or 100}
-    return ray.classify_on_ray(load, sources, arguments.output, **options)
+    return classify_on_ray(load, sources, arguments.output, **options)
 
 
 def load_classifier(arguments: Namespace, device: str | None) -> Any:

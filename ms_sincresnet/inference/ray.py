@@ -46,18 +46,37 @@ def classify_on_ray(
     min_posterior: float = 0.0,
     embeds: bool = False,
 ) -> tuple[int, int]:
-    """Predicts the genres of songs on the machines of a Ray cluster, shard by shard.
+    """Classifies or embeds songs on the machines of a Ray cluster, shard by shard.
 
     A lost worker is replaced and its shard halved: this isolates a song that crashes
     every worker, and its row reports the error.
 
-    ``load`` gets the classifier on a device, in every worker; on "cuda", each has a
-    GPU. ``sources`` are songs and folders that all machines see, or addresses of
-    fsspec. ``folder``, a path or an address, gets a parquet file per shard; songs with
-    a result in it are skipped, unless their files have changed since. ``address`` is
-    Ray's cluster; None is this machine. Other options are those of ``kind_of``.
+    Arguments
+    ---------
+    load, device
+        Loads the classifier on a device, in every worker; on "cuda", each has a GPU.
+    sources
+        Songs and folders: paths that all machines see, or fsspec's ``s3://bucket/songs``.
+    folder
+        Path or address of a folder for a parquet file per shard. Songs with a result in
+        it are skipped, unless their files have changed since.
+    address
+        Ray's cluster ("auto", ``ray://host:10001``); None is this machine.
+    workers, shard_size
+        Number of workers (by default one per processor or GPU); songs per shard.
+    top, timeline, min_posterior
+        Genres per song, with those over time if asked; the least posterior of a genre.
+    embeds
+        Write embeddings instead of genres.
 
-    Returns the number of songs done now, and of those with an error.
+    Returns
+    -------
+    The number of songs done now, and of those with an error.
+
+    Example
+    -------
+    >>> classify_on_ray(load, ["music/"], "s3://bucket/genres")  # doctest: +SKIP
+    (1000, 3)
     """
     with needs_extra("a cluster", "ray"):
         import ray
