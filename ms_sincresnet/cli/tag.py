@@ -34,7 +34,8 @@ def add_arguments(add: Callable, whole: Callable, share: Callable) -> None:
     text = "one genre for songs of the same album and album artist or, without album "
     text += "artist, of the same album and folder: that of their mean posteriors"
     add("--album", action="store_true", help=text)
-    add("--top", type=whole, default=1, metavar="N", help="genres per song")
+    text = "most genres per song, of those that reach --min-posterior (default: 1)"
+    add("--top", type=whole, default=1, metavar="N", help=text)
     text = "leave out genres whose posterior is less (0 to 1)"
     add("--min-posterior", type=share, default=0.0, metavar="P", help=text)
     text = "yaml file of names to write for the model's genres: `hiphop: [Rap, Trap]`"
