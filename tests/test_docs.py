@@ -18,6 +18,13 @@ from .hub_server import HubServer
 from .test_repository import ROOT, documented
 
 GENRES = {"dance": "disco", "heavy": "metal", "swing": "jazz"}
+RUN = """\
+import shlex, sys
+from ms_sincresnet.cli import main
+for line in sys.stdin:
+    if main(shlex.split(line)):
+        sys.exit(line)
+"""
 
 
 def test_every_name_that_users_write_is_on_the_page_of_its_folder():
@@ -50,12 +57,11 @@ def test_the_tutorial_runs(tmp_path):
         song = render_track(genre, n, duration_s=10, sample_rate=16000, seed=0)
         soundfile.write(path, song, 16000)
     tutorial = (ROOT / "docs/tutorial.md").read_text()
-    commands = "\n".join(re.findall(r"^\$ (.*)", tutorial, re.M))
+    commands = "\n".join(re.findall(r"^\$ ms-sincresnet (.*)", tutorial, re.M))
     with HubServer() as hub:
         environment = os.environ | hub.environment(tmp_path / "cache")
-        environment["PATH"] = f"{sys.prefix}/bin:{environment['PATH']}"
-        run = ["bash", "-euo", "pipefail", "-c", commands]
-        subprocess.run(run, check=True, cwd=tmp_path, env=environment)
+        run, options = [sys.executable, "-c", RUN], {"cwd": tmp_path, "text": True}
+        subprocess.run(run, input=commands, check=True, env=environment, **options)
         assert "model.safetensors" in hub.files("ada/my-genres")
     rows = pd.read_csv(tmp_path / "genres.csv")
     assert len(rows) == 3 and {"genre", "posterior_3"} <= {*rows}
