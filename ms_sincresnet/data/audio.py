@@ -39,6 +39,7 @@ AUDIO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 _RATES_HZ = (1_000, 6_144_000)
 # Full scale is 1, or 2**31 in some float files. Beyond, squares overflow float32.
 _LOUDEST = 2.0**40
+_USUAL_FRAME = 1024  # samples, at most, that a damaged packet costs
 _BLOCK_FRAMES = 16384
 _BLOCK_SAMPLES = 2**20  # of all channels: a header may claim hundreds
 _PHASE_S, _PHASE_FRAMES = 30, 2**21  # from which the down-mix of a file is decided
@@ -136,12 +137,12 @@ class AudioNormalizer:
 def _decode(path: str | Path, warn: Callable[[str], None]) -> Iterator[Block]:
     """Blocks of a file, with a warning at the end if some of it is lost."""
     faults: list[str] = []
-    n_blocks, length_s = 0, 0.0
+    n_samples, length_s = 0, 0.0
     for rate, block in decode(path, faults):
-        n_blocks += 1
+        n_samples += len(block)
         length_s += len(block) / rate
         yield rate, block
-    if len(faults) > n_blocks:  # noise that resembles frames in places
+    if len(faults) * _USUAL_FRAME > n_samples:  # noise resembles frames in places
         raise not_readable(path, faults[0])
     if faults:
         usable = f"the {length_s:.2f} s that were decoded"

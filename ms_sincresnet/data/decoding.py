@@ -37,6 +37,7 @@ _WITHOUT_LENGTH = {"aac", "ac3", "amr", "dts", "eac3", "mlp", "mpeg", "truehd"}
 # Codec tags of encrypted packets, FairPlay's and others.
 _ENCRYPTED = {"drms", "enca"}
 _SECONDS_TOLERATED = 0.25
+_SAMPLES_JOINED = 2**15  # of all channels
 _BYTES_TOLERATED = 512  # by which writers count their own headers wrongly
 _UNKNOWN_SIZE = 0x7FFFF000  # of streams; this and more, or 0
 # NumPy's type of a sample, the value of silence, and a step; full scale is 1.
@@ -244,22 +245,43 @@ def _decode_source(source: Any, faults: list[str]) -> Iterator[Block]:
             if stream.codec_context.codec_tag in _ENCRYPTED:
                 raise _UnknownError("protected against copying")
         length_s = 0.0
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    break
-                frames = packet.decode()
-            except av.FFmpegError:
-                faults.append("damaged packets")
-                continue
-            for frame in frames:
-                if frame.samples:
-                    length_s += frame.samples / frame.sample_rate
-                    yield frame.sample_rate, _samples(frame)
+        for frame in _joined(_frames(container.demux(stream), faults)):
+            length_s += frame.samples / frame.sample_rate
+            yield frame.sample_rate, _samples(frame)
         if length_s < _length_s(container) - _SECONDS_TOLERATED:
             faults.append("its header promises more audio")
+
+
+def _frames(packets: Iterator[Any], faults: list[str]) -> Iterator[Any]:
+    """Decoded frames of packets; notes those that are damaged."""
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            frames = packet.decode()
+        except av.FFmpegError:
+            faults.append("damaged packets")
+            continue
+        yield from (frame for frame in frames if frame.samples)
+
+
+def _joined(frames: Iterator[Any]) -> Iterator[Any]:
+    """Longer frames of short ones: the network waits while Python handles a frame."""
+    for (*_, n_channels), group in groupby(frames, _form):
+        queue: Any = av.AudioFifo()  # of one form: it would crash with another
+        for frame in group:
+            frame.pts = None  # the queue would insist that nothing is missing
+            queue.write(frame)
+            if queue.samples * n_channels >= _SAMPLES_JOINED:
+                yield queue.read()
+        if queue.samples:
+            yield queue.read()
+
+
+def _form(frame: Any) -> tuple[str, int, int]:
+    """Sample format, rate and number of channels of a frame."""
+    return frame.format.name, frame.sample_rate, frame.layout.nb_channels
 
 
 def _length_s(container: Any) -> float:
