@@ -1,6 +1,7 @@
 """A small model that tells tones apart, its model folder, and songs made of tones."""
 
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
+from ms_sincresnet.cli import main
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 # What runs in the background of a shell ignores interrupts, and so would the processes
@@ -62,6 +64,25 @@ def model_folder(tone_model, genres, tmp_path_factory):
 @pytest.fixture(scope="session")
 def classifier(model_folder):
     return GenreClassifier.from_hparams(model_folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command: exit status, output, and error output without a traceback."""
+
+    def run(*argv):
+        try:
+            status = main([*map(str, argv)])
+        except SystemExit as stopped:
+            status = stopped.code
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run
 
 
 @pytest.fixture
