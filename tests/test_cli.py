@@ -17,7 +17,7 @@ from ms_sincresnet.cli import commands, main
 from ms_sincresnet.cli.parser import parse
 
 NAMES = ["classify", "train", "evaluate", "export", "push", "convert", "onnx"]
-NAMES += ["info", "demo", "plot", "embed", "similar"]
+NAMES += ["info", "demo", "plot", "embed", "similar", "tag"]
 HEAVY = {"torch", "numpy", "pandas", "speechbrain", "matplotlib", "soundfile", "tqdm"}
 
 # Prints the help of every command, then the packages that it has loaded.
