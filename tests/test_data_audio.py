@@ -24,7 +24,7 @@ from ms_sincresnet.data.audio import (
     read_audio,
     read_blocks,
 )
-from ms_sincresnet.data.decoding import decode
+from ms_sincresnet.data.decoding import Faults, decode
 from ms_sincresnet.data.mpeg import parse, read_frames
 from ms_sincresnet.errors import AudioFileError, NoAudioError
 
@@ -463,6 +463,22 @@ def test_nothing_after_an_excerpt_is_decoded(tmp_path, monkeypatch):
     assert 0 < sum(n_read) < 8 * SAMPLE_RATE
 
 
+@pytest.mark.parametrize("n_frames", [9, 10])
+def test_damage_is_weighed_by_frames_however_short(monkeypatch, caplog, n_frames):
+    def decode(path, faults):
+        faults += ["damaged packets"] * 10
+        faults.n_frames = n_frames
+        yield 8000, np.full(160 * n_frames, 0.5)
+
+    monkeypatch.setattr("ms_sincresnet.data.audio.decode", decode)
+    if n_frames < 10:
+        with pytest.raises(AudioFileError, match="damaged packets"):
+            read_audio("a.amr")
+    else:
+        assert len(read_audio("a.amr")) == 3200
+        assert "using the 0.20 s" in caplog.text
+
+
 @pytest.mark.parametrize("codec", ["alac", "flac", "pcm_s16le", "wavpack", "tta"])
 @pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (6, 48000)])
 def test_lossless_containers_give_what_a_wav_gives(tmp_path, codec, channels, rate):
@@ -478,7 +494,7 @@ def test_lossless_containers_give_what_a_wav_gives(tmp_path, codec, channels, ra
 def test_eight_planar_channels_are_eight(tmp_path):
     pcm = pcm_noise(20000, 8)
     path = write_container(tmp_path / "a.wv", "wv", "wavpack", pcm)
-    samples = np.concatenate([block for _, block in decode(path, [])])
+    samples = np.concatenate([block for _, block in decode(path, Faults())])
     assert sorted(samples[777] * 32768) == sorted(pcm[777])
 
 

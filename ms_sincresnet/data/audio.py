@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 import torch
 
-from ms_sincresnet.data.decoding import Block, decode, not_readable
+from ms_sincresnet.data.decoding import Block, Faults, decode, not_readable
 from ms_sincresnet.errors import AudioFileError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ AUDIO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 _RATES_HZ = (1_000, 6_144_000)
 # Full scale is 1, or 2**31 in some float files. Beyond, squares overflow float32.
 _LOUDEST = 2.0**40
-_USUAL_FRAME = 1024  # samples, at most, that a damaged packet costs
 _BLOCK_FRAMES = 16384
 _BLOCK_SAMPLES = 2**20  # of all channels: a header may claim hundreds
 _PHASE_S, _PHASE_FRAMES = 30, 2**21  # from which the down-mix of a file is decided
@@ -136,13 +135,11 @@ class AudioNormalizer:
 
 def _decode(path: str | Path, warn: Callable[[str], None]) -> Iterator[Block]:
     """Blocks of a file, with a warning at the end if some of it is lost."""
-    faults: list[str] = []
-    n_samples, length_s = 0, 0.0
+    faults, length_s = Faults(), 0.0
     for rate, block in decode(path, faults):
-        n_samples += len(block)
         length_s += len(block) / rate
         yield rate, block
-    if len(faults) * _USUAL_FRAME > n_samples:  # noise resembles frames in places
+    if len(faults) > faults.n_frames:  # noise that resembles frames in places
         raise not_readable(path, faults[0])
     if faults:
         usable = f"the {length_s:.2f} s that were decoded"

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +51,12 @@ _SAMPLE_FORMATS = {
 }
 
 
+class Faults(list[str]):
+    """Faults of a file that cost audio, and the number of its decoded frames."""
+
+    n_frames = 0
+
+
 class _UnknownError(Exception):
     """Reason why nothing can be decoded."""
 
@@ -84,8 +90,8 @@ def not_readable(path: str | Path, reason: object) -> AudioFileError:
     )
 
 
-def decode(path: str | Path, faults: list[str]) -> Iterator[Block]:
-    """Blocks of a file, as its frames come; notes the faults that cost audio."""
+def decode(path: str | Path, faults: Faults) -> Iterator[Block]:
+    """Blocks of a file; notes its frames, and the faults that cost audio."""
     check_file(path)
     try:
         file = open(path, "rb")  # noqa: SIM115, see below
@@ -113,7 +119,7 @@ def _is_text(file: BinaryIO) -> bool:
     return not set(mpeg.read_at(file, 0, 1024)) & {*range(9), 127, *range(14, 27)}
 
 
-def _decode_mpeg(file: BinaryIO, start: int, faults: list[str]) -> Iterator[Block]:
+def _decode_mpeg(file: BinaryIO, start: int, faults: Faults) -> Iterator[Block]:
     """Blocks of mp1, mp2 and mp3 frames, without what the encoder added."""
     frames = mpeg.read_frames(file, start, faults)
     for stream, group in groupby(frames, itemgetter(0)):
@@ -129,6 +135,7 @@ def _decode_mpeg(file: BinaryIO, start: int, faults: list[str]) -> Iterator[Bloc
                     faults.append("damaged frames")
                 continue
             for frame in decoded:
+                faults.n_frames += 1
                 samples = _samples(frame)[delay:]
                 delay -= min(delay, frame.samples)
                 held.append((frame.sample_rate, samples))
@@ -142,7 +149,7 @@ def _decode_mpeg(file: BinaryIO, start: int, faults: list[str]) -> Iterator[Bloc
             n_music -= len(samples)
 
 
-def _decode_container(path: str | Path, file: BinaryIO, faults: list[str]) -> Any:
+def _decode_container(path: str | Path, file: BinaryIO, faults: Faults) -> Any:
     """Blocks of any other file."""
     head, length = mpeg.read_at(file, 0, 24), file.seek(0, os.SEEK_END)
     # "file:", since FFmpeg would read what precedes a colon as a protocol.
@@ -222,7 +229,7 @@ def _promises_too_much(file: BinaryIO, length: int) -> bool:
     return False
 
 
-def _decode_source(source: Any, faults: list[str]) -> Iterator[Block]:
+def _decode_source(source: Any, faults: Faults) -> Iterator[Block]:
     """Blocks of the first audio stream, without packets that cannot be decoded."""
     try:
         # Of wav files, FFmpeg would otherwise read a megabyte in search of hidden DTS.
@@ -252,8 +259,8 @@ def _decode_source(source: Any, faults: list[str]) -> Iterator[Block]:
             faults.append("its header promises more audio")
 
 
-def _frames(packets: Iterator[Any], faults: list[str]) -> Iterator[Any]:
-    """Decoded frames of packets; notes those that are damaged."""
+def _frames(packets: Iterator[Any], faults: Faults) -> Iterator[Any]:
+    """Decoded frames of packets, counted; notes packets that are damaged."""
     while True:
         try:
             packet = next(packets, None)
@@ -263,7 +270,9 @@ def _frames(packets: Iterator[Any], faults: list[str]) -> Iterator[Any]:
         except av.FFmpegError:
             faults.append("damaged packets")
             continue
-        yield from (frame for frame in frames if frame.samples)
+        for frame in filter(attrgetter("samples"), frames):
+            faults.n_frames += 1
+            yield frame
 
 
 def _joined(frames: Iterator[Any]) -> Iterator[Any]:
