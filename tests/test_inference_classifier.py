@@ -25,7 +25,6 @@ from ms_sincresnet.errors import (
     WeightsError,
 )
 from ms_sincresnet.inference.batch import model_identity
-from ms_sincresnet.inference.precision import fastest_precision
 from ms_sincresnet.pretrained.hub import describe
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
@@ -314,21 +313,6 @@ def test_bf16_predicts_the_same_genre(model_folder, classifier, song):
     log_posteriors, _, _, genre = reduced.classify_file(song)
     assert genre == ["blues"] and log_posteriors.dtype == torch.float32
     assert set(seen) == {torch.bfloat16}
-
-
-@pytest.mark.parametrize(
-    ("device", "capabilities", "expected"),
-    [
-        ("cpu", {"avx2": True, "avx512_f": True, "avx512_bf16": False}, "fp32"),
-        ("cpu", {"avx512_bf16": True}, "bf16"),
-        ("cpu", {"bf16": True}, "bf16"),  # of ARM
-        ("mps", {"bf16": True}, "fp32"),
-    ],
-)
-def test_bf16_is_chosen_where_it_is_native(monkeypatch, device, capabilities, expected):
-    found = SimpleNamespace(get_capabilities=lambda: capabilities)
-    monkeypatch.setattr(torch, "cpu", found)
-    assert fastest_precision(device) == expected
 
 
 def test_clips_start_a_hop_apart(model_folder, classifier, song):

@@ -170,6 +170,7 @@ def test_the_command_line_classifies_what_is_missing_on_a_cluster(
     written = part.stat().st_mtime_ns
     argv = ["classify", str(tmp_path / "songs"), "--model", str(model_folder)]
     argv += ["--engine=ray", f"--address={cluster.address}", "--voting=mean"]
+    argv += ["--precision=fp32"]
     assert main([*argv, "--workers=1", f"--output={folder}"]) == 3
     assert f"{folder}: 1 of 2 songs have a genre" in capsys.readouterr().err
     table = rows(folder)

@@ -62,7 +62,7 @@ def filtered_once(monkeypatch):
     [
         (LONG | {"padding": "same"}, 2, 8000, 48000),
         (LONG | {"padding": "valid"}, 2, 4000, 24000),
-        *(({}, n, hop, CLIP) for n in (1, 2, 7) for hop in (400, 1600, 2400, CLIP)),
+        *(({}, n, hop, CLIP) for n in (1, 2, 7) for hop in (400, 1600, 2400)),
         ({"n_filters": 1, "kernel_sizes": (51,)}, 5, 1200, CLIP),
         ({"n_filters": 33, "n_frames": 7, "kernel_sizes": (51,)}, 5, 1200, CLIP),
         ({"n_frames": 6000, "kernel_sizes": (3, 5)}, 5, 1200, CLIP),
@@ -100,10 +100,10 @@ def test_clips_are_independent_of_their_neighbours(song, padding, filtered_once)
     ("clip_samples", "hop_samples", "kernel_size"),
     [
         (4800, 700, 201),  # not a part of the clip
-        (4800, 9600, 201),
+        *((4800, no_overlap, 201) for no_overlap in (4800, 9600)),
         (4800, 800, 1001),  # shorter than the filters
-        (4787, 4787, 1001),  # a prime
-        *((4800, 4800, too_long) for too_long in (2051, 4097)),
+        (9574, 4787, 1001),  # a prime
+        *((9600, 4800, too_long) for too_long in (2051, 4097)),
     ],
 )
 def test_other_songs_are_filtered_clip_by_clip(

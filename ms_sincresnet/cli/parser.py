@@ -212,8 +212,9 @@ def _add_arithmetic(command: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there, or cpu)")
     text = "seconds from one clip to the next (default: as saved in the model)"
     add("--hop", type=_positive, metavar="SECONDS", help=text)
-    text = "of the arithmetic (default: %(default)s, bf16 where it is native)"
-    choices = ("auto", "fp32", "bf16", "fp16")
+    text = "of the arithmetic; winograd is fp32 with fewer multiplications, on a CPU "
+    text += "(default: %(default)s, the fastest on this machine)"
+    choices = ("auto", "fp32", "winograd", "bf16", "fp16")
     add("--precision", choices=choices, default="auto", help=text)
 
 

@@ -29,6 +29,7 @@ from ms_sincresnet.inference.speechbrain_modules import FAILED, song_parts
 from ms_sincresnet.models.hub import fetch, local_path
 from ms_sincresnet.models.songs import Songs, failed, score_clips
 from ms_sincresnet.nnet.devices import default_device
+from ms_sincresnet.nnet.winograd import use_winograd
 from ms_sincresnet.pretrained.model_folder import check_model_folder, read_model_folder
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,19 @@ class GenreClassifier(EncoderClassifier):
 
     A SpeechBrain ``EncoderClassifier`` that leaves no links or copies of local audio,
     shows how a song's clips voted, and fuses models.
+
+    Arguments
+    ---------
+    modules, hparams, freeze_params
+        As for SpeechBrain's ``Pretrained``. The loaders below supply them.
+    run_opts
+        Likewise, with a ``precision`` more: "winograd" is fp32 on the CPU, with fewer
+        multiplications in the ResNet's convolutions (ncnn's, see ``WinogradTrunk``).
+
+    Raises
+    ------
+    UserError
+        If the precision is "winograd", and the device not a CPU.
 
     Example
     -------
@@ -139,6 +153,24 @@ class GenreClassifier(EncoderClassifier):
             hint = "" if folder else "no such folder here; as a repository of the Hub "
             reason = f"{hint}cannot be loaded ({type(error).__name__}: {error})"
             raise ModelFolderError(f"{source}: {reason}") from error
+
+    def __init__(
+        self,
+        modules: Any = None,
+        hparams: Any = None,
+        run_opts: Any = None,
+        freeze_params: bool = True,
+    ) -> None:
+        options = run_opts if isinstance(run_opts, dict) else {}
+        winograd = options.get("precision") == "winograd"
+        if winograd:
+            run_opts = options | {"precision": "fp32"}
+        super().__init__(modules, hparams, run_opts, freeze_params)
+        if winograd:
+            if self.device_type != "cpu":
+                raise UserError(f"precision winograd needs a CPU; got {self.device}")
+            use_winograd(self.mods)
+            self.precision = "winograd"
 
     @property
     def temperature(self) -> float | None:

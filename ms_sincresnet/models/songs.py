@@ -78,6 +78,10 @@ def _embed(
     model: Any, full_scale: float, stretches: Sequence[Tensor], *cut: int
 ) -> Tensor:
     """Embeddings [clips, size] of all clips of some stretches of songs."""
+    clip_samples, hop_samples = cut
+    if clip_samples == hop_samples:  # filters are computed once for all songs
+        whole = [s[: len(s) - len(s) % clip_samples] for s in stretches]
+        stretches = [torch.cat(whole)]
 
     def maps(stretch: Tensor) -> Tensor:
         if hasattr(model.frontend, "clip_maps"):  # filters what clips share once

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, pairwise
@@ -145,6 +145,7 @@ class ResNetEmbedding(nn.Module):
         # Convolutions are half as fast again with the channels last.
         self.trunk.to(memory_format=torch.channels_last)
         self.recompute = False  # activations, in the backward pass: saves memory
+        self.fast_trunk: Callable[[Tensor], Tensor] | None = None  # see winograd.py
         self.pooling = SpatialPyramidPooling(POOLING_LEVELS[pooling])
         self.embedding_size = self.pooling.output_size(channels)
         if weights is not None:
@@ -152,6 +153,8 @@ class ResNetEmbedding(nn.Module):
 
     def forward(self, feats: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Embeddings [batch, 1, size] of maps [batch, 3, n_filters, n_frames]."""
+        if self.fast_trunk is not None and not torch.is_grad_enabled():
+            return self._embed(self.fast_trunk, feats)
         feats = feats.contiguous(memory_format=torch.channels_last)
         if torch.compiler.is_compiling():  # compilers choose what to keep and fuse
             return self._embed(self.trunk, feats)

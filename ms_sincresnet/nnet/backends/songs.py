@@ -33,12 +33,13 @@ def piece_size(clip_samples: int, hop_samples: int, kernel_size: int) -> int | N
     """The longest part of a hop that suits the filters; None if no part does.
 
     Pieces must make up the clip too, fit the FFT, and be no shorter than a filter, so
-    that the edges of a piece's output do not meet.
+    that the edges of a piece's output do not meet. Clips must overlap.
 
     >>> piece_size(48000, 8000, kernel_size=1001)
     2000
     """
-    if clip_samples % hop_samples or kernel_size > simd.FFT_SIZE // 2:
+    overlap = clip_samples > hop_samples and clip_samples % hop_samples == 0
+    if not overlap or kernel_size > simd.FFT_SIZE // 2:
         return None
     parts = -(-hop_samples // (simd.FFT_SIZE - kernel_size + 1))
     while parts * (kernel_size - 1) <= hop_samples:

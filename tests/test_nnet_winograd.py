@@ -1,0 +1,82 @@
+"""The ResNet's trunk on ncnn: the same volumes as PyTorch's."""
+
+import pytest
+import torch
+from torch import nn
+
+from ms_sincresnet import GenreClassifier, ResNetEmbedding
+from ms_sincresnet.errors import UserError
+from ms_sincresnet.nnet.winograd import use_winograd
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    """An embedding with its own statistics, in PyTorch and on ncnn."""
+    torch.manual_seed(0)
+    embedding = ResNetEmbedding()
+    for norm in embedding.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias)
+    with torch.no_grad():
+        embedding(torch.randn(4, 3, 160, 256))
+    embedding.eval().requires_grad_(False)
+    fast = ResNetEmbedding().eval().requires_grad_(False)
+    fast.load_state_dict(embedding.state_dict())
+    use_winograd(fast)
+    assert fast.fast_trunk is not None
+    return embedding, fast
+
+
+# The last stage takes clips as one image: groups of clips, and even and odd heights.
+@pytest.mark.parametrize("height", [160, 100, 8])
+@pytest.mark.parametrize("n_clips", [1, 3, 9])
+def test_embeddings_are_those_of_pytorch(embeddings, n_clips, height):
+    maps = torch.randn(n_clips, 3, height, 96)
+    with torch.no_grad():
+        expected, found = (embedding(maps) for embedding in embeddings)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_a_clip_that_is_not_finite_leaves_its_neighbours_alone(embeddings):
+    maps = torch.randn(5, 3, 160, 96)
+    with torch.no_grad():
+        expected = embeddings[1](maps)
+        maps[2, 0, 0, 0] = torch.nan
+        found = embeddings[1](maps)
+    assert not found[2].isfinite().any()
+    kept = [0, 1, 3, 4]
+    torch.testing.assert_close(found[kept], expected[kept], rtol=0, atol=0)
+
+
+def test_gradients_and_other_blocks_are_left_to_pytorch(embeddings):
+    maps = torch.randn(1, 3, 160, 96, requires_grad=True)
+    embeddings[1](maps).sum().backward()
+    assert maps.grad.abs().sum() > 0
+    bottlenecks = ResNetEmbedding("resnet50").eval()
+    use_winograd(bottlenecks)
+    assert bottlenecks.fast_trunk is None
+
+
+def test_classifiers_take_winograd_as_a_precision(model_folder, classifier):
+    run_opts = {"device": "cpu", "precision": "winograd"}
+    wavs = torch.randn(2, 64000)
+    (expected, *_, genres) = classifier.classify_batch(wavs)
+    for load in (GenreClassifier.from_pretrained, GenreClassifier.from_hparams):
+        fast = load(model_folder, run_opts=run_opts)
+        assert fast.precision == "winograd"
+        assert fast.mods.embedding_model.embedding.fast_trunk is not None
+        found, *_, names = fast.classify_batch(wavs)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+        assert names == genres
+    fused = GenreClassifier.from_pretrained([model_folder] * 2, run_opts=run_opts)
+    torch.testing.assert_close(
+        fused.classify_batch(wavs)[0].exp().sum(1), torch.ones(2), rtol=0, atol=1e-5
+    )
+
+
+def test_winograd_needs_a_cpu(tone_model):
+    with pytest.raises(UserError, match="winograd needs a CPU; got meta"):
+        run_opts = {"device": "meta", "precision": "winograd"}
+        GenreClassifier({}, {"label_encoder": None}, run_opts)
