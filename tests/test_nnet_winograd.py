@@ -6,7 +6,7 @@ from torch import nn
 
 from ms_sincresnet import GenreClassifier, ResNetEmbedding
 from ms_sincresnet.errors import UserError
-from ms_sincresnet.nnet.winograd import use_winograd
+from ms_sincresnet.nnet.winograd import WinogradTrunk, use_winograd
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +59,27 @@ def test_gradients_and_other_blocks_are_left_to_pytorch(embeddings):
     assert bottlenecks.fast_trunk is None
 
 
-def test_classifiers_take_winograd_as_a_precision(model_folder, classifier):
-    run_opts = {"device": "cpu", "precision": "winograd"}
-    wavs = torch.randn(2, 64000)
-    (expected, *_, genres) = classifier.classify_batch(wavs)
-    for load in (GenreClassifier.from_pretrained, GenreClassifier.from_hparams):
-        fast = load(model_folder, run_opts=run_opts)
-        assert fast.precision == "winograd"
-        assert fast.mods.embedding_model.embedding.fast_trunk is not None
-        found, *_, names = fast.classify_batch(wavs)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
-        assert names == genres
-    fused = GenreClassifier.from_pretrained([model_folder] * 2, run_opts=run_opts)
-    torch.testing.assert_close(
-        fused.classify_batch(wavs)[0].exp().sum(1), torch.ones(2), rtol=0, atol=1e-5
+@pytest.mark.parametrize("load", ["from_pretrained", "from_hparams"])
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_classifiers_take_winograd_as_a_precision(model_folder, load, n_models):
+    source = [model_folder] * n_models if n_models > 1 else model_folder
+    plain, fast = (
+        getattr(GenreClassifier, load)(source, run_opts={"device": "cpu"} | options)
+        for options in ({}, {"precision": "winograd"})
     )
+    assert fast.precision == "winograd"
+    embeddings = [m for m in fast.mods.modules() if isinstance(m, ResNetEmbedding)]
+    assert len(embeddings) == n_models
+    assert all(isinstance(each.fast_trunk, WinogradTrunk) for each in embeddings)
+    wavs = torch.randn(2, 64000)
+    (expected, *_, genres), (found, *_, names) = (
+        classifier.classify_batch(wavs) for classifier in (plain, fast)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    assert names == genres
 
 
-def test_winograd_needs_a_cpu(tone_model):
+def test_winograd_needs_a_cpu():
+    run_opts = {"device": "meta", "precision": "winograd"}
     with pytest.raises(UserError, match="winograd needs a CPU; got meta"):
-        run_opts = {"device": "meta", "precision": "winograd"}
         GenreClassifier({}, {"label_encoder": None}, run_opts)
