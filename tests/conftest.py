@@ -96,7 +96,7 @@ def fake_gpu():
     return mode
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_song():
     """Writes a song: genres and how long the tone of each sounds, in s."""
 

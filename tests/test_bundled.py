@@ -2,29 +2,21 @@
 
 import json
 
-import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
-from ms_sincresnet.cli import main
 from ms_sincresnet.data.synthetic import GENRES, render_track
 from ms_sincresnet.models.hub import BUNDLED
 from ms_sincresnet.pretrained.model_folder import read_model_folder, save_model_folder
 
-LIKE = {"duration_s": 4.0, "sample_rate": 16000, "seed": 0}
 
-
-@pytest.fixture(scope="module")
-def song(tmp_path_factory):
-    path = tmp_path_factory.mktemp("songs") / "song.wav"
-    soundfile.write(path, render_track("jazz", 0, **LIKE), 16000)
-    return path
-
-
-def test_it_is_the_default_of_every_loader_and_command(song, capsys):
+def test_it_is_the_default_of_every_loader_and_command(tmp_path, command):
+    song = tmp_path / "song.wav"
+    track = render_track("jazz", 0, duration_s=4.0, sample_rate=16000, seed=0)
+    soundfile.write(song, track, 16000)
     classifier = GenreClassifier.from_pretrained()
     expected = classifier.predict_song(song)
     assert set(expected.posteriors) == set(GENRES)
@@ -32,12 +24,11 @@ def test_it_is_the_default_of_every_loader_and_command(song, capsys):
     wav = classifier.load_audio(str(song))[None]
     log_posteriors = stock.classify_batch(wav)[0]
     assert torch.equal(log_posteriors, classifier.classify_batch(wav)[0])
-    assert main(["classify", str(song), "--format", "jsonl", "--device", "cpu"]) == 0
-    row = json.loads(capsys.readouterr().out)
-    assert row["genre"] == expected.genre
-    assert main(["info", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["settings"]["training"]["figures"]["tracks"] == 332
+    status, out, _ = command("classify", song, "--format", "jsonl", "--device", "cpu")
+    assert (status, json.loads(out)["genre"]) == (0, expected.genre)
+    status, out, _ = command("info", "--json")
+    assert status == 0
+    assert json.loads(out)["settings"]["training"]["figures"]["tracks"] == 332
 
 
 def test_its_layers_are_halved_and_its_filters_learned():
@@ -56,13 +47,12 @@ def test_its_layers_are_halved_and_its_filters_learned():
 
 
 def test_a_halved_folder_is_the_rounded_model(tmp_path, tone_model, genres):
-    save_model_folder(tmp_path / "half", tone_model, genres, half=True)
-    save_model_folder(tmp_path / "whole", tone_model, genres)
-    half, whole = (read_model_folder(tmp_path / name) for name in ("half", "whole"))
-    sizes = [
-        (tmp_path / n / "model.safetensors").stat().st_size for n in ("half", "whole")
-    ]
-    assert sizes[0] < 0.51 * sizes[1]
+    folders = tmp_path / "half", tmp_path / "whole"
+    for folder in folders:
+        save_model_folder(folder, tone_model, genres, half=folder.name == "half")
+    half_size, size = (f.joinpath("model.safetensors").stat().st_size for f in folders)
+    assert half_size < 0.51 * size
+    half, whole = map(read_model_folder, folders)
     for name, value in half.state_dict().items():
         original = whole.state_dict()[name]
         rounded = original.half().float() if value.ndim == 4 else original

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
-from ms_sincresnet.cli import main
 from ms_sincresnet.models.songs import embed_songs
 from ms_sincresnet.pretrained.model_folder import read_model_folder, save_model_folder
 
@@ -23,24 +22,28 @@ def folder(tmp_path_factory, tone_model, genres):
 
 
 @pytest.fixture
+def classifier(folder):
+    return GenreClassifier.from_pretrained(folder, **CPU)
+
+
+@pytest.fixture
 def song(tmp_path, write_song):
     return write_song(tmp_path / "song.wav", ("jazz", 4.0), ("rock", 3.0))
 
 
-def test_a_songs_posteriors_are_calibrated_and_its_clips_are_not(folder, song):
-    calibrated, plain = (GenreClassifier.from_pretrained(folder, **CPU) for _ in "ab")
-    plain.mods.classifier.temperature = None
-    before, after = plain.predict_song(song), calibrated.predict_song(song)
+def test_a_songs_posteriors_are_calibrated_and_its_clips_are_not(classifier, song):
+    after = classifier.predict_song(song)
+    posteriors = classifier.classify_file(song)[0][0].exp().tolist()
+    assert list(after.posteriors.values()) == pytest.approx(posteriors, rel=1e-5)
+    classifier.mods.classifier.temperature = None
+    before = classifier.predict_song(song)
     assert after.genre == before.genre and after.clips == before.clips
     powers = {name: p**0.25 for name, p in before.posteriors.items()}
     expected = {name: power / sum(powers.values()) for name, power in powers.items()}
     assert after.posteriors == pytest.approx(expected, rel=1e-4)
-    log_posteriors = calibrated.classify_file(song)[0][0].exp().tolist()
-    assert list(after.posteriors.values()) == pytest.approx(log_posteriors, rel=1e-5)
 
 
-def test_what_was_fitted_belongs_to_one_model_and_its_voting(folder, song, tmp_path):
-    classifier = GenreClassifier.from_pretrained(folder, **CPU)
+def test_fits_are_of_one_model_and_its_voting(classifier, folder, song, tmp_path):
     assert classifier.temperature == 4.0
     classifier.hparams.voting = "majority"
     assert classifier.temperature is None
@@ -51,9 +54,7 @@ def test_what_was_fitted_belongs_to_one_model_and_its_voting(folder, song, tmp_p
     assert not FITTED.keys() & read_model_folder(tmp_path).settings.keys()
 
 
-@pytest.mark.parametrize("load", ["from_pretrained", "from_hparams"])
-def test_unlike_is_the_norm_of_the_mean_embedding(folder, song, load):
-    classifier = getattr(GenreClassifier, load)(folder, **CPU)
+def test_unlike_is_the_norm_of_the_mean_embedding(classifier, folder, song):
     silence = torch.zeros(48000)  # is not heard
     wav = torch.cat([silence, classifier.load_audio(song)])
     with torch.no_grad():
@@ -62,26 +63,25 @@ def test_unlike_is_the_norm_of_the_mean_embedding(folder, song, load):
         rows = torch.cat([rows for _, rows in pieces])
     heard = rows[~rows.isnan().any(1)]
     assert 0 < len(heard) < len(rows)
-    classifier.mods.embedding_model.batch_size = 2  # a song in several batches
-    ((_, found),) = classifier.predict_songs([(0, [wav])])
-    assert found.unlike == pytest.approx(heard.mean(0).norm().item() / 20, rel=1e-4)
+    expected = pytest.approx(heard.mean(0).norm().item() / 20, rel=1e-4)
+    for loaded in (classifier, GenreClassifier.from_hparams(folder, **CPU)):
+        loaded.mods.embedding_model.batch_size = 2  # a song in several batches
+        ((_, found),) = loaded.predict_songs([(0, [wav])])
+        assert found.unlike == expected
 
 
-def test_the_command_leaves_unsure_songs_without_a_genre(
-    folder, song, capsys, tmp_path
-):
-    argv = ["classify", str(song), "--model", str(folder), "--device", "cpu"]
-    assert main([*argv, "--format", "jsonl"]) == 0
-    sure = json.loads(capsys.readouterr().out)
-    posterior = sure["top"][0]["posterior"]
-    assert sure["genre"] and sure["unsure"] is False and sure["unlike"] > 0
-    argv += ["--min-posterior", str(posterior + 0.001)]
+def test_the_command_gives_unsure_songs_no_genre(folder, song, command, tmp_path):
+    argv = ["classify", song, "--model", folder, "--device", "cpu"]
+    status, out, _ = command(*argv, "--format", "jsonl")
+    sure = json.loads(out)
+    assert status == 0 and sure["genre"]
+    assert sure["unsure"] is False and sure["unlike"] > 0
     output = tmp_path / "genres.csv"
-    assert main([*argv, "--output", str(output)]) == 0
-    assert "1 of 1 songs have a genre or are unsure" in capsys.readouterr().err
+    argv += ["--output", output, "--min-posterior"]
+    status, _, err = command(*argv, sure["top"][0]["posterior"] + 0.001)
+    assert status == 0 and "1 of 1 songs have a genre or are unsure" in err
     assert output.read_text().splitlines()[1].startswith(f"{song},,")
-    with pytest.raises(SystemExit, match="another --min-posterior"):
-        main([*argv[:-2], "--output", str(output)])
-    assert main(["info", str(folder)]) == 0
-    text = capsys.readouterr().out
+    status, _, err = command(*argv, 0)
+    assert status == 1 and "another --min-posterior" in err
+    _, text, _ = command("info", folder)
     assert "  temperature: 4.0\n" in text and "not calibrated" not in text

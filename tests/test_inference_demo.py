@@ -53,19 +53,14 @@ def broken(tmp_path):
 
 @pytest.fixture
 def show(classifier):
+    """Gives the page a file; returns all that it then shows, in order."""
     pytest.importorskip("gradio")
     (event,) = build_demo(classifier).fns.values()
     assert event.concurrency_limit == 1  # not twice the memory for two users
-
-    def show(path):
-        return list(event.fn(path and str(path)))
-
-    return show
+    return lambda path: list(event.fn(path and str(path)))
 
 
-def test_a_view_shows_the_song_and_its_surest_clip(
-    tmp_path, write_song, classifier, tone_model
-):
+def test_a_view_of_a_song(tmp_path, write_song, classifier, tone_model):
     song = write_song(tmp_path / "song.flac", ("jazz", 3.2), ("metal", 4.3))
     seconds = []
     view = analyze_song(classifier, song, lambda given: seconds.extend(given) or given)
@@ -87,8 +82,7 @@ def test_a_view_shows_the_song_and_its_surest_clip(
 def test_a_model_without_maps(tmp_path, write_song):
     save_model_folder(tmp_path / "model", MelResNet(2, n_mels=8), ["jazz", "rock"])
     classifier = GenreClassifier.from_pretrained(tmp_path / "model")
-    song = write_song(tmp_path / "song.wav", ("jazz", 0.5))
-    view = analyze_song(classifier, song)
+    view = analyze_song(classifier, write_song(tmp_path / "song.wav", ("jazz", 0.5)))
     assert view.maps is None and view.timeline.axes
 
 
@@ -105,7 +99,7 @@ def test_the_page_shows_genre_votes_and_figures(tmp_path, write_song, show, genr
     assert show(None) == [first]
 
 
-def test_the_page_says_what_is_wrong(broken, show):
+def test_the_page_shows_what_is_wrong(tmp_path, write_song, broken, show, monkeypatch):
     with pytest.raises(pytest.importorskip("gradio").Error) as error:
         show(broken)
     message = error.value.message
@@ -113,13 +107,10 @@ def test_the_page_says_what_is_wrong(broken, show):
     assert str(broken.parent) not in message
     assert not error.value.print_exception
 
-
-def test_the_page_warns_of_what_is_missing(tmp_path, write_song, show, monkeypatch):
     whole = write_song(tmp_path / "whole.wav", ("jazz", 4))
     cut = tmp_path / "cut.wav"
     cut.write_bytes(whole.read_bytes()[: 44 + 2 * 16000 * 3])
-    warn = Mock()
-    monkeypatch.setattr("gradio.Warning", warn)
+    monkeypatch.setattr("gradio.Warning", warn := Mock())
     assert next(iter(show(cut)[-1][0])) == "jazz"
     ((warning,), _) = warn.call_args
     assert warn.call_count == 1  # though the file is read more than once
@@ -134,14 +125,12 @@ def space(tone_model, genres, tmp_path_factory):
     names = [HOSTILE if name == "blues" else name for name in genres]
     save_model_folder(tmp_path / "model", tone_model, names)
     hub._add_demo(tmp_path / "model", MSSincResNet.from_pretrained(tmp_path / "model"))
-    witness = tmp_path / "witness"
-    witness.mkdir()
-    asked = witness / "asked.txt"
-    (witness / "sitecustomize.py").write_text(WITNESS.format(path=str(asked)))
-    environment = {"PYTHONPATH": str(witness), "PYTHONUNBUFFERED": "1"}
+    asked, log = tmp_path / "asked.txt", tmp_path / "log.txt"
+    (tmp_path / "sitecustomize.py").write_text(WITNESS.format(path=str(asked)))
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     environment["GRADIO_TEMP_DIR"] = str(tmp_path / "uploads")
     environment["GRADIO_SERVER_NAME"] = "0.0.0.0"  # as the Hub sets it
-    log, command = tmp_path / "log.txt", [sys.executable, tmp_path / "model/app.py"]
+    command = [sys.executable, tmp_path / "model/app.py"]
     with log.open("w") as out:
         options = {"env": os.environ | environment, "stdout": out, "stderr": out}
         server = subprocess.Popen(command, **options)
@@ -172,36 +161,33 @@ def test_a_space_serves_the_page_with_its_own_copy_of_the_package(space):
 
 
 @pytest.fixture
-def browser():
+def page():
     sync_api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
         pytest.skip("there is no Chromium")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=QUIETLY)
-        yield browser
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_S * 1000)
+        yield page
         browser.close()
 
 
-def test_a_song_and_a_broken_file_in_a_browser(
-    tmp_path, genres, write_song, broken, browser, space
-):
-    song = write_song(tmp_path / "song.wav", ("metal", 5))
-    names = ", ".join(genres).replace("blues", HOSTILE)
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE_S * 1000)
+def test_the_page_in_a_browser(tmp_path, genres, write_song, broken, page, space):
     asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("websocket", lambda websocket: asked.append(websocket.url))
+    for event in ("request", "websocket"):
+        page.on(event, lambda request: asked.append(request.url))
     page.goto(space)
+    names = ", ".join(genres).replace("blues", HOSTILE)
     page.get_by_text(f"distinguishes 4 genres: {names}.").wait_for()
 
+    song = write_song(tmp_path / "song.wav", ("metal", 5))
     page.set_input_files("input[type=file]", song)
     genre = page.get_by_test_id("label-output-value")
     genre.wait_for()
     assert genre.inner_text().strip() == "metal"
-    bars = page.get_by_test_id("metal-confidence-set").inner_text()
-    assert "100%" in bars
+    assert "100%" in page.get_by_test_id("metal-confidence-set").inner_text()
     page.locator(".figure img").nth(1).wait_for()
     assert page.locator(".figure img").count() == 2
 

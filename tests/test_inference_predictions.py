@@ -10,6 +10,7 @@ from ms_sincresnet.nnet.voting import song_log_posteriors
 GENRES = ["jazz", "rock", "pop"]
 TIMES = {"clip_s": 3.0, "hop_s": 0.5, "duration": 5.25}
 CLIPS = torch.tensor([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.3, 0.7, 0.0]]).log()
+MEAN = {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}
 AUDIBLE = [True, False, True, False, True]
 
 
@@ -17,34 +18,29 @@ AUDIBLE = [True, False, True, False, True]
     ("voting", "genre", "shares"),
     [
         ("majority", "rock", {"jazz": 1 / 3, "rock": 2 / 3, "pop": 0}),
-        ("mean", "jazz", {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}),
+        ("mean", "jazz", MEAN),
     ],
 )
-def test_the_clips_decide(voting, genre, shares):
-    song = predict(CLIPS, AUDIBLE, GENRES, voting=voting, **TIMES)
+def test_the_clips_decide_and_a_temperature_calibrates_the_song(voting, genre, shares):
+    how = {"voting": voting, **TIMES}
+    song = predict(CLIPS, AUDIBLE, GENRES, **how)
     assert (song.genre, song.duration) == (genre, 5.25)
     assert song.shares == pytest.approx(shares, abs=1e-6)
-    posteriors = {"jazz": 1.6 / 3, "rock": 1.4 / 3, "pop": 0}
-    assert song.posteriors == pytest.approx(posteriors, abs=1e-6)
+    assert song.posteriors == pytest.approx(MEAN, abs=1e-6)
 
-
-@pytest.mark.parametrize("voting", ["majority", "mean"])
-def test_a_temperature_calibrates_the_song_and_leaves_its_clips(voting):
-    how = {"voting": voting, **TIMES}
-    plain = predict(CLIPS, AUDIBLE, GENRES, **how)
-    song = predict(CLIPS, AUDIBLE, GENRES, **how, temperature=0.5)
+    sure = predict(CLIPS, AUDIBLE, GENRES, **how, temperature=0.5)
     expected = song_log_posteriors(CLIPS, voting, 0.5).exp()
-    assert list(song.posteriors.values()) == pytest.approx(expected.tolist())
-    assert max(song.posteriors, key=song.posteriors.get) == song.genre == plain.genre
-    assert song.clips == plain.clips
-    assert song.shares == (song.posteriors if voting == "mean" else plain.shares)
+    assert list(sure.posteriors.values()) == pytest.approx(expected.tolist())
+    assert max(sure.posteriors, key=sure.posteriors.get) == sure.genre == genre
+    assert sure.clips == song.clips
+    assert sure.shares == (sure.posteriors if voting == "mean" else song.shares)
 
 
 def test_silent_clips_keep_their_place_in_time():
     song = predict(CLIPS, AUDIBLE, GENRES, voting="majority", **TIMES)
     clips = song.clips
-    assert [clip.start_s for clip in clips] == [0, 0.5, 1, 1.5, 2]
-    assert [clip.end_s for clip in clips] == [3, 3.5, 4, 4.5, 5]
+    spans = [(0, 3), (0.5, 3.5), (1, 4), (1.5, 4.5), (2, 5)]
+    assert [(clip.start_s, clip.end_s) for clip in clips] == spans
     assert [clip.genre for clip in clips] == ["jazz", None, "rock", None, "rock"]
     assert [clip.posterior for clip in clips] == pytest.approx([0.9, 0, 0.6, 0, 0.7])
     assert clips[1] == ClipPrediction(0.5, 3.5, None, 0.0, {})

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from ms_sincresnet import GenreClassifier
-from ms_sincresnet.cli import main
 from ms_sincresnet.errors import AudioFileError, UserError
 from ms_sincresnet.files import file_state
 from ms_sincresnet.inference.batch import model_identity
@@ -43,10 +42,10 @@ def cluster():
 
 
 def rows(folder):
-    tables = [pd.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
-    table = pd.concat(tables)
-    assert table["file"].is_unique
-    return table.set_index("file")
+    parts = sorted(folder.glob("part-*.parquet"))
+    table = pd.concat(map(pd.read_parquet, parts)).set_index("file")
+    assert table.index.is_unique
+    return table
 
 
 def test_other_file_systems_are_searched_as_folders_are(tmp_path):
@@ -54,24 +53,21 @@ def test_other_file_systems_are_searched_as_folders_are(tmp_path):
     fsspec.filesystem("memory").pipe({f"/search/{name}": b"" for name in names})
     (tmp_path / "local.wav").touch()
     found = find_addresses(["memory://search", str(tmp_path), "memory://search/a.MP3"])
-    assert found == [
-        "memory:///search/a.MP3",
-        "memory:///search/b/2.flac",
-        str(tmp_path / "local.wav"),
-    ]
+    expected = ["memory:///search/a.MP3", "memory:///search/b/2.flac"]
+    assert found == [*expected, str(tmp_path / "local.wav")]
     with pytest.raises(UserError, match="nowhere://songs: no such file system"):
         find_addresses(["nowhere://songs"])
 
 
 def test_a_shard_of_another_file_system(classifier, write_song, tmp_path):
-    song = write_song(tmp_path / "rock.wav", ("rock", 4)).read_bytes()
-    fsspec.filesystem("memory").pipe(
-        {"/shard/rock.wav": song, "/shard/text.wav": b"no"}
-    )
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/shard/text.wav", b"no")
+    song = write_song(tmp_path / "rock.wav", ("rock", 4))
+    memory.pipe("/shard/rock.wav", song.read_bytes())
     shard = [f"memory:///shard/{name}.wav" for name in ("text", "gone", "rock")]
     write = partial(_write, "memory://parts", Kind("12ab-majority", 2, False, 1.1))
     assert Worker(lambda: classifier, write).classify(shard) == 2
-    (part,) = fsspec.filesystem("memory").glob("/parts/*")
+    (part,) = memory.glob("/parts/*")
     table = pd.read_parquet(f"memory://{part}").set_index("file")
     assert table.index.tolist() == shard
     assert table.genre.isna().all() and table.loc[shard[2], "unsure"]
@@ -118,10 +114,8 @@ class NameReader:
             yield song, SongPrediction(*share, share, share, [], 3.0)
 
 
-def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
-    tmp_path, cluster, monkeypatch
-):
-    """Few songs and one attempt per song, since each new worker takes seconds."""
+def test_workers_and_a_machine_may_be_lost(tmp_path, cluster, monkeypatch):
+    """With one attempt per song, since each new worker takes seconds."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr("ms_sincresnet.inference.ray._ATTEMPTS", 1)
     songs = [f"{number}.jazz.wav" for number in range(7)] + ["deadly.jazz.wav"]
@@ -136,7 +130,8 @@ def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
 
     killer = threading.Thread(target=lose_a_machine, daemon=True)
     killer.start()
-    run = partial(classify_on_ray, NameReader, address=cluster.address, shard_size=2)
+    shards = {"address": cluster.address, "shard_size": 2}
+    run = partial(classify_on_ray, NameReader, **shards)
     assert run(songs, folder) == (8, 1)
     killer.join()
     assert n_written[0] < 4  # some shards were left when the machine was lost
@@ -152,51 +147,49 @@ def test_every_song_has_a_row_though_workers_and_a_machine_are_lost(
             run(["new.jazz.wav"], folder, **other)
 
 
-def test_the_command_line_classifies_what_is_missing_on_a_cluster(
-    cluster, model_folder, write_song, tmp_path, capsys
+def run_here(ray, start, write, n_workers, shards):
+    """In place of ``_run``, since a worker on a cluster takes seconds to start."""
+    load_and_write = ray.cloudpickle.loads(ray.cloudpickle.dumps(start.args))
+    return sum(map(Worker(*load_and_write).classify, shards))
+
+
+def test_the_command_line_classifies_and_embeds_what_is_missing_on_a_cluster(
+    cluster, model_folder, write_song, tmp_path, command, monkeypatch
 ):
-    (tmp_path / "songs").mkdir()
-    paths = {genre: tmp_path / "songs" / f"{genre}.wav" for genre in ("rock", "jazz")}
-    for genre, path in paths.items():
-        write_song(path, (genre, 3.0))
-    (tmp_path / "songs" / "bad.wav").write_text("no audio at all")
-    folder = tmp_path / "genres"
+    songs, folder, index = (tmp_path / name for name in ("songs", "genres", "index"))
+    songs.mkdir()
+    genres = {"0.wav": "rock", "1.wav": "jazz", "2.wav": "rock"}
+    for duration_s, (name, genre) in enumerate(genres.items(), 3):
+        write_song(songs / name, (genre, duration_s))
+    (songs / "bad.wav").write_text("no audio at all")
     classifier = GenreClassifier.from_pretrained(model_folder)
     classifier.hparams.voting = "mean"
-    prediction = classifier.predict_song(paths["rock"])
+    first = str(songs / "0.wav")
     kind = Kind(model_identity(classifier), 3, False)
-    assert _write(str(folder), kind, [str(paths["rock"])], [prediction]) == 0
+    assert _write(str(folder), kind, [first], [classifier.predict_song(first)]) == 0
     (part,) = folder.iterdir()
     written = part.stat().st_mtime_ns
-    argv = ["classify", str(tmp_path / "songs"), "--model", str(model_folder)]
-    argv += ["--engine=ray", f"--address={cluster.address}", "--voting=mean"]
-    argv += ["--precision=fp32"]
-    assert main([*argv, "--workers=1", f"--output={folder}"]) == 3
-    assert f"{folder}: 1 of 2 songs have a genre" in capsys.readouterr().err
+    argv = [songs, "--engine=ray", "--workers=1", f"--address={cluster.address}"]
+    argv += ["--precision=fp32", "--model", model_folder, "--output"]
+    status, _, err = command("classify", "--voting=mean", *argv, folder)
+    assert status == 3 and f"{folder}: 2 of 3 songs have a genre" in err
     table = rows(folder)
-    songs = {str(path): genre for genre, path in paths.items()}
-    assert table.genre.dropna().to_dict() == songs
+    assert table.genre.dropna().rename(os.path.basename).to_dict() == genres
     assert set(table.model) == {kind.model}
     assert part.stat().st_mtime_ns == written and len(list(folder.iterdir())) == 2
 
-
-def test_a_cluster_makes_an_index(cluster, model_folder, write_song, tmp_path, capsys):
-    for number, genre in enumerate(("rock", "jazz", "rock")):
-        write_song(tmp_path / f"{number}.wav", (genre, 3.0 + number))
-    (tmp_path / "bad.wav").write_text("no audio at all")
-    folder, model = tmp_path / "index", ["--model", str(model_folder)]
-    argv = ["embed", str(tmp_path), *model, "--precision=fp32", f"--output={folder}"]
-    argv += ["--engine=ray", f"--address={cluster.address}", "--shard-size=2"]
-    assert main([*argv, "--workers=1"]) == 3
-    assert f"{folder}: 3 of 4 songs have an embedding" in capsys.readouterr().err
-    assert len(list(folder.iterdir())) == 2
-    (tmp_path / "bad.wav").unlink()
-    assert main([*argv, "--workers=1"]) == 0
-    assert main(["similar", str(tmp_path / "0.wav"), f"--index={folder}"]) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert [line.split("/")[-1] for line in table[1:]] == ["2.wav", "1.wav"]
-    with pytest.raises(SystemExit, match="results of another model"):
-        main([*argv, "--hop=2", str(model_folder)])
+    monkeypatch.setattr("ms_sincresnet.inference.ray._run", run_here)
+    argv = ["embed", *argv, index]
+    status, _, err = command(*argv, "--shard-size=2")
+    assert status == 3 and f"{index}: 3 of 4 songs have an embedding" in err
+    assert len(list(index.iterdir())) == 2
+    (songs / "bad.wav").unlink()
+    assert command(*argv)[0] == 0
+    _, out, _ = command("similar", first, f"--index={index}")
+    similar = [line.split("/")[-1] for line in out.splitlines()[1:]]
+    assert similar == ["2.wav", "1.wav"]
+    status, _, err = command(*argv, "--hop=2")
+    assert status == 1 and "results of another model" in err
 
 
 def test_a_cluster_that_cannot_be_reached(tmp_path):

@@ -39,10 +39,7 @@ def sincnet():
 
 def replace(path, content):
     path.unlink(missing_ok=True)
-    if isinstance(content, dict):
-        save_file(content, path)
-    else:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.write_text(content)
 
 
 def load(kind, folder, **options):
@@ -69,36 +66,6 @@ def test_the_folder_holds_the_weights_once(model_folder, tone_model, genres):
     }
 
 
-@pytest.mark.parametrize("temperature", [None, 0.592])
-def test_every_loader_gives_the_same_posteriors_to_the_bit(
-    tmp_path, tone_model, genres, write_song, caplog, temperature
-):
-    settings = {"clip_samples": 32000, "hop_samples": 16000, "full_scale": 32768.0}
-    settings["temperature"] = temperature
-    folder = tmp_path / "model"
-    save_model_folder(folder, tone_model, genres, **settings)
-    before, lengths = contents(folder), torch.tensor([1.0, 0.6])
-    safe = GenreClassifier.from_pretrained(folder, run_opts=CPU)
-    assert safe.mods.embedding_model.full_scale == 32768.0
-    assert safe.temperature == temperature
-    expected = safe.classify_batch(songs(), lengths)
-    path = write_song(tmp_path / "song.wav", ("jazz", 2.0), ("rock", 1.0))
-    on_file = safe.classify_file(path)[0]
-    own = MSSincResNet.from_pretrained(folder)
-    others = [load(kind, folder) for kind in (GenreClassifier, EncoderClassifier)]
-    for other in others:
-        found = other.classify_batch(songs(), lengths)
-        assert all(found[part].equal(expected[part]) for part in range(3))
-        assert found[3] == expected[3]
-        assert other.classify_file(str(path))[0].equal(on_file)
-    with torch.no_grad():
-        posteriors = own(songs()[:, :32000])
-        for model in (read_model_folder(folder), *(x.hparams.model for x in others)):
-            assert model(songs()[:, :32000]).equal(posteriors)
-    assert not [text for text in caplog.messages if "expect_len" in text]
-    assert contents(folder) == before
-
-
 ODD = {"n_filters": 6, "kernel_sizes": [101, 51, 31], "n_frames": 256, "init": "linear"}
 ODD |= {"sample_rate": 8000, "padding": "valid", "pooling": "avg", "hidden_size": None}
 NAMES = ["hip-hop", 'l\'été: # [1] "x" \\ $y', "0o7", "no"]
@@ -108,11 +75,12 @@ NAMES = ["hip-hop", 'l\'été: # [1] "x" \\ $y', "0o7", "no"]
     ("model_class", "arguments"),
     [(MSSincResNet, ODD), (MelResNet, {"n_mels": 24}), (SincNet, SMALL)],
 )
-def test_songs_are_cut_voted_on_and_named_as_the_folder_says(
-    tmp_path, model_class, arguments
-):
+def test_songs_are_heard_as_the_folder_says(tmp_path, model_class, arguments):
     settings = {"clip_samples": 8000, "hop_samples": 4000, "voting": "mean"}
     model = model_class(4, **arguments).eval()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelFolderError, match=f"no genres.*{model_class.__name__}.fr"):
+        read_model_folder(tmp_path)
     save_model_folder(tmp_path / "model", model, NAMES, **settings)
     song = songs()[:1, :20000]
     with torch.no_grad():
@@ -146,24 +114,18 @@ def test_nothing_in_a_folder_that_is_loaded_as_data_is_run(tmp_path, folder):
     assert made.exists()
 
 
-def test_a_model_without_genres_is_no_model_of_songs(tmp_path, sincnet):
-    sincnet.save_pretrained(tmp_path)
-    with pytest.raises(ModelFolderError, match="names no genres.*SincNet.from_pretr"):
-        read_model_folder(tmp_path)
-
-
 def test_a_folder_of_an_earlier_version_is_loaded_and_replaced(folder, tone_model):
     path = folder / "hyperparams.yaml"
-    stock = "speechbrain.utils.parameter_transfer.Pretrainer"
     ours = "ms_sincresnet.pretrained.pretrainer.SafetensorsPretrainer"
+    stock = "speechbrain.utils.parameter_transfer.Pretrainer"
     replace(path, path.read_text().replace(ours, stock))
     for name in ("embedding_model.ckpt", "classifier.ckpt", "label_encoder.ckpt"):
         replace(folder / name, "weights")
+    with pytest.raises(ModelFolderError, match="earlier version.*from_pretrained"):
+        GenreClassifier.from_hparams(folder)
     loaded = read_model_folder(folder)
     with torch.no_grad():
         assert loaded(songs()).equal(tone_model(songs()))
-    with pytest.raises(ModelFolderError, match="earlier version.*from_pretrained"):
-        GenreClassifier.from_hparams(folder)
     save_model_folder(folder, loaded, loaded.settings["genres"])
     assert sorted(os.listdir(folder)) == sorted(FILES)
 
@@ -200,8 +162,7 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path, sincnet, monkeyp
     for folder in ("mine", tmp_path / "mine" / "kept" / "..", file):
         with pytest.raises(ModelFolderError, match=message):
             save_model_folder(folder, sincnet, ["a", "b"])
-    assert os.listdir(tmp_path) == ["mine"]
-    assert sorted(os.listdir("mine")) == ["hyperparams.yaml", "kept"]
+    assert sorted(tmp_path.rglob("*")) == [file.parent, file, file.with_name("kept")]
     assert file.read_text() == "dear to me"
 
 
@@ -224,16 +185,12 @@ def test_an_incomplete_folder_is_refused_by_name(folder):
 
 def test_weights_that_do_not_fit_are_refused_by_every_loader(folder):
     path = folder / "model.safetensors"
-    state = load_file(path)
-    state["frontend.kernel_sizes"] = torch.tensor([251, 501, 801])
-    for content, message in [
-        (state, r"\[251, 501, 801\].*\[251, 501, 1001\]"),
-        (b"\x80\x04pickle", "not a file of weights"),
-    ]:
-        replace(path, content)
-        for kind in (GenreClassifier, EncoderClassifier):
-            with pytest.raises(WeightsError, match=f"{path}: .*{message}"):
-                load(kind, folder)
+    state = load_file(path) | {"frontend.kernel_sizes": torch.tensor([251, 501, 801])}
+    path.unlink()
+    save_file(state, path)
+    for kind in (GenreClassifier, EncoderClassifier):
+        with pytest.raises(WeightsError, match=rf"{path}: .*\[251, 501, 801\]"):
+            load(kind, folder)
 
 
 def test_a_savedir_of_another_model_is_refused(tmp_path, sincnet):
