@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.cli import main
+from ms_sincresnet.nnet import frontend
+from ms_sincresnet.nnet.backends import simd, songs
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 # What runs in the background of a shell ignores interrupts, and so would the processes
@@ -108,3 +111,26 @@ def write_song():
         return path
 
     return write
+
+
+@pytest.fixture
+def songs_filtered(monkeypatch):
+    """A spy whose calls are the songs that are filtered once for all their clips."""
+    spy = Mock(wraps=frontend.cut_song)
+    monkeypatch.setattr(frontend, "cut_song", spy)
+    return spy
+
+
+@pytest.fixture(params=["widest", "portable"])
+def lanes(request, monkeypatch):
+    """The compiled loops for this processor, and those of four lanes for any."""
+    if request.param == "widest":
+        return
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    library, lanes = simd._load_library()
+    assert lanes == 4
+    monkeypatch.setattr(simd, "LIBRARY", library)
+    for module in (simd, songs):
+        monkeypatch.setattr(module, "LANES", lanes)
+        monkeypatch.setattr(module, "GROUP", 2 * lanes)
+        monkeypatch.setattr(module, "WORK", 2 * lanes * simd.SIDE * (simd.SIDE + 1))

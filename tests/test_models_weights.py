@@ -1,8 +1,9 @@
-"""A model's files: read as they were written, or refused."""
+"""A model's files, config.json and weights: read as written, or refused."""
 
 import copy
 import json
 import os
+import pickle
 import struct
 import sys
 
@@ -11,28 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ms_sincresnet import MSSincResNet
+from ms_sincresnet import MelResNet, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.models import MODELS
-from ms_sincresnet.models.weights import read_model, write_model
+from ms_sincresnet.models.config import check_config, read_config
+from ms_sincresnet.models.weights import build_on_meta, read_model, write_model
 
-SETTINGS = {"genres": ["jazz", "rock"], "clip_samples": 16000, "hop_samples": 4000}
-SETTINGS |= {"voting": "mean", "full_scale": 32768.0}
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A model, not to be changed, with batch statistics as after training."""
-    torch.manual_seed(0)
-    model = MSSincResNet(2, n_filters=8, n_frames=64, pooling="avg", hidden_size=None)
-    with torch.no_grad():
-        model.train()(torch.randn(4, 8000))
-    return model.eval()
+from .backends import white_noise
+from .small_models import small
 
 
 @pytest.fixture
-def folder(tmp_path, model):
-    write_model(tmp_path, model, {})
+def model():
+    return copy.deepcopy(small(MSSincResNet))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_model(tmp_path, small(MSSincResNet), {})
     return tmp_path
 
 
@@ -43,28 +40,13 @@ def refused(folder, **changes):
     return str(error.value)
 
 
-def edit(folder, change):
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors")
-
-
-def test_the_model_comes_back(tmp_path, model):
-    write_model(tmp_path, model, SETTINGS)
-    loaded = read_model(tmp_path, MODELS)
-    assert type(loaded) is MSSincResNet
-    assert not loaded.training
-    assert (loaded.config, loaded.settings) == (model.config, SETTINGS)
-    assert all(parameter.requires_grad for parameter in loaded.parameters())
-    state = loaded.state_dict()
-    assert state.keys() == model.state_dict().keys()
-    for name, value in model.state_dict().items():
-        assert state[name].equal(value), name
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_the_file_is_row_major_and_shares_nothing(tmp_path, model):
     """The trunk's channels lie last in memory, and one weight has two names here."""
-    model = copy.deepcopy(model)
     block = model.embedding.trunk.layer1[0]
     block.conv2.weight = block.conv1.weight
     assert not block.conv1.weight.is_contiguous()
@@ -80,85 +62,197 @@ def test_the_file_is_row_major_and_shares_nothing(tmp_path, model):
 def test_arguments_can_be_replaced_if_the_weights_fit(folder, model):
     loaded = read_model(folder, MODELS, backend="reference")
     assert loaded.frontend.backend == loaded.config["backend"] == "reference"
-    wavs = torch.randn(2, 8000)
+    wavs = white_noise(2, 8000)
     torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=1e-4)
     message = refused(folder, n_genres=5)
-    assert "does not fit config.json, n_genres=5: classifier.layers.bias has" in message
+    assert "does not fit config.json, n_genres=5: classifier.layers.2.bias" in message
     for name in ("weights", "n_filter", "strict"):
         with pytest.raises(TypeError, match=f"no saved argument '{name}'"):
             MSSincResNet.from_pretrained(folder, **{name: 1})
 
 
-def test_names_shapes_and_kernel_lengths_are_compared(folder):
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace("1001", "801"))
-    assert "kernel_sizes [251, 501, 1001]" in refused(folder)
-    edit(folder, lambda weights: weights.pop("frontend.banks.0.low_hz_"))
-    assert "frontend.banks.0.low_hz_ is missing" in refused(folder)
-    edit(folder, lambda weights: weights.update(extra=torch.zeros(1)))
-    assert "'extra' is unknown, and 1 more" in refused(folder)
-    bank = {"frontend.banks.0.low_hz_": torch.zeros(9, 1)}
-    edit(folder, lambda weights: (weights.update(bank), weights.pop("extra")))
-    message = refused(folder)
-    assert "frontend.banks.0.low_hz_ has shape [9, 1], expected [8, 1]" in message
+LOW_HZ = "frontend.banks.0.low_hz_"
 
 
-def with_header(lie):
-    """A file of one tensor, with something wrong in its header."""
-    sound = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
-    text = json.dumps({"x": sound | lie}).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(64)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({LOW_HZ: None}, f"{LOW_HZ} is missing"),
+        ({LOW_HZ: None, "extra": torch.zeros(1)}, "'extra' is unknown, and 1 more"),
+        ({LOW_HZ: torch.zeros(9, 1)}, f"{LOW_HZ} has shape [9, 1], expected [8, 1]"),
+    ],
+)
+def test_names_and_shapes_are_compared(folder, changes, message):
+    weights = load_file(folder / "model.safetensors") | changes
+    weights = {name: value for name, value in weights.items() if value is not None}
+    save_file(weights, folder / "model.safetensors")
+    assert message in refused(folder)
 
 
-def test_a_file_of_something_else_is_refused(folder):
-    path = folder / "model.safetensors"
-    whole = path.read_bytes()
-    contents = [b"", b"no safetensors file, but some text instead", whole[:-1000]]
-    contents.append(struct.pack("<Q", 2**63) + b"{}")
-    lies = {"shape": [10**9, 10**9]}, {"data_offsets": [0, 2**60]}, {"dtype": "PICKLE"}
-    for content in (*contents, *map(with_header, lies)):
-        path.write_bytes(content)
-        assert "not a file of weights" in refused(folder)
+def test_kernel_lengths_must_be_those_of_the_weights_and_make_sense(folder):
+    edit_config(folder, kernel_sizes=[101, 51, 27])
+    assert "kernel_sizes [101, 51, 25]" in refused(folder)
+    edit_config(folder, kernel_sizes=[101, 51, 24])
+    with pytest.raises(ModelFolderError, match="config.json: .*must be odd"):
+        read_model(folder, MODELS)
 
 
-def test_a_pickle_is_never_loaded(folder, tmp_path):
+def test_a_file_of_something_else_is_refused_and_never_run(folder):
     class Malicious:
         def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "made"),)
+            return os.mkdir, (str(folder / "made"),)
 
-    torch.save(Malicious(), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").rename(folder / "kept")
-    assert "no such file of weights" in refused(folder)
-    torch.save(Malicious(), folder / "model.safetensors")
+    path = folder / "model.safetensors"
+    whole, pickled = path.read_bytes(), pickle.dumps(Malicious())
+    huge = struct.pack("<Q", 2**63) + b"{}"
+    for content in (b"", b"some text, no safetensors", whole[:-1000], huge, pickled):
+        path.write_bytes(content)
+        assert "not a file of weights" in refused(folder)
+    torch.save(Malicious(), path)
     assert "not a file of weights" in refused(folder)
-    assert not (tmp_path / "made").exists()
+    path.rename(folder / "pytorch_model.bin")
+    assert "no such file of weights" in refused(folder)
+    assert not (folder / "made").exists()
 
 
 def test_sizes_beyond_all_memory_are_refused_without_allocating_it(folder):
     resource = pytest.importorskip("resource")
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     largest = {"hidden_size": 2**24, "n_filters": 2**14, "n_genres": 2**24}
-    path.write_text(json.dumps({**config, **largest, "arch": "resnet152"}))
+    edit_config(folder, **largest, arch="resnet152")
     refused(folder)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 2**19 * (1024 if sys.platform == "darwin" else 1)  # 512 MB
 
 
-def test_a_value_that_the_model_refuses_names_the_file(folder):
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace("501", "500"))
-    with pytest.raises(ModelFolderError, match=f"{path}: .*must be odd"):
-        read_model(folder, MODELS)
-
-
 def test_a_model_that_could_not_be_read_is_not_written(tmp_path, model):
-    changed = copy.deepcopy(model)
-    changed.classifier = nn.Linear(512, 5)
-    with pytest.raises(ModelFolderError, match="not what its config says: 'classifier"):
-        write_model(tmp_path, changed, {})
-    for settings in (SETTINGS | {"genres": ["jazz"]}, SETTINGS | {"voting": "x"}):
+    for bad in ({"genres": ["jazz"]}, {"genres": ["a", "b", "c"], "voting": "x"}):
         with pytest.raises(ModelFolderError, match="cannot be saved: (genres|voting)"):
-            write_model(tmp_path, model, settings)
+            write_model(tmp_path, model, SONGS | bad)
+    model.classifier = nn.Linear(512, 5)
+    with pytest.raises(ModelFolderError, match="not what its config says: 'classifier"):
+        write_model(tmp_path, model, {})
     assert os.listdir(tmp_path) == []
+
+
+ARGUMENTS = {"n_genres": 2, "n_filters": 8, "kernel_sizes": [251, 501, 1001]}
+ARGUMENTS |= {"pooling": "spp", "n_frames": 1024, "sample_rate": 16000, "init": "mel"}
+ARGUMENTS |= {"padding": "same", "backend": "auto", "arch": "resnet18"}
+ARGUMENTS |= {"hidden_size": 512, "affine_samples": None, "parametrization": "hz"}
+SONGS = {"genres": ["jazz", "rock"], "clip_samples": 48000, "hop_samples": 8000}
+SONGS |= {"voting": "majority", "full_scale": 1.0}
+FIGURES = {"song_accuracy": 0.85, "clip_accuracy": 0.7, "tracks": 100, "clips": 5500}
+FIGURES["epoch"] = 7
+TRAINING = {"dataset": "GTZAN", "protocol": "x", "figures": FIGURES}
+BARE = {"format_version": 1, "system": "MSSincResNet", **ARGUMENTS}
+FULL = {**BARE, "speechbrain_interface": "EncoderClassifier", **SONGS}
+FAULTY = [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e4, 1e-4, [1]]
+NEWER = "format_version is 2; ms_sincresnet "
+
+
+def fault(config=FULL, **changes):
+    with pytest.raises(ValueError) as error:
+        check_config({**config, **changes}, MODELS)
+    return str(error.value)
+
+
+def config_of(model_class):
+    config = build_on_meta(model_class, {"n_genres": 2}).config
+    return {"format_version": 1, "system": model_class.__name__, **config}
+
+
+def test_a_sound_configuration_is_read():
+    assert check_config(BARE, MODELS) == (MSSincResNet, ARGUMENTS, {})
+    assert check_config(FULL, MODELS) == (MSSincResNet, ARGUMENTS, SONGS)
+    for training in (TRAINING, {**TRAINING, "figures": None}):
+        found = check_config({**FULL, "training": training}, MODELS)[2]
+        assert found == {**SONGS, "training": training}
+    fitted = {**SONGS, "temperature": 0.59, "usual_norm": 60}
+    assert check_config({**FULL, **fitted}, MODELS)[2] == fitted
+    for model_class in MODELS.values():
+        config = build_on_meta(model_class, {"n_genres": 2}).config
+        assert check_config(config_of(model_class), MODELS) == (model_class, config, {})
+    check_config({**FULL, "hidden_size": None}, MODELS)
+    older = {key: value for key, value in FULL.items() if key != "parametrization"}
+    assert check_config(older, MODELS) == check_config(FULL, MODELS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2, "invention": 1}, NEWER),  # before its new names
+        ({"system": "NoNet"}, "system must be MSSincResNet or "),
+        ({"auto_map": "x", "n_filter": 8}, "unknown names: ['auto_map', 'n_filter']"),
+        ({"weights": "imagenet"}, "unknown names: ['weights']"),
+        ({"affine_samples": 32000}, "clip_samples must be 32000, as affine_samples is"),
+    ],
+)
+def test_another_format_model_or_name_is_refused(changes, message):
+    assert fault(**changes).startswith(message)
+
+
+@pytest.mark.parametrize("name", [*SONGS, "n_genres", "kernel_sizes"])
+def test_a_missing_name_is_named(name):
+    config = {key: value for key, value in FULL.items() if key != name}
+    assert fault(config) == f"{name} missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("format_version", [0, 1.0, "1", True, None]),
+        ("n_filters", ["8", -8, 0, 8.0, True, None, [8], 10**9]),
+        ("n_genres", ["2", 0, 10**9]),
+        ("init", [None, 1, ["mel"]]),
+        ("kernel_sizes", [251, "251", [251, 501, 0], [251, None, 1], [10**9]]),
+        ("genres", [["jazz"], ["jazz", "jazz"], ["jazz", "rock", "pop"], ["jazz", ""]]),
+        ("genres", [["jazz", 1], ["jazz", "ro\x1b[31mck"], "ab", {"jazz": 0}, None]),
+        ("clip_samples", [0, 1.5, "48000", None, 10**9]),
+        ("hop_samples", [0, True, [8000], 10**9]),
+        ("voting", ["median", None, 1, ["mean"], {}]),
+        ("full_scale", [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e30]),
+        *((name, FAULTY) for name in ("temperature", "usual_norm")),
+        ("training", [None, "GTZAN", {}, {"dataset": "GTZAN", "protocol": "x"}]),
+        ("training", [{**TRAINING, "dataset": "GT\x1b"}]),
+    ],
+)
+def test_a_value_must_make_sense(name, values):
+    for value in values:
+        assert fault(**{name: value}).startswith(f"{name} must be ")
+
+
+def test_clips_must_be_long_enough_for_the_model():
+    assert "at least 1001 " in fault(padding="valid", clip_samples=900)
+    for model_class, least in [(SincNet, 3200), (MelResNet, 1025)]:
+        config = config_of(model_class) | SONGS
+        check_config(config | {"clip_samples": least}, MODELS)
+        message = fault(config, clip_samples=least - 1)
+        assert f"at least {least} for this model" in message
+
+
+@pytest.mark.parametrize("name", ["genres", "system", "format_version", "\x1b[31mx"])
+def test_messages_are_short_and_move_no_cursor(name):
+    for value in ("\x1b[31m" * 10**5, ["\x1b"] * 10**5, 10**4000):
+        message = fault(**{name: value})
+        assert len(message) < 400 and message.isprintable()
+
+
+def test_a_file_is_read_and_named_in_the_error(tmp_path):
+    with pytest.raises(ModelFolderError) as error:
+        read_config(tmp_path, MODELS)
+    assert str(error.value) == f"{tmp_path}: config.json is missing"
+    (tmp_path / "hyperparams.yaml").write_text("x: !apply:os.system [false]")
+    with pytest.raises(ModelFolderError, match="export the run again"):
+        read_config(tmp_path, MODELS)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(FULL))
+    assert read_config(str(tmp_path), MODELS) == (MSSincResNet, ARGUMENTS, SONGS)
+    texts = [b"{", b"\xff\xfe{", b"[1, 2]", b"[" * 100_000]
+    texts += [json.dumps({**FULL, "n_filters": "many"}).encode()]
+    texts += [b'{"format_version": ' + b"9" * 5000 + b"}"]
+    for content in (*texts, json.dumps(FULL).encode() + b" " * 2**20):
+        path.write_bytes(content)
+        with pytest.raises(ModelFolderError) as error:
+            read_config(tmp_path, MODELS)
+        assert str(error.value).startswith(f"{path}: ")
+        assert len(str(error.value)) < 1000

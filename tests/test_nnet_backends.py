@@ -4,25 +4,25 @@ The accuracy of a path alone is tested beside its file.
 """
 
 import copy
-import math
+from functools import partial
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from ms_sincresnet import MSSincNet, MSSincResNet, split_clips
-from ms_sincresnet.nnet.backends import fft, simd, songs
+from ms_sincresnet import MSSincNet, MSSincResNet
+from ms_sincresnet.nnet.backends import fft, simd, tensor_cores
 from ms_sincresnet.nnet.backends.op import Sizes
 from ms_sincresnet.nnet.filtering import output_statistics
 
-from .backends import FAST
+from .backends import FAST, white_noise
 
+OPERATORS = torch.ops.ms_sincresnet
 SIZES = {"n_filters": 8, "kernel_sizes": (11, 21, 31), "n_frames": 32}
-CLIP, HOP = 4800, 800
 
 each_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 each_fast = pytest.mark.parametrize("backend", FAST)
-each_way = pytest.mark.parametrize("backend", ["reference", *FAST])
 
 
 def small(cls, **options):
@@ -30,24 +30,12 @@ def small(cls, **options):
     return cls(**SIZES | options)
 
 
-def small_network(**options):
-    return small(MSSincResNet, n_genres=2, hidden_size=32, **options)
-
-
-def sounds(n, seed, n_samples=CLIP):
-    """Slightly noisy tones alternating with noise, and their labels."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 2
-    hz = 200 + 3000 * torch.rand(n, 1, generator=generator)
-    tones = torch.sin(2 * math.pi * hz * torch.arange(n_samples) / 16000)
-    noise = torch.randn(n, n_samples, generator=generator)
-    return torch.where(labels[:, None] == 0, tones + 0.05 * noise, noise), labels
+small_network = partial(small, MSSincResNet, n_genres=2, hidden_size=32)
 
 
 def random_sum(maps):
     """A sum with random weights, so that each map has a gradient of its own."""
-    generator = torch.Generator().manual_seed(1)
-    return (maps * torch.randn(maps.shape, generator=generator)).sum()
+    return (maps * white_noise(*maps.shape, seed=1)).sum()
 
 
 def gradients(module):
@@ -69,6 +57,55 @@ def test_the_fft_path_leaves_nothing_on_the_cpu(n_frames, padding, fake_gpu):
         assert values.device.type == "cuda"
 
 
+@each_fast
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_operators_keep_the_rules_of_pytorch(backend, learns):
+    wavs, offsets = torch.randn(2, 300), torch.randn(9, requires_grad=learns)
+    filters = torch.randn(9, 7, requires_grad=learns)
+    operator = getattr(OPERATORS, f"{backend}_filter_and_pool")
+    arguments = (wavs, filters, offsets, 16, 3, learns)
+    torch.library.opcheck(operator, arguments)
+    if learns:
+        maps, masks = operator(*arguments)
+        gradient = getattr(OPERATORS, f"{backend}_filter_and_pool_backward")
+        torch.library.opcheck(gradient, (torch.randn_like(maps), wavs, masks, 7, 3))
+
+
+@pytest.mark.parametrize("backend", [fft, simd, tensor_cores])
+def test_one_bit_per_activation_is_kept_for_a_backward_pass_only(backend):
+    shapes = [(2, 4096), (64, 1), (64,)]
+    factors = wavs, _, offsets = [torch.empty(x, device="meta") for x in shapes]
+    options = {"half": False} if backend is tensor_cores else {}
+    kept = []
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes), lambda _: None):
+        backend.filter_and_pool(*factors, 64, **options)
+        offsets.requires_grad_()
+        with torch.no_grad():
+            backend.filter_and_pool(*factors, 64, **options)
+        assert kept == []
+        backend.filter_and_pool(*factors, 64, **options)
+    assert kept == [wavs.nbytes, 2 * 64 * 4096 // 8]
+
+
+@pytest.mark.parametrize(
+    ("n_outputs", "n_frames", "padding"),
+    [
+        (34, 7, 0),  # neighbouring frames share samples
+        (32, 16, 3),  # and here not
+        *((12, 16, 3), (16, 16, 0), (3, 2, 0), (50, 1, 0), (4000, 3, 0)),
+        (9000, 1500, 3),  # several blocks
+    ],
+)
+def test_the_fft_path_has_the_gradient_of_its_output(n_outputs, n_frames, padding):
+    wavs = white_noise(2, n_outputs + 6 - 2 * padding).double()
+    filters, offsets = white_noise(9, 7).double(), white_noise(9, seed=1).double()
+    torch.autograd.gradcheck(
+        lambda *learned: fft.filter_and_pool(wavs, *learned, n_frames, padding),
+        (filters.requires_grad_(), offsets.requires_grad_()),
+        fast_mode=True,
+    )
+
+
 @each_mode
 @each_fast
 def test_a_compiled_caller_computes_the_same(backend, training):
@@ -76,7 +113,7 @@ def test_a_compiled_caller_computes_the_same(backend, training):
     plain = small(MSSincNet, **options, backend=backend).train(training)
     model = copy.deepcopy(plain)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    wavs, _ = sounds(2, seed=0, n_samples=1600)
+    wavs = white_noise(2, 1600)
     expected, found = plain(wavs), compiled(wavs)
     torch.testing.assert_close(found, expected)
     random_sum(expected).backward()
@@ -85,65 +122,34 @@ def test_a_compiled_caller_computes_the_same(backend, training):
     torch.testing.assert_close(dict(model.named_buffers()), dict(plain.named_buffers()))
 
 
-@pytest.mark.parametrize("backend", ["fft", "auto"])
-def test_an_exported_network_takes_batches_of_any_size(backend):
-    model = small_network(backend=backend).eval()
+@pytest.mark.parametrize(
+    ("build", "backend"),
+    [(small_network, "auto"), (partial(small, MSSincNet), "fft")],
+    ids=["network-auto", "front-end-fft"],
+)
+def test_an_exported_model_takes_batches_of_any_size(build, backend):
+    model = build(backend=backend).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
-    wavs, _ = sounds(3, seed=0, n_samples=1600)
+    wavs = white_noise(3, 1600)
     exported = torch.export.export(model, (wavs,), dynamic_shapes=({0: batch},))
     for n in (1, 5):
-        wavs, _ = sounds(n, seed=n, n_samples=1600)
+        wavs = white_noise(n, 1600, seed=n)
         with torch.no_grad():
             torch.testing.assert_close(exported.module()(wavs), model(wavs))
 
 
-@each_way
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_under_autocast_maps_are_the_same_and_everything_learns(backend):
     model = small_network(backend=backend)
-    wavs, labels = sounds(4, seed=0)
+    wavs = white_noise(4, 4800)
     expected = model.frontend(wavs)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.frontend(wavs).equal(expected)
-        F.nll_loss(model(wavs).float(), labels).backward()
+        F.nll_loss(model(wavs).float(), torch.arange(4) % 2).backward()
     for name, grad in gradients(model).items():
         assert grad.dtype == torch.float32
         assert grad.isfinite().all(), name
         assert grad.ne(0).any(), name
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """A network after a few steps; in float64, as its batch norms make it chaotic."""
-    model = small_network(n_frames=128, backend="fft").double()
-    optimizer = torch.optim.SGD(model.parameters(), 5e-3, 0.9, nesterov=True)
-    for step in range(6):
-        wavs, labels = sounds(4, seed=step)
-        optimizer.zero_grad()
-        F.nll_loss(model(wavs.double()), labels).backward()
-        optimizer.step()
-    return model.float()
-
-
-@pytest.mark.parametrize("backend", [*FAST, "auto"])
-def test_clips_and_songs_have_the_log_posteriors_of_the_definition(
-    trained, backend, monkeypatch
-):
-    loops, make_loop = [], songs._loop_over
-    monkeypatch.setattr(
-        songs, "_loop_over", lambda *args: loops.append(args) or make_loop(*args)
-    )
-    model = copy.deepcopy(trained).eval().requires_grad_(False)
-    song = sounds(2, seed=98, n_samples=16000)[0].flatten()  # a tone, then noise
-    clips = split_clips(song, CLIP, HOP)
-    model.frontend.backend = "reference"
-    expected = model(clips)
-    assert (expected[0] - expected[-1]).abs().max() > 0.01
-    model.frontend.backend = backend
-    torch.testing.assert_close(model(clips), expected, rtol=0, atol=1e-4)
-    maps = model.frontend.clip_maps(song, CLIP, HOP)
-    found = model.classifier(model.embedding(maps))[:, 0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    assert bool(loops) == (backend != "fft" and simd.LIBRARY is not None)
 
 
 # 7951 Hz is beyond half the sample rate once the least cut-off is added, 7949 is not.
@@ -192,7 +198,7 @@ def test_steps_at_the_limits_are_as_near_to_float64_as_the_definition(
     backend, batch, padding, training
 ):
     model = front_end_at_its_limits(padding, training)
-    wavs = sounds(batch + 1, seed=35, n_samples=400)[0][1:]  # noise first
+    wavs = white_noise(batch, 400, seed=35)
     least = []
     for norm in model.norms:
         norm.register_forward_hook(lambda *args: least.append(args[2].abs().min()))
@@ -206,18 +212,3 @@ def test_steps_at_the_limits_are_as_near_to_float64_as_the_definition(
     for name, grad in expected.items():
         allowed = 2 * (reference[name] - grad).norm() + 2e-6 * grad.norm()
         assert (found[name] - grad).norm() <= allowed, name
-
-
-def test_a_backend_names_what_it_needs_and_auto_takes_another():
-    for backend, dtype, kernel_size, message in [
-        ("simd", torch.float64, 11, r"'simd' needs float32.*got torch.float64"),
-        ("simd", torch.float32, 2049, r"at most 2048 taps.*got .* 2049 taps"),
-        ("tensor_cores", torch.float32, 11, r"float32 on an NVIDIA GPU; got .* on cpu"),
-        ("fft", torch.bfloat16, 11, r"float32 or float64; got torch.bfloat16"),
-    ]:
-        model = small(MSSincNet, backend=backend, kernel_sizes=(kernel_size,)).to(dtype)
-        wavs = torch.randn(2, 4000, dtype=dtype)
-        with pytest.raises(ValueError, match=message):
-            model(wavs)
-        model.backend = "auto"
-        assert model(wavs).isfinite().all()

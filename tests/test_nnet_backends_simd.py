@@ -1,43 +1,34 @@
-"""The compiled loops beside PyTorch in float64.
+"""The compiled loops, for clips and for songs, beside PyTorch in float64."""
 
-Clips and filters are integers and offsets halves, so that no activation is nearer to 0
-than a half, and rounding does not decide what passes the ReLU.
-"""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+import copy
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from ms_sincresnet.nnet.backends import simd
 from ms_sincresnet.nnet.backends.simd import filter_and_pool
+from ms_sincresnet.nnet.frontend import MSSincNet
 
-from .backends import needs_compiler
+from . import backends
+from .backends import maps_and_gradients, music, needs_compiler, trained
+
+pytestmark = needs_compiler
 
 
 def problem(batch, n_samples, n_filters, kernel_size):
-    """Clips, and filters and offsets that need a gradient."""
+    """Clips and filters of integers, and offsets of halves.
+
+    No activation is nearer to 0 than a half: rounding does not decide what the ReLU
+    lets pass.
+    """
     generator = torch.Generator().manual_seed(0)
-
-    def integers(*shape):
-        return torch.randint(-2, 3, shape, generator=generator).float()
-
-    filters, offsets = integers(n_filters, kernel_size), 0.5 + integers(n_filters)
-    wavs = integers(batch, n_samples)
-    return wavs, filters.requires_grad_(), offsets.requires_grad_()
+    shapes = (batch, n_samples), (n_filters, kernel_size), (n_filters,)
+    *integers, offsets = (
+        torch.randint(-2, 3, shape, generator=generator).float() for shape in shapes
+    )
+    return [*integers, 0.5 + offsets]
 
 
-def definition(wavs, filters, offsets, n_frames, padding):
-    wavs, filters, offsets = (x.double() for x in (wavs, filters, offsets))
-    filtered = F.conv1d(wavs[:, None], filters[:, None], offsets, padding=padding)
-    return filtered, F.adaptive_avg_pool1d(filtered.relu(), n_frames)
-
-
-@needs_compiler
+@pytest.mark.usefixtures("lanes")
 @pytest.mark.parametrize(
     ("batch", "n_samples", "n_filters", "kernel_size", "padding", "n_frames"),
     [
@@ -56,54 +47,46 @@ def definition(wavs, filters, offsets, n_frames, padding):
 def test_maps_and_gradients_are_those_of_pytorch(
     batch, n_samples, n_filters, kernel_size, padding, n_frames
 ):
-    wavs, *learned = problem(batch, n_samples, n_filters, kernel_size)
-    activations, expected = definition(wavs, *learned, n_frames, padding)
-    found = filter_and_pool(wavs, *learned, n_frames, padding)
-    assert found.dtype == torch.float32
-    assert found.shape == expected.shape == (batch, n_filters, n_frames)
-    largest = activations.abs().max().item()
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6 * largest)
-
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    grads = torch.autograd.grad((found * weights).sum(), learned)
-    expected_grads = torch.autograd.grad((expected * weights).sum(), learned)
+    factors = problem(batch, n_samples, n_filters, kernel_size)
+    maps, *grads = maps_and_gradients(filter_and_pool, factors, n_frames, padding)
+    factors = [x.double() for x in factors]
+    call = (backends.filter_and_pool, factors, n_frames, padding)
+    expected, *expected_grads = maps_and_gradients(*call)
+    assert maps.dtype == torch.float32
+    assert maps.shape == expected.shape == (batch, n_filters, n_frames)
+    largest = expected.max().item()
+    torch.testing.assert_close(maps.double(), expected, rtol=0, atol=1e-6 * largest)
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         assert grad.shape == expected_grad.shape
         assert (grad - expected_grad).norm() < 1e-6 * expected_grad.norm()
 
 
-@needs_compiler
 def test_tensors_need_not_be_contiguous():
-    song, filters, offsets = problem(1, 900, 17, 31)
+    song, *learned = problem(1, 900, 17, 31)
+    filters, offsets = (x.requires_grad_() for x in learned)
     wavs = song[0].unfold(0, 500, 200)
     scattered = torch.stack([filters, filters], -1)[..., 0]
     found = filter_and_pool(wavs, scattered, offsets, 64, 15)
     expected = filter_and_pool(wavs.clone(), filters, offsets, 64, 15)
     assert found.equal(expected)
-    grads = torch.autograd.grad(found.sum(), [filters, offsets])
-    ones = torch.ones_like(expected)
-    expected_grads = torch.autograd.grad(expected, [filters, offsets], ones)
+    grads = torch.autograd.grad(found.sum(), learned)
+    expected_grads = torch.autograd.grad(expected, learned, torch.ones_like(expected))
     assert all(map(torch.equal, grads, expected_grads))
 
 
-@needs_compiler
 def test_the_same_to_the_bit_in_any_number_of_threads_and_each_time():
-    wavs, weights = torch.randn(10, 5003), torch.randn(10, 40, 64)
-    learned = [torch.randn(40, 101).requires_grad_(), torch.randn(40).requires_grad_()]
+    factors = torch.randn(10, 5003), torch.randn(40, 101), torch.randn(40)
     steps, before = [], torch.get_num_threads()
     try:
         for n_threads in (1, 1, 2, 3):
             torch.set_num_threads(n_threads)
-            maps = filter_and_pool(wavs, *learned, 64, 50)
-            grads = torch.autograd.grad((maps * weights).sum(), learned)
-            steps.append([maps, *grads])
+            steps.append(maps_and_gradients(filter_and_pool, factors, 64, 50))
     finally:
         torch.set_num_threads(before)
     for step in steps[1:]:
         assert all(map(torch.equal, step, steps[0]))
 
 
-@needs_compiler
 @pytest.mark.parametrize("spoilt", ["filters", "wavs"])
 def test_nan_is_not_hidden(spoilt):
     arguments = {"wavs": torch.randn(1, 600), "filters": torch.randn(1, 7)}
@@ -112,22 +95,83 @@ def test_nan_is_not_hidden(spoilt):
     assert maps.isnan().all()
 
 
-@needs_compiler
-@pytest.mark.skipif(simd.LANES == 4, reason="all tests are of four lanes here")
-def test_four_lanes_for_any_processor_pass_the_same_tests():
-    """In a process that takes the processor for one without AVX2 and AVX-512."""
-    command = (
-        "import sys, pytest; from ms_sincresnet.nnet.backends import simd; "
-        "assert simd.LIBRARY and simd.LANES == 4; sys.exit(pytest.main(sys.argv[1:]))"
-    )
-    here = Path(__file__)
-    files = [str(here), str(here.with_name("test_nnet_backends_songs.py"))]
-    some = "maps_and_gradients or songs_have_the_maps"
-    run = subprocess.run(
-        [sys.executable, "-c", command, "-q", "--noconftest", *files, "-k", some],
-        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "28 passed" in run.stdout
+CLIP = 4800  # samples
+LONG = {"kernel_sizes": (251, 1001), "n_filters": 3, "n_frames": 1024}
+
+
+def small_frontend(kernel_sizes=(51, 201), n_filters=5, n_frames=64, **options):
+    frontend = MSSincNet(n_filters, kernel_sizes, n_frames, **options)
+    return trained(frontend).eval().requires_grad_(False)
+
+
+def check(frontend, wav, hop_samples, clip_samples=CLIP):
+    """Compares each map with the definition in float64, by its largest value."""
+    exact = copy.deepcopy(frontend).double()
+    exact.backend = "reference"
+    clips = wav.double().unfold(0, clip_samples, hop_samples)
+    expected = torch.cat([exact(clip[None]) for clip in clips])
+    found = frontend.clip_maps(wav, clip_samples, hop_samples)
+    assert found.dtype == torch.float32
+    assert found.shape == expected.shape
+    errors = (found - expected).abs().amax((2, 3)) / expected.amax((2, 3))
+    assert errors.max() < 1e-5
+
+
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize(
+    ("options", "n_clips", "hop_samples", "clip_samples"),
+    [
+        (LONG | {"padding": "same"}, 2, 8000, 48000),
+        (LONG | {"padding": "valid"}, 2, 4000, 24000),
+        *(({}, n, hop, CLIP) for n in (1, 2, 7) for hop in (400, 1600, 2400)),
+        ({"n_filters": 1, "kernel_sizes": (51,)}, 5, 1200, CLIP),
+        ({"n_filters": 33, "n_frames": 7, "kernel_sizes": (51,)}, 5, 1200, CLIP),
+        ({"n_frames": 6000, "kernel_sizes": (3, 5)}, 5, 1200, CLIP),
+        ({"n_frames": 1, "kernel_sizes": (401, 201, 51)}, 5, 1200, CLIP),
+    ],
+)
+def test_songs_have_the_maps_of_their_clips(
+    options, n_clips, hop_samples, clip_samples, songs_filtered
+):
+    wav = music(clip_samples + (n_clips - 1) * hop_samples + hop_samples // 3)
+    check(small_frontend(**options), wav, hop_samples, clip_samples)
+    songs_filtered.assert_called_once()
+
+
+SONG = music(10 * CLIP)
+TIME = torch.arange(len(SONG))
+HARD_SONGS = {
+    "an offset": SONG + 5 * SONG.std(),
+    "an offset that wanders": SONG + 8 * SONG.std() * torch.sin(TIME / 3000),
+    # Silence of more than a clip before, between and after loud parts.
+    "silence": SONG * torch.tensor([0, 1, 0, 0, 1, 1, 0, 0])[TIME * 8 // len(SONG)],
+    "silence that ends within a piece": SONG * ((TIME - 4003) % 11117 > 7114),
+    "a ramp of 60 dB": SONG * 10 ** (-3 * (1 - (2 * TIME / len(SONG)) % 1)),
+    "clicks": torch.where(TIME % 7001 == 0, 100, SONG),
+}
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("song", HARD_SONGS)
+def test_clips_are_independent_of_their_neighbours(song, padding, songs_filtered):
+    check(small_frontend(padding=padding), HARD_SONGS[song], 800)
+    songs_filtered.assert_called_once()
+
+
+@pytest.mark.parametrize(
+    ("clip_samples", "hop_samples", "kernel_size"),
+    [
+        (4800, 700, 201),  # not a part of the clip
+        *((4800, no_overlap, 201) for no_overlap in (4800, 9600)),
+        (4800, 800, 1001),  # shorter than the filters
+        (9574, 4787, 1001),  # a prime
+        *((9600, 4800, too_long) for too_long in (2051, 4097)),
+    ],
+)
+def test_other_songs_are_filtered_clip_by_clip(
+    clip_samples, hop_samples, kernel_size, songs_filtered
+):
+    wav = music(clip_samples + hop_samples + 100)
+    frontend = small_frontend((51, kernel_size), n_filters=2)
+    check(frontend, wav, hop_samples, clip_samples)
+    songs_filtered.assert_not_called()

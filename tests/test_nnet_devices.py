@@ -8,10 +8,10 @@ from speechbrain.utils import distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ms_sincresnet import MelResNet, MSSincResNet, SincNet
+from ms_sincresnet import MSSincResNet, SincNet
 from ms_sincresnet.nnet import devices
 
-SIZES = {"n_filters": 4, "kernel_sizes": (11, 21, 31), "n_frames": 64}
+from .small_models import SMALL
 
 
 class LikeMPS(TorchDispatchMode):
@@ -43,11 +43,9 @@ def test_the_default_device_is_not_a_limited_one(fastest, expected, monkeypatch)
 @pytest.mark.parametrize(
     ("model_class", "options"),
     [
-        (MSSincResNet, SIZES),
-        (MSSincResNet, SIZES | {"parametrization": "relative", "padding": "valid"}),
-        (MSSincResNet, SIZES | {"backend": "reference"}),
-        (MelResNet, {}),
-        (SincNet, {}),
+        *((each, {}) for each in SMALL),
+        (MSSincResNet, {"parametrization": "relative", "padding": "valid"}),
+        (MSSincResNet, {"backend": "reference"}),
     ],
 )
 def test_a_step_does_on_the_cpu_what_the_device_lacks(
@@ -56,7 +54,7 @@ def test_a_step_does_on_the_cpu_what_the_device_lacks(
     monkeypatch.setattr(devices, "LIMITED", {"meta"})
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    model = model_class(n_genres=2, **options).train(training)
+    model = model_class(**SMALL[model_class] | options).train(training)
     wavs = torch.empty(2, 4800, device="meta")
     with LikeMPS():
         log_posteriors = model.to("meta")(wavs)

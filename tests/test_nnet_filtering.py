@@ -1,5 +1,7 @@
 """The maps' definition and its fast path, against SciPy and PyTorch in float64."""
 
+import copy
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -16,27 +18,17 @@ from ms_sincresnet.nnet.filtering import (
 )
 from ms_sincresnet.nnet.frontend import normalize_clips
 
-from .backends import FAST
+from .backends import FAST, music, trained
 
 N_FILTERS = 11  # not a multiple of how many the fast path takes at a time
 
 
-def music(n_samples, batch=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    wavs = torch.randn(batch, n_samples, generator=generator)
-    return normalize_clips(wavs + torch.sin(0.17 * torch.arange(n_samples)))
+def clips(n_samples, batch=2):
+    return normalize_clips(music(batch, n_samples))
 
 
-def trained_norm(n_filters=N_FILTERS, seed=0):
-    """A batch norm with statistics and an affine part, also of negative weight."""
-    torch.manual_seed(seed)
-    norm = nn.BatchNorm1d(n_filters, momentum=0.3)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias, std=0.5)
-    nn.init.normal_(norm.running_mean, std=0.3)
-    nn.init.uniform_(norm.running_var, 0.1, 4)
-    assert norm.weight.min() < 0 < norm.weight.max()
-    return norm
+def trained_norm(n_filters=N_FILTERS):
+    return trained(nn.BatchNorm1d(n_filters, momentum=0.3))
 
 
 def odd_filters(kernel_size, n_filters=N_FILTERS):
@@ -46,19 +38,15 @@ def odd_filters(kernel_size, n_filters=N_FILTERS):
 
 def definition(wavs, filters, norm, n_frames, padding):
     """Correlation, batch norm as in evaluation, ReLU and averages, in float64."""
-    tensors = (wavs, filters, *norm.parameters(), norm.running_mean, norm.running_var)
-    wavs, filters, weight, bias, mean, variance = (
-        tensor.detach().double().numpy() for tensor in tensors
-    )
-    padded = np.pad(wavs, ((0, 0), (padding, padding)))[:, None]
-    filtered = scipy.signal.oaconvolve(padded, filters[None, :, ::-1], "valid", axes=-1)
-    scale = weight / np.sqrt(variance + norm.eps)
-    activations = (filtered - mean[:, None]) * scale[:, None] + bias[:, None]
-    sums = np.maximum(activations, 0).cumsum(-1)
-    sums = np.concatenate([np.zeros_like(sums[..., :1]), sums], -1)
-    frame, n = np.arange(n_frames), filtered.shape[-1]
-    first, past_last = frame * n // n_frames, -(-(frame + 1) * n // n_frames)
-    return (sums[..., past_last] - sums[..., first]) / (past_last - first)
+    padded = np.pad(wavs.double(), ((0, 0), (padding, padding)))[:, None]
+    filters = filters.double().numpy()[None, :, ::-1]
+    filtered = scipy.signal.oaconvolve(padded, filters, "valid", axes=-1)
+    norm = copy.deepcopy(norm).double()
+    activations = norm(torch.from_numpy(filtered)).relu().detach().numpy()
+    edges = np.arange(n_frames + 1) * filtered.shape[-1]
+    windows = zip(edges[:-1] // n_frames, -(-edges[1:] // n_frames), strict=True)
+    frames = [activations[..., start:end].mean(-1) for start, end in windows]
+    return np.stack(frames, axis=-1)
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
@@ -77,7 +65,7 @@ def definition(wavs, filters, norm, n_frames, padding):
 )
 def test_evaluation_is_as_defined(backend, n_samples, kernel_size, padding, n_frames):
     n_filters, batch = (3, 1) if n_samples > 16000 else (N_FILTERS, 2)
-    wavs, norm = music(n_samples, batch), trained_norm(n_filters).eval()
+    wavs, norm = clips(n_samples, batch), trained_norm(n_filters).eval()
     filters = odd_filters(kernel_size, n_filters)
     expected = definition(wavs, filters, norm, n_frames, padding)
     with torch.no_grad():
@@ -96,7 +84,7 @@ def test_evaluation_is_as_defined(backend, n_samples, kernel_size, padding, n_fr
     ],
 )
 def test_output_statistics_are_those_of_the_output(n_samples, padding):
-    wavs = music(n_samples, 3).double() + torch.tensor([[0.5], [0.0], [-3.0]])
+    wavs = clips(n_samples, 3).double() + torch.tensor([[0.5], [0.0], [-3.0]])
     filters = torch.randn(11, 251, dtype=torch.float64)
     output = F.conv1d(wavs[:, None], filters[:, None], padding=padding)
     variance, mean = torch.var_mean(output, dim=(0, 2), correction=0)
@@ -105,49 +93,49 @@ def test_output_statistics_are_those_of_the_output(n_samples, padding):
     torch.testing.assert_close(found, (mean, variance), **rounding)
 
 
-@pytest.mark.parametrize("padding", [0, 1, 3])
-def test_output_statistics_have_the_gradient_of_the_output(padding):
-    filters = torch.rand(2, 7, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(
-        lambda filters: output_statistics(music(40, 3).double(), filters, padding),
-        filters,
-    )
+FASTEST = "simd" if simd.LIBRARY else "fft"
 
 
-def test_auto_is_the_fastest_on_a_cpu(monkeypatch):
-    wavs, arguments = music(4000), (odd_filters(251), trained_norm().eval(), 64, 125)
-    for backend in ("simd", "fft") if simd.LIBRARY else ("fft",):
-        fast = filtered_maps(wavs, *arguments, backend)
-        assert filtered_maps(wavs, *arguments).equal(fast)
-        # Rounding distinguishes them.
-        assert not fast.equal(filtered_maps(wavs, *arguments, "reference"))
-        monkeypatch.setattr(simd, "LIBRARY", None)
-
-
-CLIPS = {
-    "half": music(4000).half(),
-    "shorter than a filter": music(250),
-    "missing": torch.zeros(0, 4000),
-    "to learn": music(4000).requires_grad_(),
-    "double": music(4000).double(),
-}
-
-
-@pytest.mark.parametrize("clips", CLIPS)
-def test_auto_suits_the_clips(clips):
-    wavs = CLIPS[clips]
-    filters, norm = odd_filters(251).to(wavs.dtype), trained_norm().to(wavs.dtype)
-    backend = "fft" if clips == "double" else "reference"
+@pytest.mark.parametrize(
+    ("wavs", "kernel_size", "backend"),
+    [
+        pytest.param(clips(4000), 251, FASTEST, id="usual"),
+        pytest.param(clips(4000), 2049, "fft", id="long filters"),
+        pytest.param(clips(4000).double(), 251, "fft", id="double"),
+        pytest.param(clips(4000).half(), 251, "reference", id="half"),
+        pytest.param(clips(250), 251, "reference", id="shorter than a filter"),
+        pytest.param(torch.zeros(0, 4000), 251, "reference", id="missing"),
+        pytest.param(clips(4000).requires_grad_(), 251, "reference", id="to learn"),
+    ],
+)
+def test_auto_suits_the_clips_and_the_machine(wavs, kernel_size, backend, monkeypatch):
+    filters, norm = odd_filters(kernel_size).to(wavs), trained_norm().to(wavs.dtype)
     assert fastest_backend(wavs, filters, norm) == backend
-    maps = filtered_maps(wavs, filters, norm.eval(), 64, 125)
-    assert maps.shape[1:] == (11, 64)
-    if clips == "to learn":
+    arguments = wavs, filters, norm.eval(), 64, 125
+    maps = filtered_maps(*arguments)
+    assert maps.shape[1:] == (11, 64) and maps.isfinite().all()
+    assert maps.equal(filtered_maps(*arguments, backend))
+    if wavs.requires_grad:
         assert torch.autograd.grad(maps.sum(), wavs)[0].abs().max() > 0
+    monkeypatch.setattr(simd, "LIBRARY", None)
+    without_loops = "fft" if backend == "simd" else backend
+    assert fastest_backend(wavs, filters, norm) == without_loops
 
 
-def test_a_sync_batch_norm_takes_the_reference():
-    filters, norm = odd_filters(251), nn.SyncBatchNorm(N_FILTERS)
-    assert fastest_backend(music(4000), filters, norm) == "reference"
-    for backend in ("fft", "simd"):
-        with pytest.raises(ValueError, match="needs a BatchNorm1d; got a SyncBatchN"):
-            filtered_maps(music(4000), filters, norm, 64, 125, backend)
+@pytest.mark.parametrize(
+    ("backend", "dtype", "kernel_size", "norm", "message"),
+    [
+        ("simd", torch.float64, 11, nn.BatchNorm1d, "float32.*got torch.float64"),
+        ("simd", torch.float32, 2049, nn.BatchNorm1d, "most 2048 taps.*got .* 2049 "),
+        ("tensor_cores", torch.float32, 11, nn.BatchNorm1d, "NVIDIA GPU; got .* cpu"),
+        ("fft", torch.bfloat16, 11, nn.BatchNorm1d, "or float64; got torch.bfloat16"),
+        ("fft", torch.float32, 11, nn.SyncBatchNorm, "BatchNorm1d; got a SyncBatchN"),
+        ("simd", torch.float32, 11, nn.SyncBatchNorm, "BatchNorm1d; got a SyncBatchN"),
+    ],
+)
+def test_a_backend_names_what_it_needs(backend, dtype, kernel_size, norm, message):
+    wavs, filters = clips(4000).to(dtype), odd_filters(kernel_size).to(dtype)
+    arguments = wavs, filters, norm(N_FILTERS)
+    with pytest.raises(ValueError, match=f"'{backend}' needs .*{message}"):
+        filtered_maps(*arguments, 64, 125, backend)
+    assert fastest_backend(*arguments) in {"reference", "fft", "simd"} - {backend}

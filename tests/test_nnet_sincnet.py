@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ms_sincresnet.nnet.sincnet import FrameNetwork
 
+from .backends import trained, white_noise
+
 FRAME, HOP, TAPS = 800, 80, 51
-
-
-def noise(n_samples, batch=None):
-    """White noise [batch, n_samples], or [n_samples]."""
-    generator = torch.Generator().manual_seed(0)
-    size = (n_samples,) if batch is None else (batch, n_samples)
-    return torch.randn(size, generator=generator)
 
 
 def small_network(**options):
@@ -28,16 +24,11 @@ def small_network(**options):
 
 @pytest.fixture(scope="module")
 def network():
-    """A network in evaluation, not to be changed, that has been in training."""
-    network = small_network()
-    with torch.no_grad():
-        for _ in range(3):  # so that no batch norm or layer norm is the identity
-            network(noise(4000, batch=4))
-        for name, parameter in network.named_parameters():
-            if "bank" not in name and parameter.ndim == 1:
-                parameter += 0.1 * torch.randn(parameter.shape)
-        for norm in (network.frame_norm, network.layers[3], network.layers[7]):
-            norm.weight += 0.1 * torch.randn(norm.weight.shape)
+    """A network in evaluation, not to be changed, that looks as after training."""
+    network = trained(small_network())
+    for norm in (network.frame_norm, network.layers[3], network.layers[7]):
+        nn.init.normal_(norm.weight, mean=1, std=0.1)
+        nn.init.normal_(norm.bias, std=0.1)
     return network.eval()
 
 
@@ -46,33 +37,30 @@ def double(network):
     return copy.deepcopy(network).double()
 
 
-def log_posteriors_by_hand(state, maps, training=False):
+def log_posteriors_by_hand(network, maps):
     """Log-posteriors of frames from their maps, layer by layer."""
 
-    def affine(name):
-        return state[f"{name}.weight"], state[f"{name}.bias"]
+    def normalized(x, norm):
+        if isinstance(norm, nn.LayerNorm):
+            x = F.layer_norm(x, x.shape[1:], norm.weight, norm.bias)
+        else:
+            running = norm.running_mean.clone(), norm.running_var.clone()
+            x = F.batch_norm(x, *running, norm.weight, norm.bias, norm.training)
+        return F.leaky_relu(x, 0.2)
 
-    def normalized(x, name):
-        if f"{name}.running_mean" in state:
-            running = [state[f"{name}.running_{part}"] for part in ("mean", "var")]
-            return F.leaky_relu(F.batch_norm(x, *running, *affine(name), training), 0.2)
-        return F.leaky_relu(F.layer_norm(x, x.shape[1:], *affine(name)), 0.2)
-
-    x = normalized(maps, "frame_norm")
-    for conv, norm in (("layers.1", "layers.3"), ("layers.5", "layers.7")):
-        x = F.conv1d(x, *affine(conv))
+    x, layers = normalized(maps, network.frame_norm), network.layers
+    for conv, norm in ((1, 3), (5, 7)):
+        x = F.conv1d(x, layers[conv].weight, layers[conv].bias)
         x = x[:, :, : x.shape[2] // 3 * 3].unflatten(2, (-1, 3)).amax(3)
-        x = normalized(x, norm)
+        x = normalized(x, layers[norm])
     x = x.flatten(1)
     for linear in (10, 13, 16):
-        x = x @ state[f"layers.{linear}.weight"].T
-        x = normalized(x, f"layers.{linear + 1}")
-    x = F.linear(x, *affine("layers.19"))
-    return x.log_softmax(1)
+        x = normalized(x @ layers[linear].weight.T, layers[linear + 1])
+    return F.linear(x, layers[19].weight, layers[19].bias).log_softmax(1)
 
 
 def test_maps_are_maxima_of_three_filtered_samples(double):
-    frames = 0.01 * noise(FRAME, batch=2).double() + 3
+    frames = 0.01 * white_noise(2, FRAME).double() + 3
     expected = []
     for frame in frames.numpy():
         frame = (frame - frame.mean()) / np.sqrt(frame.var() + 1e-8)
@@ -84,12 +72,14 @@ def test_maps_are_maxima_of_three_filtered_samples(double):
     np.testing.assert_allclose(found, np.reshape(expected, found.shape), atol=1e-10)
 
 
+NOISE = white_noise(2000)
+LOUD_START = torch.arange(2000) < 900
 CLIPS = {
-    "noise": noise(2000),
-    "on an offset": 0.02 * noise(2000) + 5,
-    "offset that jumps": 0.1 * noise(2000) + (torch.arange(2000) > 900),
-    "near silence": 1e-6 * noise(2000),
-    "near silence in a loud clip": noise(2000) * (torch.arange(2000) < 900) + 1e-3,
+    "noise": NOISE,
+    "on an offset": 0.02 * NOISE + 5,
+    "offset that jumps": 0.1 * NOISE - 1.0 * LOUD_START,
+    "near silence": 1e-6 * NOISE,
+    "near silence in a loud clip": NOISE * LOUD_START + 1e-3,
     "silence": torch.zeros(2000),
 }
 
@@ -111,7 +101,7 @@ def test_clips_may_end_anywhere_in_a_hop(kernel_size):
     """The kernel's length decides whether pooling leaves 0, 1 or 2 samples over."""
     network = small_network(kernel_size=kernel_size).eval()
     for n_samples in range(FRAME, FRAME + HOP + 1):
-        wav = noise(n_samples)
+        wav = white_noise(n_samples)
         with torch.no_grad():
             found = torch.cat(list(network.clip_maps(wav)))
             expected = network.frame_maps(wav.unfold(0, FRAME, HOP))
@@ -119,21 +109,20 @@ def test_clips_may_end_anywhere_in_a_hop(kernel_size):
 
 
 def test_evaluation_is_the_mean_posterior_of_all_frames(double):
-    wavs = noise(2000, batch=2).double()
+    wavs = white_noise(2, 2000).double()
     wavs[1] *= torch.linspace(0, 1, 2000)
     expected = []
     for wav in wavs:
         frames = wav.unfold(0, FRAME, HOP)
         assert len(frames) == 16
-        by_hand = log_posteriors_by_hand(double.state_dict(), double.frame_maps(frames))
+        by_hand = log_posteriors_by_hand(double, double.frame_maps(frames))
         expected.append(by_hand.exp().mean(0, keepdim=True).log())
     torch.testing.assert_close(double(wavs), torch.stack(expected), rtol=0, atol=1e-10)
 
 
 def test_training_is_the_mean_over_random_frames(double, monkeypatch):
     network = copy.deepcopy(double).train()
-    before = copy.deepcopy(network.state_dict())
-    wavs, drawn, maps = noise(2000, batch=4).double(), [], network.frame_maps
+    wavs, drawn, maps = white_noise(4, 2000).double(), [], network.frame_maps
     monkeypatch.setattr(
         network, "frame_maps", lambda frames: drawn.append(frames) or maps(frames)
     )
@@ -143,7 +132,7 @@ def test_training_is_the_mean_over_random_frames(double, monkeypatch):
     for clip, some in zip(wavs, frames.split(3), strict=True):
         of_clip = clip.unfold(0, FRAME, HOP)
         assert all((of_clip == frame).all(1).any() for frame in some)
-    by_hand = log_posteriors_by_hand(before, maps(frames), training=True)
+    by_hand = log_posteriors_by_hand(network, maps(frames))
     expected = by_hand.reshape(4, 3, 4).mean(1, keepdim=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
@@ -151,11 +140,11 @@ def test_training_is_the_mean_over_random_frames(double, monkeypatch):
 @pytest.mark.parametrize("training", [True, False])
 def test_clips_may_have_any_type_and_any_length_from_a_frame_on(training):
     network = small_network().train(training)
-    for clips in (noise(FRAME, batch=2), noise(4000, batch=2).double()):
+    for clips in (white_noise(2, FRAME), white_noise(2, 4000).double()):
         assert network(clips).shape == (2, 1, 4)
         assert network(clips).dtype == torch.float32
     with pytest.raises(ValueError, match=r"at least the 800 samples .* got 799"):
-        network(noise(FRAME - 1, batch=2))
+        network(white_noise(2, FRAME - 1))
 
 
 def test_frames_too_short_for_the_layers_are_refused():
@@ -166,7 +155,7 @@ def test_frames_too_short_for_the_layers_are_refused():
 
 
 def test_autocast_leaves_the_filters_alone(network):
-    wavs = noise(2000, batch=2)
+    wavs = white_noise(2, 2000)
     with torch.no_grad():
         expected, maps = network(wavs), torch.cat(list(network.clip_maps(wavs[0])))
         with torch.autocast("cpu", torch.bfloat16):
