@@ -43,12 +43,13 @@ endif
 test: lint  ## Run the linters, all tests and the examples in docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: $(WITH_EXTRAS)  ## Check style, types, the order of imports, yaml and spelling
+lint: $(WITH_EXTRAS)  ## Check style, types, imports, yaml and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
 	$(BIN)/codespell
 	$(BIN)/lint-imports
+	$(BIN)/deptry ms_sincresnet beetsplug
 	$(BIN)/mypy
 
 docs: install  ## Build the documentation as a site: docs/_build/html/index.html

@@ -12,9 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ms_sincresnet import GenreClassifier, MSSincResNet
 from ms_sincresnet.cli import main
+from ms_sincresnet.inference import batch
 from ms_sincresnet.nnet import frontend
 from ms_sincresnet.nnet.backends import simd, songs
 from ms_sincresnet.pretrained.model_folder import save_model_folder
+
+from .sounds import sine
 
 # What runs in the background of a shell ignores interrupts, and so would the processes
 # that tests start and interrupt.
@@ -23,10 +26,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Not in the order of the alphabet, in which something might sort them.
 TONES_HZ = {"rock": 600.0, "blues": 200.0, "metal": 3000.0, "jazz": 1400.0}
-
-
-def sine(hz, rate, n_samples, phase=0.0):
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(n_samples) / rate + phase)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +40,7 @@ def tone_model(genres):
     torch.manual_seed(0)
     model = MSSincResNet(n_genres=len(genres), n_filters=8).eval()
     phases = (0.0, 1.5, 3.0, 4.5)
-    clips = [sine(hz, 16000, 48000, p) for hz in TONES_HZ.values() for p in phases]
+    clips = [sine(hz, 16000, 3.0, p) for hz in TONES_HZ.values() for p in phases]
     labels = torch.arange(len(genres)).repeat_interleave(len(phases))
     with torch.no_grad():
         wavs = torch.tensor(np.stack(clips), dtype=torch.float32)
@@ -89,6 +88,27 @@ def command(capsys):
 
 
 @pytest.fixture
+def decoded(monkeypatch):
+    """Songs in the order in which they are decoded."""
+    songs, original = [], batch.read_blocks
+
+    def read(song, *options):
+        songs.append(song)
+        return original(song, *options)
+
+    monkeypatch.setattr(batch, "read_blocks", read)
+    return songs
+
+
+@pytest.fixture(params=["jsonl", "csv", "parquet"])
+def results(request):
+    """The name of a file for results, in each format that can be resumed."""
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow")
+    return f"rows.{request.param}"
+
+
+@pytest.fixture
 def fake_gpu():
     """A mode that fakes tensors on a GPU that is missing; PyTorch 2.7 cannot."""
     with FakeTensorMode() as mode:
@@ -104,7 +124,7 @@ def write_song():
     """Writes a song: genres and how long the tone of each sounds, in s."""
 
     def write(path, *parts, rate=16000, channels=1, **options):
-        song = [sine(TONES_HZ[genre], rate, round(s * rate)) for genre, s in parts]
+        song = [sine(TONES_HZ[genre], rate, s) for genre, s in parts]
         samples = np.zeros((sum(map(len, song)), channels))
         samples[:, 0] = np.concatenate(song)
         soundfile.write(path, samples, rate, **options)

@@ -1,13 +1,31 @@
-"""Audio that the tests of data write to files, and reports that they read."""
+"""Audio that tests write to files, and reports and results that they read."""
 
 import json
+from functools import partial
 
 import numpy as np
+import pandas as pd
+from mediafile import MediaFile
 
 
 def read_report(folder):
     """The report of a preparation as written."""
     return json.loads((folder / "manifests" / "report.json").read_text())
+
+
+def read_results(path):
+    """Rows of ``classify``, by a user's reader."""
+    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+    read = readers.get(str(path).rpartition(".")[2], partial(pd.read_json, lines=True))
+    return read(path)
+
+
+def set_tags(path, **tags):
+    """Changes tags of a song."""
+    file = MediaFile(path)
+    file.update(tags)
+    file.save()
+    return path
 
 
 def noise(*shape, seed=0):
@@ -21,9 +39,10 @@ def pcm_noise(*shape, seed=0):
     return samples.astype(np.int16)
 
 
-def sine(hz, rate=16000, duration_s=1.0):
+def sine(hz, rate=16000, duration_s=1.0, phase=0.0):
     """A sine of amplitude 0.5 in float64."""
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(rate * duration_s)) / rate)
+    radians = 2 * np.pi * hz * np.arange(round(rate * duration_s)) / rate
+    return 0.5 * np.sin(radians + phase)
 
 
 # Container and encoder by file name.

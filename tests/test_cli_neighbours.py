@@ -21,6 +21,8 @@ from ms_sincresnet.inference.results import open_results
 pyarrow = pytest.importorskip("pyarrow")
 
 KIND = EmbeddingKind("12ab-mean", 4)
+BAD_BYTES = os.fsdecode(b"caf\xe9.wav")
+FACTS = {"size": 1, "modified": None, "warning": "ends early"}
 COLUMNS = ["path", "size", "modified", "embedding", "error", "warning", "model"]
 
 
@@ -28,35 +30,18 @@ COLUMNS = ["path", "size", "modified", "embedding", "error", "warning", "model"]
 def run(tmp_path, monkeypatch, command, model_folder):
     """Runs a command in an empty folder: exit status, output, and error output."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*argv, model=model_folder):
-        options = ["--model", str(model), "--device", "cpu", "--precision", "fp32"]
-        return command(*argv, *options)
-
-    return run
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """Files in the order in which they are decoded."""
-    files, original = [], batch.read_blocks
-
-    def read(file, *options):
-        files.append(file)
-        return original(file, *options)
-
-    monkeypatch.setattr(batch, "read_blocks", read)
-    return files
+    options = "--device=cpu", "--precision=fp32", "--model"
+    return lambda *argv, model=model_folder: command(*argv, *options, model)
 
 
 def paths_of(table):
     """The paths of the table that ``similar`` prints, best first."""
-    head, *lines = table.splitlines()
-    assert head == "rank  cosine  path"
-    table = pd.DataFrame([line.split(maxsplit=2) for line in lines])
-    assert table[0].astype(int).tolist() == [*range(1, len(lines) + 1)]
-    assert table[1].astype(float).is_monotonic_decreasing
-    return table[2].tolist()
+    assert table.startswith("rank  cosine  path\n")
+    rows = [line.split(maxsplit=2) for line in table.splitlines()[1:]]
+    ranks, cosines, paths = zip(*rows, strict=True)
+    assert [*map(int, ranks)] == [*range(1, len(rows) + 1)]
+    assert pd.Series(cosines).astype(float).is_monotonic_decreasing
+    return [*paths]
 
 
 def write_track(path, number, seconds=3.0, part=0):
@@ -140,26 +125,20 @@ def test_an_index_is_resumed(run, decoded):
     assert os.listdir("new") == ["songs.parquet"]
 
 
-@pytest.mark.parametrize("name", ["a.wav", "-b\n.wav", os.fsdecode(b"caf\xe9.wav")])
-def test_a_killed_run_is_resumed_from_its_journal(tmp_path, name):
-    path = tmp_path / "songs.parquet"
+def test_a_killed_run_is_resumed_from_its_journal_alone(tmp_path):
+    path, journal = tmp_path / "songs.parquet", tmp_path / ".songs.parquet.jsonl"
     values = torch.tensor([0.1, -2.0, 3e-9, 4e9])
-    facts = {"size": 1, "modified": None, "warning": "ends early"}
-    killed = open_results("parquet", path, KIND, [name])
-    killed.write(KIND.row(name, values, facts))
+    killed = open_results("parquet", path, KIND, [BAD_BYTES])
+    killed.write(KIND.row(BAD_BYTES, values, FACTS))
     assert not path.exists()
-    with open_results("parquet", path, KIND, [name, "c.wav"]) as results:
-        assert results.done == {name}
-        results.write(KIND.row("c.wav", AudioFileError("c.wav: is empty"), facts))
+    with open_results("parquet", path, KIND, [BAD_BYTES]) as results:
+        assert results.done == {BAD_BYTES}
     table = pd.read_parquet(path)
-    assert table.path.tolist() == [as_utf8(name), "c.wav"]
-    assert table.embedding[0].tolist() == values.tolist() and table["size"][0] == 1
-    assert table.error.fillna("").tolist() == ["", "is empty"]
-    assert os.listdir(tmp_path) == [path.name]
-    journal = tmp_path / ".songs.parquet.jsonl"
+    assert table.path.tolist() == [as_utf8(BAD_BYTES)]
+    assert table.embedding[0].tolist() == values.tolist()
     journal.write_text('{"file": "a.wav", "error": null, "model": "12ab-mean"}\n')
     with pytest.raises(UserError, match="it was not written by this command"):
-        open_results("parquet", path, KIND, [name])
+        open_results("parquet", path, KIND, [BAD_BYTES])
 
 
 def test_a_song_that_is_not_in_the_index_is_embedded(run, decoded):
@@ -189,17 +168,17 @@ def test_a_song_that_is_not_in_the_index_is_embedded(run, decoded):
     assert "name its --model, --hop and --precision" in err
 
 
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda path: None, "No such file"),
-        (lambda path: path.write_text("no parquet"), "cannot be read as an index"),
-        (lambda path: pd.DataFrame({"path": ["a"]}).to_parquet(path), "other columns"),
-        (lambda path: open_results("parquet", path, KIND).__exit__(), "no songs"),
-    ],
-)
-def test_a_file_that_is_no_index(run, write, message):
-    write(Path("songs.parquet"))
-    status, out, err = run("similar", "a.wav", "--index", "songs.parquet")
-    assert (status, out) == (1, "") and message in err
-    assert err.startswith("error: songs.parquet: ") and err.count("\n") == 1
+def test_a_file_that_is_no_index(run):
+    Path("text").write_text("no parquet")
+    pd.DataFrame({"path": ["a"]}).to_parquet("other")
+    with open_results("parquet", Path("empty"), KIND):
+        pass
+    for path, message in [
+        ("nowhere", "No such file"),
+        ("text", "cannot be read as an index"),
+        ("other", "other columns"),
+        ("empty", "no songs"),
+    ]:
+        status, out, err = run("similar", "a.wav", "--index", path)
+        assert (status, out) == (1, "") and message in err
+        assert err.startswith(f"error: {path}: ") and err.count("\n") == 1

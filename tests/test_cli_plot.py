@@ -1,27 +1,31 @@
 """``ms-sincresnet plot`` draws what it is asked for and reports mistakes."""
 
-import argparse
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
+from speechbrain.utils.train_logger import FileTrainLogger
 
 from ms_sincresnet import MelResNet, MSSincResNet
-from ms_sincresnet.cli.plot import add_arguments, run
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.cli import main
+from ms_sincresnet.plots.representations import plot_maps
+from ms_sincresnet.plots.timeline import plot_timeline, read_envelope
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.cutoffs import record_cutoffs
 
-MATRIX = "genre,jazz,rock,pop\njazz,3,1,0\nrock,0,120,0\npop,2,0,4\n"
-LOSSES = "epoch: 1, lr: 1.0000e-05 - train loss: 2.0 - valid loss: 9.0\n"
+MATRIX = "genre,jazz,rock\njazz,3,1\nrock,0,120\n"
+NAMES = [r"a$\b$", "$x$", "pop"]  # no formulas
+HAND_CRAFTED = ["spectrogram", "harmonic spectrogram", "percussive spectrogram"]
+HAND_CRAFTED += ["mel-spectrogram"]
+LEARNED = [f"learned by filters of {n} taps" for n in (251, 501, 1001)]
 
 
 def plot(*words):
     """Runs ``ms-sincresnet plot`` with these words."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    run(parser.parse_args([str(word) for word in words]))
+    assert main(["plot", *map(str, words)]) == 0
 
 
 @pytest.fixture
@@ -33,13 +37,6 @@ def drawn(monkeypatch):
         lambda figure, path: figures.update({str(path): figure}),
     )
     return figures
-
-
-@pytest.fixture(scope="module")
-def mel_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mel") / "model"
-    save_model_folder(folder, MelResNet(2), ["jazz", "rock"])
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -54,41 +51,115 @@ def test_runs_are_named_by_the_part_of_their_path_that_differs(
     tmp_path, drawn, folders, names
 ):
     logs = [tmp_path / folder for folder in folders]
-    for log in logs:
+    for number, log in enumerate(logs):
         log.mkdir(parents=True)
-        (log / "train_log.txt").write_text(LOSSES)
+        logger = FileTrainLogger(str(log / "train_log.txt"), precision=4)
+        losses = (1, 2.25), (2, 1.5 + number), (3, 0.0123), (3, 0.5), (4, np.nan)
+        for epoch, loss in losses:  # the last one of an epoch counts
+            about = {"data": "GTZAN, fold 0", "epoch": epoch, "lr": 1e-5}
+            train = {"loss": loss, "clip_accuracy": 0.1}
+            logger.log_stats(about, train, valid_stats={"loss": 9.0})
+        logger.log_stats({"tested epoch": 1}, test_stats={"loss": 7.0})
     logs[0] /= "train_log.txt"
-    labels = list("012")[: len(logs)]
+    labels = NAMES[: len(logs)]
     plot("loss", *logs)
     plot("loss", *logs, "--labels", *labels, "--output", "labelled.svg")
     for path, expected in {"loss.png": names, "labelled.svg": labels}.items():
-        lines = drawn[path].axes[0].lines
-        assert [line.get_label() for line in lines] == expected
+        drawn[path].draw_without_rendering()
+        (axes,) = drawn[path].axes
+        assert [text.get_text() for text in axes.get_legend().texts] == expected
+        assert [line.get_label() for line in axes.lines] == expected
+        for number, line in enumerate(axes.lines):
+            losses = [2.25, 1.5 + number, 0.5, np.nan]
+            np.testing.assert_array_equal(line.get_data(), [[1, 2, 3, 4], losses])
+        assert axes.get_ylim()[0] == 0
+
+
+def test_the_confusion_matrix_agrees_with_the_file(tmp_path, drawn):
+    path = tmp_path / r"run$\1$" / "confusion_matrix.csv"
+    path.parent.mkdir()
+    counts = [[3, 1, 0], [0, 120, 0], [2, 0, 4]]
+    pd.DataFrame(counts, NAMES, NAMES).to_csv(path, index_label="genre")
+    plot("confusion", path)
+    drawn["confusion.png"].draw_without_rendering()
+    (axes,) = drawn["confusion.png"].axes
+    assert axes.get_title() == r"run$\1$: 130 tracks, 97.7% correct"
+    assert [int(text.get_text()) for text in axes.texts] == np.ravel(counts).tolist()
+    for axis in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in axis] == NAMES
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted genre", "true genre")
 
 
 @pytest.mark.parametrize("voting", ["majority", "mean"])
 def test_a_timeline_shows_the_songs_posteriors(
-    tmp_path, write_song, tone_model, genres, drawn, voting
+    tmp_path, write_song, tone_model, drawn, voting
 ):
+    genres = ["rock", *NAMES]
     save_model_folder(tmp_path / "model", tone_model, genres, voting=voting)
-    song = write_song(tmp_path / "my song.wav", ("rock", 8), ("jazz", 5))
-    samples = torch.from_numpy(soundfile.read(song, dtype="float32")[0])
-    posteriors = tone_model(samples.unfold(0, 48000, 8000)).exp().numpy()
-    plot("timeline", song, "--model", tmp_path / "model")
-    top, axes, _ = drawn["my song_timeline.png"].axes
-    rock = genres.index("rock")
+    path = write_song(tmp_path / r"a$\b$.wav", ("rock", 8), ("jazz", 9))
+    samples, _ = soundfile.read(path, dtype="float32")
+    samples[8 * 16000 : 12 * 16000] = 0
+    soundfile.write(path, samples, 16000)
+    clips = torch.from_numpy(samples).unfold(0, 48000, 8000)
+    posteriors = tone_model(clips).exp().numpy()
+    silent = clips.std(1) == 0
+    posteriors[silent] = np.nan
+    audible = posteriors[~silent]
+    plot("timeline", path, "--model", tmp_path / "model")
+    figure = drawn[r"a$\b$_timeline.png"]
+    figure.draw_without_rendering()
+    top, axes, _ = figure.axes
     share, of = {
-        "majority": ((posteriors.argmax(1) == rock).mean(), "votes"),
-        "mean": (posteriors.mean(0)[rock], "posterior"),
+        "majority": ((audible.argmax(1) == 0).mean(), "votes"),
+        "mean": (audible.mean(0)[0], "posterior"),
     }[voting]
-    title = f"my song.wav: rock, {share:.0%} of the {of} of {len(posteriors)} clips"
-    assert top.get_title() == title
-    assert axes.get_xlim() == (0, 13)
+    assert top.get_title() == rf"a$\b$.wav: rock, {share:.0%} of the {of} of 26 clips"
+    assert axes.get_xlim() == (0, 17)
     assert np.ptp(top.collections[0].get_segments(), axis=(0, 1))[1] > 0.9  # of ±0.5
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    order = [genres.index(name) for name in labels]
-    found = axes.collections[0].get_array().reshape(len(genres), -1)
-    np.testing.assert_allclose(found, posteriors[:, order].T, atol=1e-4)
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    order = [genres.index(name) for name in named]
+    assert (np.diff(audible.mean(0)[order]) >= 0).all()
+    mesh = axes.collections[0]
+    shown = np.ma.filled(mesh.get_array(), np.nan).reshape(4, 29)
+    np.testing.assert_allclose(shown, posteriors[:, order].T, atol=1e-4)
+    edges_s = mesh.get_coordinates()[0, :, 0].tolist()
+    assert (edges_s[:2], edges_s[-2:]) == ([0, 1.75], [15.25, 17])
+    (dots,) = axes.lines
+    assert dots.get_xdata().tolist() == (1.5 + np.flatnonzero(~silent) / 2).tolist()
+    assert [order[row] for row in dots.get_ydata()] == audible.argmax(1).tolist()
+
+
+def test_the_envelope_is_the_loudest_sample_of_each_hundredth(tmp_path):
+    # 16 whole blocks of the decoder and a few samples of another hundredth.
+    samples = np.random.default_rng(0).uniform(-1, 1, 16 * 16384 + 7)
+    samples *= np.linspace(0, 1, len(samples))
+    soundfile.write(tmp_path / "song.wav", samples, 16000, subtype="FLOAT")
+    envelope = read_envelope(tmp_path / "song.wav", 16000)
+    whole = np.abs(samples[: len(samples) // 160 * 160]).reshape(-1, 160).max(1)
+    np.testing.assert_allclose(envelope[:-1], whole, rtol=1e-6)
+    assert len(envelope) == len(whole) + 1
+    assert envelope.index[-1] == pytest.approx(len(whole) / 100)
+
+
+def test_the_envelope_of_a_long_song_is_drawn_at_its_times():
+    duration_s = 3600.0
+    middles_s = np.arange(1.5, duration_s - 1, 0.5)
+    posteriors = pd.DataFrame(np.ones((len(middles_s), 2)) / 2, middles_s, ["a", "b"])
+    times_s = np.arange(0, duration_s, 0.01)
+    click_s = duration_s / 3
+    envelope = pd.Series(0.1 + 0.9 * (np.abs(times_s - click_s) < 0.005), times_s)
+    figure = plot_timeline(posteriors, duration_s, "a click", envelope)
+    top, below, _ = figure.axes
+    assert top.get_title() == "a click" and below.get_xlabel() == "time (s)"
+    assert top.get_xlim() == below.get_xlim() == (0, duration_s)
+    figure.draw_without_rendering()
+    assert top.get_position().x1 == pytest.approx(below.get_position().x1)
+    lines = np.array(top.collections[0].get_segments())
+    assert len(lines) <= 1000
+    loudest_s = lines[lines[:, 1, 1].argmax(), 0, 0]
+    assert loudest_s == pytest.approx(click_s, abs=duration_s / len(lines) + 0.01)
+    (alone, _) = plot_timeline(posteriors, duration_s, "no envelope").axes
+    assert alone.get_title() == "no envelope"
 
 
 def test_a_song_shorter_than_a_clip(tmp_path, write_song, model_folder, drawn):
@@ -108,25 +179,65 @@ def test_a_song_shorter_than_a_clip(tmp_path, write_song, model_folder, drawn):
     assert levels.min() > -10  # the song is repeated, so there is no silence
 
 
-def test_the_clip_and_its_maps_begin_at_start(
-    tmp_path, write_song, model_folder, tone_model, drawn
+def highest_pixel(axes):
+    """Position of the brightest pixel, in the units of the axes."""
+    (image,) = axes.get_images()
+    values = np.asarray(image.get_array())
+    left, right, bottom, top = image.get_extent()
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    x = left + (right - left) * (column + 0.5) / values.shape[1]
+    return x, bottom + (top - bottom) * (row + 0.5) / values.shape[0]
+
+
+def test_a_tone_and_a_click_appear_in_every_panel(
+    tmp_path, model_folder, tone_model, drawn
 ):
     pytest.importorskip("librosa")
-    song = write_song(tmp_path / "song.wav", ("jazz", 4), ("metal", 4), subtype="FLOAT")
+    clip = 0.1 * np.sin(2 * np.pi * 1000 / 16000 * np.arange(48000)) * np.hanning(48000)
+    clip[32000] = 1.0
+    song = tmp_path / r"a$\b$.wav"  # no formula
+    soundfile.write(song, np.append(np.zeros(80000), clip), 16000, subtype="FLOAT")
     command = ["representations", song, "--model", model_folder, "--start"]
     plot(*command, 5)
-    axes = drawn["song_representations.png"].axes
-    images = [panel.get_images()[0] for panel in axes if panel.get_images()]
-    assert axes[0].get_xlim() == (5, 8)
-    loudest = np.asarray(images[0].get_array()).mean(1).argmax()
-    assert loudest * 16000 / 512 == pytest.approx(3000)
-    clip = torch.from_numpy(soundfile.read(song, dtype="float32")[0][80000:])
-    maps = tone_model.frontend(clip[None])[0].numpy()
-    for image, expected in zip(images[4:], maps, strict=True):
+    figure = drawn[r"a$\b$_representations.png"]
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == r"a$\b$.wav, 5 to 8 s"
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(panels) == HAND_CRAFTED + LEARNED
+    for name in HAND_CRAFTED[:2]:
+        assert highest_pixel(panels[name])[1] == pytest.approx(1000)
+    time_s, _ = highest_pixel(panels["percussive spectrogram"])
+    assert time_s == pytest.approx(7, abs=256 / 16000)
+    mel = panels["mel-spectrogram"]
+    _, row = highest_pixel(mel)
+    labels = zip(mel.get_yticks(), mel.get_yticklabels(), strict=True)
+    (label,) = [text for tick, text in labels if tick == row]
+    assert float(label.get_text()) == pytest.approx(1000, abs=16)
+    for axes in panels.values():
+        assert axes.get_xlim() == pytest.approx((5, 8))
+    frontend = tone_model.frontend
+    maps = frontend(torch.tensor(clip[None], dtype=torch.float32))[0].numpy()
+    for name, bank, expected in zip(LEARNED, frontend.banks, maps, strict=True):
+        (image,) = panels[name].get_images()
         np.testing.assert_allclose(image.get_array(), expected, atol=1e-5)
+        assert image.get_extent() == [5, 8, -0.5, 7.5] and image.origin == "lower"
+        centres_hz = sum(bank.cutoffs()) / 2
+        labels = [label.get_text() for label in panels[name].get_yticklabels()]
+        rows = panels[name].get_yticks()
+        assert labels == [f"{centres_hz[row]:.0f}" for row in rows] and len(rows) > 3
     for start in ("5.5", "-1", "nan", "inf"):
-        with pytest.raises(UserError, match=f"between 0 and 5 s; got {start} s"):
+        with pytest.raises(SystemExit, match=f"between 0 and 5 s; got {start} s"):
             plot(*command[:-1], f"--start={start}")
+
+
+def test_learned_maps_need_no_librosa(tmp_path, write_song, model_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    maps = np.random.default_rng(0).random((1, 2, 64))
+    figure = plot_maps(maps, [np.array([110.0, 990.0])], [251], start_s=10, clip_s=3)
+    assert figure.axes[0].get_title() == LEARNED[0]
+    song = write_song(tmp_path / "song.wav", ("jazz", 3))
+    with pytest.raises(SystemExit, match=r"librosa, .*pip install '\.\[plots\]'"):
+        plot("representations", song, "--model", model_folder)
 
 
 def test_the_suffix_is_the_format(tmp_path, capsys):
@@ -144,7 +255,7 @@ def test_the_suffix_is_the_format(tmp_path, capsys):
     ("command", "message"),
     [
         ("representations matrix.csv --model MODEL", "csv: not readable as audio"),
-        ("representations song.wav --model MEL", "no learned maps.* got MelResNet"),
+        ("representations song.wav --model mel", "no learned maps.* got MelResNet"),
         ("timeline nowhere.wav --model MODEL", "nowhere.wav: no such file"),
         ("timeline song.wav --model run", r"run: .*config\.json"),
         ("filters run", "run/cutoffs.csv: no such file; expected .* a run"),
@@ -163,14 +274,16 @@ def test_the_suffix_is_the_format(tmp_path, capsys):
     ],
 )
 def test_mistakes_are_reported_and_nothing_is_written(
-    tmp_path, monkeypatch, write_song, model_folder, mel_folder, command, message
+    tmp_path, monkeypatch, write_song, model_folder, command, message
 ):
     monkeypatch.chdir(tmp_path)
+    if "mel" in command:
+        save_model_folder("mel", MelResNet(2, n_mels=8), ["jazz", "rock"])
     write_song(tmp_path / "song.wav", ("jazz", 3))
     for folder in ("empty", "folder.png", "run", "odd"):
         (tmp_path / folder).mkdir()
     for name, text in {
-        "run/train_log.txt": LOSSES,
+        "run/train_log.txt": "epoch: 1, lr: 1.0e-05 - train loss: 2.0\n",
         "matrix.csv": MATRIX,
         "odd/cutoffs.csv": MATRIX,
         "odd.txt": "epoch: 1 - train loss: much",
@@ -180,22 +293,54 @@ def test_mistakes_are_reported_and_nothing_is_written(
     }.items():
         (tmp_path / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
-    folders = {"MODEL": model_folder, "MEL": mel_folder}
-    with pytest.raises(UserError, match=message):
-        plot(*(folders.get(word, word) for word in command.split()))
+    with pytest.raises(SystemExit, match=message):
+        plot(*command.replace("MODEL", str(model_folder)).split())
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_filters_of_a_run_are_drawn_from_its_cutoffs(tmp_path, drawn):
-    model = MSSincResNet(n_filters=8, parametrization="relative")
-    record_cutoffs(tmp_path, model, 0)
-    torch.nn.init.constant_(model.frontend.banks[1].low_shift_, 0.1)
-    record_cutoffs(tmp_path, model, 3)
-    plot("filters", tmp_path)
-    before, after = drawn["filters.png"].axes[4:6]
+def test_filters_of_a_run_pass_the_bands_between_their_cutoffs(tmp_path, drawn):
+    run = tmp_path / r"my$\b$"  # no formula
+    run.mkdir()
+    model = MSSincResNet(n_filters=8)
+    bank = model.frontend.banks[1]
+    record_cutoffs(run, model, 0)
+    with torch.no_grad():
+        bank.low_hz_[3] += 300
+        bank.band_hz_[5] += 200
+    record_cutoffs(run, model, 3)
+    plot("filters", run)
+    figure = drawn["filters.png"]
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == f"{run}: what the filters learned"
+    table = pd.read_csv(run / "cutoffs.csv")
+    first, last = (part for _, part in table[table.scale == 1].groupby("epoch"))
+    before, after, shifts, counts = figure.axes[4:8]
     assert before.get_title() == "filters of 501 taps at the start"
     assert after.get_title() == "filters of 501 taps after epoch 3"
-    taps = model.frontend.banks[1].filters().detach().numpy()
-    levels = np.asarray(after.get_images()[0].get_array())
-    assert (levels.argmax(1) == np.abs(np.fft.rfft(taps, 4096)).argmax(1)).all()
-    assert (np.asarray(before.get_images()[0].get_array()) != levels).any()
+    for axes, cutoffs in [(before, first), (after, last)]:
+        (image,) = axes.get_images()
+        left, right, bottom, top = image.get_extent()
+        values = np.asarray(image.get_array())
+        step_hz = (right - left) / len(values.T)
+        bins_hz = left + step_hz * (np.arange(len(values.T)) + 0.5)
+        assert (bottom, top) == (-0.5, 7.5)
+        bands = cutoffs[["low_hz", "high_hz"]].to_numpy()
+        for decibels, (low, high) in list(zip(values, bands, strict=True))[:7]:
+            for hz in (low, high):
+                assert -8 < np.interp(hz, bins_hz, decibels) < -4.5  # half, by a window
+            middle = (bins_hz > low + 40) & (bins_hz < high - 40)
+            assert (decibels[middle] > -2).all()
+            assert (decibels[(bins_hz < low - 60) | (bins_hz > high + 60)] < -40).all()
+    low_shift_hz = 300 * (np.arange(8) == 3)
+    high_shift_hz = low_shift_hz + 200 * (np.arange(8) == 5)
+    assert shifts.get_title().endswith("median 0.0 Hz, largest 300.0 Hz")
+    lower, upper = shifts.lines[:2]
+    assert lower.get_label() == "lower cut-off"
+    np.testing.assert_allclose(lower.get_ydata(), low_shift_hz, atol=1e-3)
+    np.testing.assert_allclose(upper.get_ydata(), high_shift_hz, atol=1e-3)
+    np.testing.assert_allclose(upper.get_xdata(), first.high_hz, rtol=1e-6)
+    hz, start = counts.lines[0].get_data()
+    gained = counts.lines[1].get_ydata() - start
+    wider_hz = first.high_hz.iloc[5] + 100
+    assert gained[np.abs(hz - wider_hz).argmin()] > 0
+    np.testing.assert_array_equal(gained[hz > last.high_hz.iloc[5] * 1.1], 0)
