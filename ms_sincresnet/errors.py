@@ -41,18 +41,7 @@ class ModelFolderError(UserError):
 def exit_on_user_error(interrupted: str = "interrupted") -> Iterator[None]:
     """Ends a command with the message of a ``UserError`` and no traceback.
 
-    Arguments
-    ---------
-    interrupted
-        Message if the user interrupts the command: how to resume it, if it can be.
-
-    Example
-    -------
-    >>> with exit_on_user_error():
-    ...     raise HparamError("fold must lie in 0 … 9; got 10")
-    Traceback (most recent call last):
-    ...
-    SystemExit: error: fold must lie in 0 … 9; got 10
+    ``interrupted`` is printed if the user interrupts it: how to resume, if it can be.
     """
     try:
         yield
