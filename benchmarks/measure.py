@@ -12,10 +12,11 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from ms_sincresnet.files import as_markdown
 
 Step = Callable[[], object]
 Builder = Callable[[], Step]
@@ -27,23 +28,19 @@ PACKAGES = [
 ]
 
 
-class Measured(NamedTuple):
-    """Measurements of one row of a table."""
-
-    seconds: np.ndarray  # per step, [n_runs]
-    ratios: np.ndarray  # seconds of the table's first row in the same round, over these
-    peak_bytes: int
-
-
-def compare(builders: dict[str, Builder], n_runs: int) -> dict[str, Measured]:
-    """Measures every builder's step beside the first one's."""
-    peaks = [run_alone(build)[1] for build in builders.values()]
-    seconds = time_in_turn({name: build() for name, build in builders.items()}, n_runs)
-    first = next(iter(seconds.values()))
-    return {
-        name: Measured(values, first / values, peak)
-        for (name, values), peak in zip(seconds.items(), peaks, strict=True)
-    }
+def compare(builds: dict[str, Builder], n_runs: int, n_clips: int) -> tuple[str, dict]:
+    """A table of the builders' steps, of so many clips each, and seconds per round."""
+    peaks = [run_alone(build)[1] for build in builds.values()]
+    seconds = time_in_turn({name: build() for name, build in builds.items()}, n_runs)
+    first, rows = next(iter(seconds)), []
+    for (name, values), peak in zip(seconds.items(), peaks, strict=True):
+        ratios = seconds[first] / values  # round by round
+        time = f"{np.median(values) / n_clips * 1e3:.3g}"
+        spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
+        speed = f"{np.median(ratios):.2f} ×"
+        rows.append([name, time, speed, spread, f"{peak / 2**20:,.0f} MiB"])
+    header = ["", "ms per clip", f"speed over {first}", "range", "peak"]
+    return as_markdown(header, rows), seconds
 
 
 def time_in_turn(steps: dict[str, Step], n_runs: int) -> dict[str, np.ndarray]:
@@ -80,43 +77,18 @@ def _run_here(build: Builder) -> tuple[float, int]:
     # Resets the peak to the present size. Unlike ru_maxrss of getrusage, this peak is
     # not inherited from the parent process.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _peak_rss()
-    start = time.perf_counter()
+    before, start = memory("VmHWM"), time.perf_counter()
     step()
     seconds = time.perf_counter() - start
     if torch.cuda.is_initialized():
         return seconds, torch.cuda.max_memory_allocated()
-    return seconds, _peak_rss() - before
+    return seconds, memory("VmHWM") - before
 
 
-def _peak_rss() -> int:
-    """Peak memory of this process, in bytes."""
+def memory(name: str) -> int:
+    """Memory of this process in bytes: VmHWM, its peak, or another name in status."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def comparison(measured: dict[str, Measured], n_clips: int) -> str:
-    """The table of ``compare``, for steps of so many clips."""
-    header = ["", "ms per clip", f"speed over {next(iter(measured))}", "range", "peak"]
-    rows = []
-    for name, subject in measured.items():
-        seconds, ratios, peak_bytes = subject
-        time = f"{np.median(seconds) / n_clips * 1e3:.3g}"
-        spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
-        speed = f"{np.median(ratios):.2f} ×"
-        rows.append([name, time, speed, spread, mebibytes(peak_bytes)])
-    return table(header, rows)
-
-
-def mebibytes(n_bytes: int) -> str:
-    """Memory in MiB."""
-    return f"{n_bytes / 2**20:,.0f} MiB"
+    return int(re.search(rf"{name}:\s*(\d+) kB", status)[1]) * 1024
 
 
 def machine() -> str:

@@ -9,10 +9,9 @@ The first search reads the file from the disk, the others find it in memory.
 import os
 import sys
 import time
-from contextlib import closing
-from pathlib import Path
 
 import torch
+from measure import memory
 from torch.nn.functional import normalize
 
 from ms_sincresnet.inference.embeddings import EmbeddingKind
@@ -29,25 +28,20 @@ def write_index(path: str, n_songs: int) -> None:
     write_table(rows, path, "parquet", kind)
 
 
-def own_memory() -> int:
-    """MiB of this process that are not mapped files."""
-    status = Path("/proc/self/status").read_text().partition("RssAnon:")[2]
-    return int(status.split()[0]) // 1024
-
-
 def main(n_songs: int, path: str) -> None:
     """Writes the index if it is missing, and searches it five times."""
     if not os.path.exists(path):
         write_index(path, n_songs)
-    with closing(open(path, "rb")) as file:
+    with open(path, "rb") as file:
         os.fsync(file)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    before = own_memory()
+    before = memory("RssAnon")  # without mapped files
     for _ in range(5):
         start = time.perf_counter()
         index = Index(path)
         index.search(index.find("0.mp3"), 10, "0.mp3")
-        print(f"{time.perf_counter() - start:.1f} s, {own_memory() - before} MiB more")
+        seconds, more = time.perf_counter() - start, memory("RssAnon") - before
+        print(f"{seconds:.1f} s, {more // 2**20} MiB more")
 
 
 if __name__ == "__main__":

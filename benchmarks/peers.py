@@ -6,6 +6,8 @@ asteroid-filterbanks, which has filters of its own.
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -16,53 +18,41 @@ from torch.nn import functional as F
 from ms_sincresnet import MSSincNet, MSSincResNet, SincFilterbank
 
 
-class TorchConv(nn.Module):
-    """Filters clips [batch, 1, time] by PyTorch's ``conv1d``."""
+class Conv(nn.Module):
+    """Filters clips [batch, 1, time] by a function of them and filters [n, 1, taps]."""
 
-    def __init__(self, bank: SincFilterbank):
+    def __init__(self, convolve: Callable, bank: SincFilterbank):
         super().__init__()
-        self.bank = copy.deepcopy(bank)
+        self.convolve, self.bank = convolve, copy.deepcopy(bank)
 
     def forward(self, wavs: Tensor) -> Tensor:
-        return F.conv1d(wavs, self.bank.filters()[:, None], padding="same")
+        return self.convolve(wavs, self.bank.filters()[:, None])
 
 
-class JuliusConv(TorchConv):
-    """The same by julius' ``fft_conv1d``, which works in blocks."""
+def julius_conv(wavs: Tensor, filters: Tensor) -> Tensor:
+    """Julius' ``fft_conv1d``, which works in blocks."""
+    from julius import fft_conv1d
 
-    def forward(self, wavs: Tensor) -> Tensor:
-        from julius import fft_conv1d
-
-        filters = self.bank.filters()[:, None]
-        return fft_conv1d(wavs, filters, padding=self.bank.kernel_size // 2)
+    return fft_conv1d(wavs, filters, padding=filters.shape[-1] // 2)
 
 
-class TorchaudioConv(TorchConv):
-    """The same by torchaudio's ``fftconvolve``, one transform per clip."""
+def torchaudio_conv(wavs: Tensor, filters: Tensor) -> Tensor:
+    """Torchaudio's ``fftconvolve``, one transform per clip."""
+    from torchaudio.functional import fftconvolve
 
-    def forward(self, wavs: Tensor) -> Tensor:
-        from torchaudio.functional import fftconvolve
-
-        # A convolution, not a correlation; the filters are symmetric.
-        return fftconvolve(wavs, self.bank.filters()[None], mode="same")
+    # A convolution, not a correlation; the filters are symmetric.
+    return fftconvolve(wavs, filters.transpose(0, 1), mode="same")
 
 
 class SpeechBrainConv(nn.Module):
-    """The same by SpeechBrain's ``SincConv``, with zeros beyond the edges."""
+    """SpeechBrain's ``SincConv``, with zeros beyond the edges."""
 
     def __init__(self, bank: SincFilterbank):
         super().__init__()
         from speechbrain.nnet.CNN import SincConv
 
-        self.conv = SincConv(
-            bank.n_filters,
-            bank.kernel_size,
-            in_channels=1,
-            padding_mode="constant",
-            sample_rate=bank.sample_rate,
-            min_low_hz=bank.min_low_hz,
-            min_band_hz=bank.min_band_hz,
-        )
+        options = _options(bank) | {"in_channels": 1, "padding_mode": "constant"}
+        self.conv = SincConv(bank.n_filters, bank.kernel_size, **options)
         self.conv.load_state_dict(bank.state_dict())
 
     def forward(self, wavs: Tensor) -> Tensor:
@@ -73,32 +63,27 @@ def asteroid_conv(bank: SincFilterbank) -> nn.Module:
     """asteroid-filterbanks' ``ParamSincFB``: half as many bands, each even and odd."""
     from asteroid_filterbanks import Encoder, ParamSincFB
 
-    filterbank = ParamSincFB(
-        bank.n_filters,
-        bank.kernel_size,
-        stride=1,
-        sample_rate=bank.sample_rate,
-        min_low_hz=bank.min_low_hz,
-        min_band_hz=bank.min_band_hz,
-    )
-    return Encoder(filterbank, padding=bank.kernel_size // 2)
+    peer = ParamSincFB(bank.n_filters, bank.kernel_size, stride=1, **_options(bank))
+    return Encoder(peer, padding=bank.kernel_size // 2)
+
+
+def _options(bank: SincFilterbank) -> dict[str, float]:
+    """Options that a filterbank shares with those of peers."""
+    names = ("sample_rate", "min_low_hz", "min_band_hz")
+    return {name: getattr(bank, name) for name in names}
 
 
 CONVOLUTIONS = {
-    "plain": TorchConv,
+    "plain": partial(Conv, partial(F.conv1d, padding="same")),
     "SpeechBrain's SincConv": SpeechBrainConv,
     "asteroid-filterbanks' ParamSincFB": asteroid_conv,
-    "julius' fft_conv1d": JuliusConv,
-    "torchaudio's fftconvolve": TorchaudioConv,
+    "julius' fft_conv1d": partial(Conv, julius_conv),
+    "torchaudio's fftconvolve": partial(Conv, torchaudio_conv),
 }
-
-_OPTIONAL = {asteroid_conv: "asteroid_filterbanks", JuliusConv: "julius"}
-
-
-def is_installed(name: str) -> bool:
-    """True if the package that a convolution needs is installed."""
-    package = _OPTIONAL.get(CONVOLUTIONS[name])
-    return package is None or find_spec(package) is not None
+for name in [*CONVOLUTIONS]:
+    package = name.partition("'")[0].replace("-", "_")
+    if package in ("asteroid_filterbanks", "julius") and find_spec(package) is None:
+        del CONVOLUTIONS[name]
 
 
 class Frontend(nn.Module):

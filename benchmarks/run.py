@@ -20,6 +20,7 @@ import torch
 from steps import Sizes
 
 from ms_sincresnet.data.dataset import CACHES
+from ms_sincresnet.files import as_markdown
 
 METHOD = (
     "All rows of a table are timed in one process, in turn. Times are medians; speeds "
@@ -33,32 +34,30 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 def frontend(sizes: Sizes, n_runs: int) -> str:
     """The front-end alone: plain, peers, ours."""
-    names = [*filter(peers.is_installed, peers.CONVOLUTIONS), "ours"]
-    text = []
-    for mode, passes in [
-        ("evaluation", "forward"),
-        ("training", "forward and backward"),
-    ]:
-        step = partial(steps.frontend_step, sizes, mode == "training")
-        measured = measure.compare(
-            {name: partial(step, name) for name in names}, n_runs
-        )
-        text.append(f"## Front-end, {mode}: {passes}, batch of {sizes.few_clips} clips")
-        text.append(measure.comparison(measured, sizes.few_clips))
-    return "\n\n".join(text)
+    n_clips, text = sizes.few_clips, []
+    for mode in ("evaluation: forward", "training: forward and backward"):
+        step = partial(steps.frontend_step, sizes, mode.startswith("training"))
+        builders = {name: partial(step, name) for name in [*peers.CONVOLUTIONS, "ours"]}
+        table, _ = measure.compare(builders, n_runs, n_clips)
+        text.append(f"## Front-end, {mode}, batch of {n_clips} clips\n\n{table}")
+    return "\n".join(text)
 
 
 def training(sizes: Sizes, n_runs: int) -> str:
     """A training step: plain, ours, ours with the ResNet in bf16."""
-    n_clips = sizes.batch_size
-    step = partial(steps.training_step, sizes, "cpu", n_clips)
-    builders = {
-        "plain": partial(step, "plain", "fp32"),
-        "ours": partial(step, "ours", "fp32"),
-        "ours, bf16": partial(step, "ours", "bf16"),
-    }
-    rows = measure.comparison(measure.compare(builders, n_runs), n_clips)
-    return f"## Training step, batch of {n_clips} clips\n\n{rows}"
+    systems = ("plain", "fp32"), ("ours", "fp32"), ("ours, bf16", "bf16")
+    return _training(sizes, n_runs, "cpu", sizes.batch_size, systems)
+
+
+def _training(sizes: Sizes, n_runs: int, device: str, n_clips: int, systems) -> str:
+    """The section of a training step of these systems, each in its precision."""
+    title = "Training step on a GPU, bf16" if device == "cuda" else "Training step"
+    title = f"## {title}, batch of {n_clips} clips"
+    if device == "cuda" and not torch.cuda.is_available():
+        return f"{title}\n\nNot measured: no CUDA GPU.\n"
+    step = partial(steps.training_step, sizes, device, n_clips)
+    builders = {k: partial(step, k.partition(",")[0], v) for k, v in systems}
+    return f"{title}\n\n{measure.compare(builders, n_runs, n_clips)[0]}"
 
 
 def song(sizes: Sizes, n_runs: int) -> str:
@@ -86,15 +85,10 @@ def _songs(sizes: Sizes, n_runs: int, n_songs: int, title: str) -> str:
             "ours": partial(steps.songs_step, paths, model, "fp32"),
             "ours, bf16": partial(steps.songs_step, paths, model, "bf16"),
         }
-        measured = measure.compare(builders, n_runs)
-    rates = ", ".join(
-        f"{name}: {60 * n_songs / np.median(each.seconds):.3g}"
-        for name, each in measured.items()
-    )
-    return (
-        f"## {title.format(seconds)}, {n_clips} clips\n\n"
-        f"{measure.comparison(measured, n_clips)}\n\nSongs per minute: {rates}."
-    )
+        table, times = measure.compare(builders, n_runs, n_clips)
+    rates = [f"{k}: {60 * n_songs / np.median(v):.3g}" for k, v in times.items()]
+    title = f"## {title.format(seconds)}, {n_clips} clips"
+    return f"{title}\n\n{table}\nSongs per minute: {', '.join(rates)}.\n"
 
 
 def lengths(sizes: Sizes, n_runs: int) -> str:
@@ -107,9 +101,9 @@ def lengths(sizes: Sizes, n_runs: int) -> str:
             steps.write_song(path, seconds)
             time, peak = measure.run_alone(build)
             times = [f"{seconds} s", f"{time:.2f} s", f"{time / seconds * 60:.2f} s"]
-            rows.append([*times, measure.mebibytes(peak)])
+            rows.append([*times, f"{peak / 2**20:,.0f} MiB"])
     header = ["song", "time", "time per minute of music", "peak"]
-    return f"## Songs by length, ours\n\n{measure.table(header, rows)}"
+    return f"## Songs by length, ours\n\n{as_markdown(header, rows)}"
 
 
 def loader(sizes: Sizes, n_runs: int) -> str:
@@ -124,22 +118,13 @@ def loader(sizes: Sizes, n_runs: int) -> str:
         spread = f"{rates.min():,.0f} to {rates.max():,.0f}"
         rows.append([cache, f"{np.median(rates):,.0f}", spread])
     header = ["cache", "clips per second", "range"]
-    return f"## Loader alone\n\n{measure.table(header, rows)}"
+    return f"## Loader alone\n\n{as_markdown(header, rows)}"
 
 
 def gpu(sizes: Sizes, n_runs: int) -> str:
     """A training step on a GPU, bf16: plain, ours."""
-    n_clips = sizes.gpu_batch_size
-    title = f"## Training step on a GPU, bf16, batch of {n_clips} clips"
-    if not torch.cuda.is_available():
-        return f"{title}\n\nNot measured: no CUDA GPU."
-    step = partial(steps.training_step, sizes, "cuda", n_clips)
-    builders = {
-        "plain": partial(step, "plain", "bf16"),
-        "ours": partial(step, "ours", "bf16"),
-    }
-    rows = measure.comparison(measure.compare(builders, n_runs), n_clips)
-    return f"{title}\n\n{rows}"
+    systems = ("plain", "bf16"), ("ours", "bf16")
+    return _training(sizes, n_runs, "cuda", sizes.gpu_batch_size, systems)
 
 
 def profile(sizes: Sizes, n_runs: int) -> str:
@@ -154,30 +139,22 @@ def profile(sizes: Sizes, n_runs: int) -> str:
     averages = profiler.key_averages()
     rows = averages.table(sort_by=f"self_{device}_time_total", row_limit=30)
     title = f"## Profile of our training step, {device}, bf16, batch of {n_clips} clips"
-    return f"{title}\n\n```\n{rows}\n```"
+    return f"{title}\n\n```\n{rows}\n```\n"
 
 
-SECTIONS = {
-    section.__name__: section
-    for section in [*(frontend, training, song, songs, lengths, loader, gpu, profile)]
-}
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, default=[*SECTIONS], help="all"
-    )
-    parser.add_argument("--n_runs", type=int, default=5, help="rounds that count")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="file to write")
-    parser.add_argument("--quick", action="store_true", help="sizes for a test")
-    return parser
+_ALL = (frontend, training, song, songs, lengths, loader, gpu, profile)
+SECTIONS = {section.__name__: section for section in _ALL}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measures section by section; the output always holds all finished ones."""
-    arguments = get_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    of_sections = {"nargs": "+", "choices": SECTIONS, "default": [*SECTIONS]}
+    parser.add_argument("--sections", **of_sections, help="all")
+    parser.add_argument("--n_runs", type=int, default=5, help="rounds that count")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file to write")
+    parser.add_argument("--quick", action="store_true", help="sizes for a test")
+    arguments = parser.parse_args(argv)
     sizes = steps.QUICK if arguments.quick else Sizes()
     text = (
         f"# Benchmarks\n\nWritten by `python benchmarks/run.py`, {arguments.n_runs} "
@@ -187,8 +164,8 @@ def main(argv: list[str] | None = None) -> None:
         section = SECTIONS[name]
         print(f"{section.__doc__}..", flush=True)
         written = section(sizes, arguments.n_runs)
-        print(f"\n{written}\n", flush=True)
-        text += f"\n{written}\n"
+        print(f"\n{written}", flush=True)
+        text += f"\n{written}"
         arguments.output.write_text(text, encoding="utf-8")
 
 

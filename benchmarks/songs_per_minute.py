@@ -69,12 +69,10 @@ def main() -> None:
     parser.add_argument("--n_runs", type=int, default=3, help="rounds that count")
     parser.add_argument("--hops", nargs="+", default=["0.5", "1", "1.5", "2", "3"])
     args = parser.parse_args()
-    rows = [
-        (args.python, "musicnn", "3"),
-        *((sys.executable, "ours", h) for h in args.hops),
-    ]
+    systems = [(args.python, "musicnn", "3")]
+    systems += [(sys.executable, "ours", hop) for hop in args.hops]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen([row[0], __file__, *row[1:]], **pipes) for row in rows]
+    workers = [subprocess.Popen([s[0], __file__, *s[1:]], **pipes) for s in systems]
 
     def seconds(worker: subprocess.Popen, files: list[str]) -> float:
         print(json.dumps(files), file=worker.stdin, flush=True)
@@ -83,16 +81,14 @@ def main() -> None:
     for worker in workers:
         seconds(worker, args.songs[:1])
     rounds = [[seconds(w, args.songs) for w in workers] for _ in range(args.n_runs)]
-    print(
-        "| | hop | songs per minute | over musicnn | range |",
-        "| --- " * 5 + "|",
-        sep="\n",
-    )
-    for row, times in zip(rows, np.array(rounds).T, strict=True):
+    rows = []
+    for (_, name, hop), times in zip(systems, np.array(rounds).T, strict=True):
         ratios = np.array(rounds)[:, 0] / times
-        rate = 60 * len(args.songs) / np.median(times)
-        spread = f"{np.median(ratios):.2f} × | {ratios.min():.2f} to {ratios.max():.2f}"
-        print(f"| {row[1]} | {row[2]} s | {rate:.0f} | {spread} |")
+        rate, speed = 60 * len(args.songs) / np.median(times), np.median(ratios)
+        spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
+        rows.append(f"| {name} | {hop} s | {rate:.0f} | {speed:.2f} × | {spread} |")
+    print("| | hop | songs per minute | over musicnn | range |")
+    print("| --- " * 5 + "|", *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Builders of the steps that are measured, as ``measure`` takes them."""
 
-import functools
 from collections import deque
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +12,11 @@ from speechbrain.dataio.dataloader import make_dataloader
 from torch import nn
 from torch.nn import functional as F
 
-from ms_sincresnet import (
-    GenreClassifier,
-    MSSincNet,
-    MSSincResNet,
-    split_clips,
-    vote,
-)
+from ms_sincresnet import GenreClassifier, MSSincNet, MSSincResNet, split_clips, vote
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
 from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
-from ms_sincresnet.data.synthetic import GENRES, render_track
+from ms_sincresnet.data.prepare import find_tracks, prepare_manifests
+from ms_sincresnet.data.synthetic import GENRES, make_synthetic_gtzan, render_track
 from ms_sincresnet.inference.batch import classify_songs
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
@@ -52,20 +45,10 @@ class Sizes(NamedTuple):
         return 1 + (seconds * SAMPLE_RATE - self.clip_samples) // self.hop_samples
 
 
-QUICK = Sizes(
-    n_filters=8,
-    kernel_sizes=(11, 21, 31),
-    n_frames=64,
-    clip_samples=4800,
-    hop_samples=2400,
-    few_clips=2,
-    batch_size=4,
-    gpu_batch_size=4,
-    song_s=(1, 2, 4),
-    n_songs=2,
-    n_tracks=10,
-    epoch_clips=40,
-)
+_SMALL = {"n_filters": 8, "kernel_sizes": (11, 21, 31), "n_frames": 64}
+_SHORT = {"clip_samples": 4800, "hop_samples": 2400, "song_s": (1, 2, 4)}
+_FEW = {"few_clips": 2, "batch_size": 4, "gpu_batch_size": 4, "epoch_clips": 40}
+QUICK = Sizes(**_SMALL, **_SHORT, **_FEW, n_songs=2, n_tracks=10)
 
 
 def our_model(sizes: Sizes) -> MSSincResNet:
@@ -101,9 +84,8 @@ def training_step(
     model: nn.Module = our_model(sizes)
     model = PlainModel(model) if name == "plain" else model
     model.train().to(device)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.005, momentum=0.9, nesterov=True
-    )
+    options = {"lr": 0.005, "momentum": 0.9, "nesterov": True}
+    optimizer = torch.optim.SGD(model.parameters(), **options)
     wavs = torch.randn(batch_size, sizes.clip_samples, device=device)
     labels = torch.randint(len(GENRES), (batch_size,), device=device)
 
@@ -142,14 +124,8 @@ def songs_step(paths: list[str], model_folder: str, precision: str) -> Step:
 
 def loader_epoch(folder: str, cache: str, sizes: Sizes) -> Step:
     """An epoch of the loader of training clips, as the recipe sets it up."""
-    datasets, _ = genre_datasets(
-        folder,
-        folder,
-        n_genres=len(GENRES),
-        clip_samples=sizes.clip_samples,
-        seed=SEED,
-        cache=cache,
-    )
+    options = {"clip_samples": sizes.clip_samples, "seed": SEED, "cache": cache}
+    datasets, _ = genre_datasets(folder, folder, n_genres=len(GENRES), **options)
     tracks = datasets["train"]
     sampler = PassSampler(len(tracks), sizes.epoch_clips // len(tracks), SEED)
     options = clip_loader_options(tracks, sampler, batch_size=32, num_workers=2)
@@ -167,26 +143,14 @@ def write_model_folder(folder: str, sizes: Sizes) -> str:
 
 def write_song(path: str, seconds: int) -> None:
     """Writes a song in GTZAN's format, 16-bit mono at 22.05 kHz; long ones repeat."""
-    part = _render(GENRES[0], SONG_RATE)
+    part = render_track(GENRES[0], 0, duration_s=30.0, sample_rate=SONG_RATE, seed=SEED)
     samples = np.resize(part.astype(np.float32), seconds * SONG_RATE)
     soundfile.write(path, samples, SONG_RATE, "PCM_16")
 
 
 def write_cached_tracks(folder: str, sizes: Sizes) -> None:
-    """Writes 16 kHz tracks of all genres and their manifests, as a prepare script."""
-    rows = ["ID,duration,wav,genre"]
-    for track in range(sizes.n_tracks):
-        genre = GENRES[track % len(GENRES)]
-        name = f"{genre}.{track:05d}"
-        samples = _render(genre, SAMPLE_RATE)[: sizes.song_s[0] * SAMPLE_RATE]
-        soundfile.write(Path(folder) / f"{name}.wav", samples, SAMPLE_RATE, "PCM_16")
-        duration = len(samples) / SAMPLE_RATE
-        rows.append(f"{name},{duration},$data_root/{name}.wav,{genre}")
-    for part in ("train", "valid", "test"):
-        (Path(folder) / f"{part}.csv").write_text("\n".join(rows) + "\n")
-
-
-@functools.cache
-def _render(genre: str, sample_rate: int) -> np.ndarray:
-    """Half a minute of synthetic music."""
-    return render_track(genre, 0, duration_s=30.0, sample_rate=sample_rate, seed=SEED)
+    """Writes tracks of all genres, their 16 kHz copies and manifests, all to train."""
+    n_tracks, seconds = sizes.n_tracks // len(GENRES), sizes.song_s[0]
+    make_synthetic_gtzan(folder, n_tracks=n_tracks, duration_s=seconds, seed=SEED)
+    split = {"assign_parts": lambda tracks: ["train"] * len(tracks), "options": {}}
+    prepare_manifests(find_tracks(f"{folder}/genres"), folder, folder, **split)

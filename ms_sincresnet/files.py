@@ -6,7 +6,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -68,6 +68,13 @@ def read_json(path: str | os.PathLike) -> Any:
 def as_json(data: Any) -> str:
     """The text of a JSON file."""
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_markdown(header: Iterable, rows: Iterable[Iterable]) -> str:
+    """A table in Markdown."""
+    header = [*header]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def write_json(data: Any, path: str | os.PathLike) -> None:

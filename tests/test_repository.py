@@ -60,7 +60,7 @@ def documented():
     """What needs a full docstring, by name: a yaml file, recipe or command names it."""
     names = {f"ms_sincresnet.{x}.{name}" for name, x in ms_sincresnet._HOMES.items()}
     templates = (ROOT / "ms_sincresnet").glob("*/templates/*.yaml*")
-    for path in [*HPARAMS, *templates]:
+    for path in [*ROOT.glob("recipes/*/*.yaml"), *HPARAMS, *templates]:
         names |= set(re.findall(r"!\w+:(ms_sincresnet\.[\w.]+\.\w+)", path.read_text()))
     for path in [*RECIPES, *(ROOT / "ms_sincresnet/cli").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,5 +1,7 @@
 """Choices of ``GenreBrain`` that whole runs in test_recipes.py do not single out."""
 
+from functools import partial
+
 import pytest
 import speechbrain as sb
 import torch
@@ -29,28 +31,17 @@ class Loudness(nn.Module):
         return torch.cat([embeddings, -embeddings], -1).log_softmax(-1)
 
 
-HPARAMS = {
-    "output_folder": ".",  # for cut-offs, which this model lacks
-    "seed": 1,
-    "checkpoint": "best",
-    "voting": "majority",
-    "clip_samples": 4,
-    "hop_samples": 2,
-    "valid_hop": 4,
-    "test_hop": 2,
-    "eval_batch_size": 2,
-    "wav_augment": GaussianNoise(0.5),
-    "lr_annealing": WarmupStepScheduler(warmup_epochs=1),
-}
+# The output folder is for cut-offs, which this model lacks.
+HPARAMS = {"output_folder": ".", "checkpoint": "best", "voting": "majority", "seed": 1}
+HPARAMS |= {"clip_samples": 4, "hop_samples": 2, "valid_hop": 4, "test_hop": 2}
+HPARAMS |= {"eval_batch_size": 2, "wav_augment": GaussianNoise(0.5)}
+HPARAMS |= {"lr_annealing": WarmupStepScheduler(warmup_epochs=1)}
 
 
 def make_brain(run_opts=None, **hparams):
-    return GenreBrain(
-        {"model": Loudness()},
-        lambda parameters: torch.optim.SGD(parameters, lr=1.0),
-        HPARAMS | hparams,
-        {"device": "cpu"} if run_opts is None else run_opts,
-    )
+    options = HPARAMS | hparams, {"device": "cpu"} if run_opts is None else run_opts
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    return GenreBrain({"model": Loudness()}, sgd, *options)
 
 
 @pytest.fixture
@@ -61,10 +52,9 @@ def brain():
 
 
 def songs(*waveforms):
-    genre = {"genre_encoded": torch.tensor([0])}
-    return PaddedBatch(
-        [{"id": f"{n}", "song": wav, **genre} for n, wav in enumerate(waveforms)]
-    )
+    genre = torch.tensor([0])
+    rows = ({"id": str(n), "song": wav} for n, wav in enumerate(waveforms))
+    return PaddedBatch([row | {"genre_encoded": genre} for row in rows])
 
 
 @torch.no_grad()
@@ -123,25 +113,22 @@ def test_best_checkpoint_is_by_song_accuracy_then_clips_then_the_later_one():
 
     best = checkpoint(song_accuracy=0.9, clip_accuracy=0.6, epoch=5)
     others = [
-        checkpoint(song_accuracy=0.9, clip_accuracy=0.6, epoch=4),
-        checkpoint(song_accuracy=0.9, clip_accuracy=0.5, epoch=9),
-        checkpoint(song_accuracy=0.8, clip_accuracy=0.9, epoch=9),
-        checkpoint(unixtime=1e9),  # from within an epoch
+        checkpoint(song_accuracy=songs, clip_accuracy=clips, epoch=epoch)
+        for songs, clips, epoch in [(0.9, 0.6, 4), (0.9, 0.5, 9), (0.8, 0.9, 9)]
     ]
+    others.append(checkpoint(unixtime=1e9))  # from within an epoch
     assert max([*others, best], key=validation_rank) is best
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "message"),
     [
-        ({"checkpoint": "lst"}, ["checkpoint", "best, last", "'lst'"]),
-        ({"voting": "max"}, ["voting", "majority, mean", "'max'"]),
-        ({"run_opts": {"device": "cuda:7"}}, ["--device=cuda:7", "not available"]),
-        ({"run_opts": {"device": "cpu", "precision": "fp16"}}, ["=fp16", "bf16"]),
+        ({"checkpoint": "lst"}, "checkpoint .*best, last.*'lst'"),
+        ({"voting": "max"}, "voting .*majority, mean.*'max'"),
+        ({"run_opts": {"device": "cuda:7"}}, "--device=cuda:7.*not available"),
+        ({"run_opts": {"device": "cpu", "precision": "fp16"}}, "=fp16.*bf16"),
     ],
 )
-def test_what_cannot_be_done_is_named(options, parts):
-    with pytest.raises(HparamError) as error:
+def test_what_cannot_be_done_is_named(options, message):
+    with pytest.raises(HparamError, match=message):
         make_brain(**options)
-    for part in parts:
-        assert part in str(error.value)

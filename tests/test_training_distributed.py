@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,9 @@ import train
 from torch import distributed, multiprocessing
 
 from ms_sincresnet import MSSincResNet, WarmupStepScheduler
+from ms_sincresnet.data.distributed import rank_and_processes
 from ms_sincresnet.data.synthetic import make_synthetic_gtzan
 from ms_sincresnet.training.brain import GenreBrain
-from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.scores import StageScores
 
 PARTS = (slice(0, 3), slice(3, 5))  # clips of either process: of uneven number
@@ -47,18 +48,12 @@ def steps(backend, folder):
     small = {"n_filters": 8, "kernel_sizes": (51, 101, 201), "n_frames": 32}
     small["parametrization"] = "relative"
     model = MSSincResNet(**small, backend=backend).double()
-    brain = GenreBrain(
-        {"model": model},
-        lambda parameters: torch.optim.SGD(parameters, 5e-3, momentum=0.9),
-        {
-            **{"seed": 1, "checkpoint": "last", "voting": "majority"},
-            "output_folder": folder,
-            "wav_augment": torch.nn.Identity(),
-            "lr_annealing": WarmupStepScheduler(warmup_epochs=0),
-            **{"cutoff_lr_factor": 100, "cutoff_weight_decay": 0},
-        },
-        {"device": "cpu"},
-    )
+    hparams = {"seed": 1, "checkpoint": "last", "voting": "majority"}
+    hparams |= {"output_folder": folder, "wav_augment": torch.nn.Identity()}
+    hparams |= {"lr_annealing": WarmupStepScheduler(warmup_epochs=0)}
+    hparams |= {"cutoff_lr_factor": 100, "cutoff_weight_decay": 0}
+    sgd = partial(torch.optim.SGD, lr=5e-3, momentum=0.9)
+    brain = GenreBrain({"model": model}, sgd, hparams, {"device": "cpu"})
     brain.on_fit_start()
     brain.on_stage_start(sb.Stage.TRAIN, epoch=1)
     brain.modules.train()
@@ -121,10 +116,8 @@ def recipe(folder):
 
 def everything(folder):
     recipe(folder)
-    return {
-        "steps": {name: steps(name, folder) for name in ("reference", "fft")},
-        "scores": scores(folder),
-    }
+    losses = {name: steps(name, folder) for name in ("reference", "fft")}
+    return {"steps": losses, "scores": scores(folder)}
 
 
 def process(rank, folder, port):
@@ -181,8 +174,7 @@ def test_the_recipe_trains_as_in_one_process(results):
     tables = [pd.read_csv(run / "test_predictions.csv") for run in runs]
     assert len(tables[0]) == 4
     pd.testing.assert_frame_equal(*tables, rtol=0, atol=2e-4)
-    for run in runs:
-        assert (run / "model" / "model.safetensors").is_file()
+    assert all((run / "model" / "model.safetensors").is_file() for run in runs)
 
 
 def test_scores_of_a_resumed_stage_count_each_clip_once(results):

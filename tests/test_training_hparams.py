@@ -5,13 +5,8 @@ import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from ms_sincresnet.errors import HparamError, WeightsError
-from ms_sincresnet.training.hparams import (
-    flatten,
-    open_hparams,
-    plain_hparams,
-    quoted,
-    read_plainly,
-)
+from ms_sincresnet.training import hparams
+from ms_sincresnet.training.hparams import open_hparams, plain_hparams
 
 MODEL = """\
 kernel_size: 251
@@ -33,7 +28,7 @@ def recipe(tmp_path):
 def load(path, overrides=""):
     """Loads hparams as train.py does."""
     with open_hparams(path, overrides, "Download it.") as (file, nested):
-        return flatten(load_hyperpyyaml(file, nested))
+        return hparams.flatten(load_hyperpyyaml(file, nested))
 
 
 AS_WRITTEN = ["/music/a #1", "take=1", "x: =#'\"q", "*a", "it's", "a\\tb: c", "ü: 音"]
@@ -51,26 +46,24 @@ AS_WRITTEN = ["/music/a #1", "take=1", "x: =#'\"q", "*a", "it's", "a\\tb: c", "�
 )
 def test_a_value_on_the_command_line_is_read_as_written(recipe, text, value):
     for words in ([f"--weights={text}"], ["--weights", text]):
-        words = quoted(["recipe.yaml", "--device=cuda:1", *words, "--debug"])
+        words = hparams.quoted(["recipe.yaml", "--device=cuda:1", *words, "--debug"])
         _, run_opts, overrides = sb.parse_arguments(words)
         assert plain_hparams(recipe, overrides)["weights"] == value
         assert run_opts.device == "cuda:1" and run_opts.debug
 
 
 @pytest.mark.parametrize(
-    ("overrides", "parts"),
+    ("overrides", "message"),
     [
-        ("kernal_size: 501", ["--kernal_size", "did you mean --kernel_size?"]),
-        ("kernel_size: many", ["recipe.yaml", "must be odd", "'many'"]),
-        ("kernel_size: [", ["options: 'kernel_size: ['"]),
-        ("weights: a\nweights: b", ["options", 'duplicate key "weights"']),
+        ("kernal_size: 501", r"--kernal_size.*did you mean --kernel_size\?"),
+        ("kernel_size: many", "recipe.yaml: .*must be odd.*'many'"),
+        ("kernel_size: [", r"options: 'kernel_size: \['"),
+        ("weights: a\nweights: b", '(?s)options.*duplicate key "weights"'),
     ],
 )
-def test_mistakes_name_the_hparam(recipe, overrides, parts):
-    with pytest.raises(HparamError) as error:
+def test_mistakes_name_the_hparam(recipe, overrides, message):
+    with pytest.raises(HparamError, match=message):
         load(recipe, overrides)
-    for part in parts:
-        assert part in str(error.value)
 
 
 def test_overrides_reach_what_is_built_and_errors_keep_their_kind(recipe):
@@ -132,6 +125,6 @@ def test_plain_hparams_build_nothing(recipe, family):
     plain = plain_hparams(family / "variant.yaml", "data_folder: x")
     with open_hparams(family / "variant.yaml", "data_folder: x") as (file, nested):
         saved = resolve_references(file, nested).read()  # as SpeechBrain does
-    assert read_plainly(saved) == plain
+    assert hparams.read_plainly(saved) == plain
     linear = ("torch.nn.Linear", {"in_features": 5, "out_features": 2})
     assert plain["model"] == linear and plain["folder"] == "results/other/4"

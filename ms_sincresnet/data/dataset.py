@@ -23,6 +23,7 @@ from torch.utils.data import Sampler
 from ms_sincresnet.data.audio import SAMPLE_RATE
 from ms_sincresnet.data.cache import TracksInMemory, read_clip, read_song
 from ms_sincresnet.data.clips import SILENT_STD, silent
+from ms_sincresnet.data.distributed import rank_and_processes
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 CACHES = ("disk", "memory")
@@ -172,7 +173,8 @@ class PassSampler(Sampler):
     batch_size
         Clips per process and step; a last step with fewer than processes is dropped.
     rank, n_processes
-        Number of this process, from 0, and of those that share the epoch.
+        Number of this process, from 0, and of those that share the epoch; by default
+        those of ``torchrun``.
 
     Example
     -------
@@ -189,9 +191,11 @@ class PassSampler(Sampler):
         seed: int,
         *,
         batch_size: int = 1,
-        rank: int = 0,
+        rank: int | None = None,
         n_processes: int = 1,
     ) -> None:
+        if rank is None:
+            rank, n_processes = rank_and_processes()
         self.n_tracks, self.n_passes = n_tracks, n_passes
         self.seed, self.epoch = seed, 0
         n_clips = n_tracks * n_passes

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ms_sincresnet.data.dataset import PassSampler
+from ms_sincresnet.data.distributed import rank_and_processes
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.songs import score_songs
@@ -28,7 +29,6 @@ from ms_sincresnet.nnet.voting import VOTES
 from ms_sincresnet.pretrained.card import training_of
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 from ms_sincresnet.training.cutoffs import filterbanks, record_cutoffs
-from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.scores import StageScores, write_report
 
 CHECKPOINTS = ("best", "last")

@@ -1,4 +1,4 @@
-"""Summary of a cross-validation: accuracies over the folds, and over all tracks.
+"""Folds of a cross-validation: their runs, and accuracies over all of them.
 
 Folds share most of their training tracks, so they vary less than runs on fresh data
 would, and the interval of their mean, by Student's t, is rather too narrow (Y. Bengio,
@@ -6,66 +6,113 @@ Y. Grandvalet, "No unbiased estimator of the variance of K-fold cross-validation
 5, 2004).
 """
 
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import speechbrain as sb
 from scipy import stats
 
-from ms_sincresnet.errors import UserError
+from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.files import atomic_path, read_json, write_json
 from ms_sincresnet.pretrained.model_folder import is_model_folder
 from ms_sincresnet.training.comparison import read_predictions
+from ms_sincresnet.training.hparams import plain_hparams, quoted
 from ms_sincresnet.training.scores import write_confusion_matrix
 
+OF_A_FOLD = ("--fold=", "--save_folder", "--model_folder", "--manifest_folder")
+OF_THE_MACHINE = ("--cache", "--device=", "--num_workers=")  # change no figure
 
-def is_finished(folder: str | Path) -> bool:
-    """True if a fold was tested and its model written, which ``train.py`` does last.
+
+def run_folds(
+    script: str | Path,
+    hparams_file: str | Path,
+    words: list[str],
+    folder: str | Path | None = None,
+    folds: Iterable[int | str] | None = None,
+    system: str | None = None,
+) -> None:
+    """Trains and tests on each fold that is not finished, and prints the summary.
 
     Arguments
     ---------
+    script, hparams_file
+        ``train.py`` of a recipe, and its yaml file.
+    words
+        Options of ``train.py``, the same ones each time.
     folder
-        Output folder of ``train.py``.
-
-    Returns
-    -------
-    False also if it is missing.
+        Folder of the folds' output folders. By default it is named after the system.
+    folds
+        Numbers of some folds, from 0; by default all.
+    system
+        Name of the model; by default that of the yaml file.
 
     Example
     -------
-    >>> is_finished("results/nowhere")
-    False
+    >>> run_folds("train.py", "nowhere.yaml", ["--data_folder=GTZAN"])
+    Traceback (most recent call last):
+    ...
+    ms_sincresnet.errors.HparamError: nowhere.yaml: no such hparams file
     """
+    for word in words:
+        if word.startswith(OF_A_FOLD):
+            raise HparamError(
+                f"{word}: each fold has its own; leave it out. --folds chooses folds, "
+                "--output_folder the folder of all of them"
+            )
+    stem = Path(hparams_file).stem
+    _, _, overrides = sb.parse_arguments(quoted([str(hparams_file), *words]))
+    hparams = plain_hparams(hparams_file, overrides)
+    if hparams["protocol"] != "random":
+        raise HparamError(
+            f"protocol: {hparams['protocol']!r} is a single split without folds; run "
+            f"train.py {hparams_file} --protocol={hparams['protocol']}"
+        )
+    n_folds = hparams["n_folds"]
+    default = f"results/{stem}/cross_validation/seed_{hparams['seed']}"
+    folder = Path(folder or default)
+    _refuse_other_options(folder, [Path(hparams_file).name, *words])
+    about = {"system": system or stem, "options": words}
+    summary = ""
+    for fold in folds or range(n_folds):
+        if is_finished(folder / f"fold_{fold}"):
+            continue
+        print(f"fold {fold}, of 0 to {n_folds - 1}")
+        own = [f"--fold={fold}", f"--output_folder={folder / f'fold_{fold}'}"]
+        command = [script, hparams_file, *words, *own]
+        status = subprocess.run([sys.executable, *map(str, command)]).returncode
+        if status:
+            raise UserError(f"fold {fold} failed (exit status {status}): see above")
+        summary = write_summary(folder, n_folds, **about)
+    print(f"{folder}: {summary or write_summary(folder, n_folds, **about)}")
+
+
+def _refuse_other_options(folder: Path, words: list[str]) -> None:
+    """Raises if the folder's folds were run with other options."""
+    note = folder / "options.json"
+    words = sorted(word for word in words if not word.startswith(OF_THE_MACHINE))
+    noted = read_json(note) if note.is_file() else words
+    if noted != words:
+        raise HparamError(
+            f"{folder}: its folds were run with {' '.join(noted)}; repeat these "
+            "options, or give another output_folder"
+        )
+    write_json(words, note)
+
+
+def is_finished(folder: str | Path) -> bool:
+    """True if a fold was tested and its model written, which ``train.py`` does last."""
     folder = Path(folder)
     is_tested = (folder / "test_summary.json").is_file()
     return is_tested and is_model_folder(folder / "model")
 
 
 def write_summary(folder: str | Path, n_folds: int, **about: Any) -> str:
-    """Writes summary, predictions and confusion matrix of a folder's finished folds.
-
-    Arguments
-    ---------
-    folder
-        Holds the output folders of ``train.py``, ``fold_0``, ``fold_1`` …
-    n_folds
-        Folds of the split.
-    **about
-        More for ``summary.json``, such as the name of the model.
-
-    Returns
-    -------
-    The summary in words.
-
-    Example
-    -------
-    >>> write_summary("results/nowhere", n_folds=10)
-    Traceback (most recent call last):
-    ...
-    ms_sincresnet.errors.UserError: results/nowhere: no fold of 10 is finished there
-    """
+    """Writes summary, predictions and confusion matrix of a folder's finished folds."""
     folder = Path(folder)
     folders = {fold: folder / f"fold_{fold}" for fold in range(n_folds)}
     folders = {fold: path for fold, path in folders.items() if is_finished(path)}

@@ -13,19 +13,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ms_sincresnet.data.folds import split_fold
-from ms_sincresnet.data.prepare import (
-    PARTS,
-    audio_files,
-    find_tracks,
-    prepare_manifests,
-)
+from ms_sincresnet.data.prepare import audio_files, find_tracks, prepare_manifests
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 logger = logging.getLogger(__name__)
 
-GENRES = frozenset(
-    "blues classical country disco hiphop jazz metal pop reggae rock".split()  # noqa: SIM905
-)
+GENRES = frozenset(("blues", "classical", "country", "disco", "hiphop", "jazz"))
+GENRES |= {"metal", "pop", "reggae", "rock"}
 LAYOUTS = ("Data/genres_original", "genres_original", "genres", ".")
 KNOWN_BAD = "jazz.00054"
 PROTOCOLS = ("random", "filtered", "all")
@@ -57,31 +51,24 @@ def prepare_gtzan(
 ) -> None:
     """Writes ``train.csv``, ``valid.csv`` and ``test.csv`` for one split of GTZAN.
 
-    ``report.json`` names tracks that cannot be decoded (``jazz.00054.wav`` in common
-    copies), the groups of identical tracks, which stay on one side of a split, and the
-    pairs of re-encoded twins: one recording in two files that differ.
-
     - "random" deals all tracks into stratified folds.
-    - "filtered" is the one split of C. Kereliuk, B. L. Sturm, J. Larsen, "Deep Learning
-      and Music Adversaries", IEEE Transactions on Multimedia 17(11), 2015: 443 tracks
-      to train, 197 to validate, 290 to test, without GTZAN's repeated and distorted
-      tracks, and no artist in two parts. All other tracks are ignored.
+    - "filtered" is the one split in filtered/README.md: 443 tracks to train, 197 to
+      validate, 290 to test. All other tracks are ignored.
     - "all" trains on all tracks: nothing is left to validate or test.
 
     Arguments
     ---------
     data_folder
         GTZAN in any of its layouts.
-    manifest_folder
-        Folder of the manifests and ``report.json``.
-    cache_folder
-        Folder of the 16 kHz copies: ``$data_root`` in the manifests.
+    manifest_folder, cache_folder
+        Folders of the manifests and ``report.json``, and of the 16 kHz copies.
     protocol
         "random", or "filtered" or "all", which ignore the arguments after ``fold``.
     fold, n_folds, valid_fraction, split_seed
         As in ``split_fold``; ``fold`` is 0 for the other protocols.
     keep_twins
-        Re-encoded twins stay on one side of a split, as identical tracks do.
+        Re-encoded twins, one recording in two files that differ, stay on one side of a
+        split, as identical tracks do. ``report.json`` names them.
 
     Raises
     ------
@@ -117,17 +104,16 @@ def prepare_gtzan(
     genres = set(tracks.genre)
     if genres & GENRES and genres != GENRES:
         logger.warning(
-            "%s: expected GTZAN's ten genres; missing: %s; not GTZAN's: %s",
-            root,
-            ", ".join(sorted(GENRES - genres)) or "none",
-            ", ".join(sorted(genres - GENRES)) or "none",
+            f"{root}: expected GTZAN's ten genres; missing: "
+            f"{', '.join(sorted(GENRES - genres)) or 'none'}; not GTZAN's: "
+            f"{', '.join(sorted(genres - GENRES)) or 'none'}"
         )
     options = {"data_folder": str(Path(data_folder).absolute()), "protocol": protocol}
     if protocol == "filtered":
         tracks = _find_listed(tracks, root)
     elif protocol == "random":
-        split = {"fold": fold, "n_folds": n_folds, "valid_fraction": valid_fraction}
-        options |= {**split, "split_seed": split_seed, "keep_twins": keep_twins}
+        sizes = {"fold": fold, "n_folds": n_folds, "valid_fraction": valid_fraction}
+        options |= {**sizes, "split_seed": split_seed, "keep_twins": keep_twins}
 
     def assign_parts(tracks: pd.DataFrame) -> ArrayLike:
         """Parts of the tracks; a recording has one once its tracks are decoded."""
@@ -136,41 +122,30 @@ def prepare_gtzan(
         if protocol == "all":
             return ["train"] * len(tracks)
         groups = tracks.get("recording" if keep_twins else "sha256")
-        return split_fold(tracks.genre, **split, seed=split_seed, groups=groups)
+        return split_fold(tracks.genre, **sizes, seed=split_seed, groups=groups)
 
-    folders = manifest_folder, cache_folder
-    report = prepare_manifests(
-        tracks, *folders, assign_parts=assign_parts, options=options
-    )
+    split = {"assign_parts": assign_parts, "options": options}
+    report = prepare_manifests(tracks, manifest_folder, cache_folder, **split)
     if KNOWN_BAD in [track["ID"] for track in report["left_out"]]:
         logger.info(f"{KNOWN_BAD} does not decode in the common copies of GTZAN")
 
 
 def find_gtzan(data_folder: str | Path) -> Path:
     """The folder of GTZAN's genre folders, in any layout."""
-    if not data_folder or not Path(data_folder).is_dir():
-        raise DataFolderError(
-            "data_folder: expected the folder of GTZAN, unpacked; got "
-            f"{str(data_folder)!r}.\n{HOW_TO_GET}"
-        )
-    data_folder = Path(data_folder)
-    for root in (data_folder / layout for layout in LAYOUTS):
+    for root in (Path(data_folder, layout) for layout in LAYOUTS if data_folder):
         if any(path.parent.parent == root for path in audio_files(root)):
             return root
     raise DataFolderError(
-        f"data_folder: {data_folder}: expected genre folders with audio files in it, "
-        "or in genres, genres_original or Data/genres_original below it; found none.\n"
-        f"{HOW_TO_GET}"
+        f"data_folder: expected the folder of GTZAN, unpacked; got {str(data_folder)!r}"
+        ". Searched for genre folders with audio files in it, or in genres, "
+        f"genres_original or Data/genres_original below it; found none.\n{HOW_TO_GET}"
     )
 
 
 def filtered_parts() -> dict[str, str]:
     """Part ("train", "valid" or "test") of each track of the filtered split, by ID."""
-    return {
-        track_id: part
-        for part in PARTS
-        for track_id in (LISTS_FOLDER / f"{part}.txt").read_text().split()
-    }
+    names = {part: LISTS_FOLDER / f"{part}.txt" for part in ("train", "valid", "test")}
+    return {i: part for part, path in names.items() for i in path.read_text().split()}
 
 
 def _find_listed(tracks: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -185,13 +160,12 @@ def _find_listed(tracks: pd.DataFrame, root: Path) -> pd.DataFrame:
         )
     n_ignored = len(tracks) - len(listed)
     logger.info(f"{root}: {n_ignored} tracks are not in the filtered split: ignored")
-    found = parts[listed.ID].value_counts()
-    if len(listed) < len(parts):
-        sizes = parts.value_counts(sort=False).items()
-        shares = (f"{found.get(part, 0)} of {size} {part}" for part, size in sizes)
+    if missing := sorted({*parts.index} - {*listed.ID}):
+        found = parts[listed.ID]
+        shares = [f"{sum(found == p)} of {sum(parts == p)} {p}" for p in parts.unique()]
         logger.warning(
             f"{root}: of the filtered split found {', '.join(shares)}; the first one "
-            f"missing: {parts.index.difference(listed.ID)[0]}"
+            f"missing: {missing[0]}"
         )
     return listed
 

@@ -31,11 +31,12 @@ FRAMES, MELS = 187, 96  # of musicnn's input
 def find_tracks(folder: Path) -> dict[str, Path]:
     """Files of the genre folders by ID, such as ``blues.00000``."""
     for layout in ("Data/genres_original", "genres_original", "genres", "."):
-        paths = [*folder.glob(f"{layout}/[!._]*/[!.]*.*")]
-        names = [(path.parent.name, path.stem) for path in paths]
-        ids = [f"{genre}.{stem.removeprefix(f'{genre}.')}" for genre, stem in names]
-        if ids:
-            return dict(sorted(zip(ids, paths, strict=True)))
+        tracks = {}
+        for path in folder.glob(f"{layout}/[!._]*/[!.]*.*"):
+            genre = path.parent.name
+            tracks[f"{genre}.{path.stem.removeprefix(f'{genre}.')}"] = path
+        if tracks:
+            return dict(sorted(tracks.items()))
     sys.exit(f"{folder}: expected a folder of tracks for each genre, found none.")
 
 

@@ -8,15 +8,14 @@ python train.py hparams/quickstart.yaml  # on synthesised music
 import sys
 
 import speechbrain as sb
-from gtzan_prepare import HOW_TO_GET, prepare_gtzan
+from gtzan_prepare import HOW_TO_GET
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
+from ms_sincresnet.data.dataset import clip_loader_options
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
-from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.hparams import flatten, open_hparams, quoted
 from ms_sincresnet.training.teacher import TeacherTargets
 
@@ -27,55 +26,23 @@ def main(arguments: list[str]) -> None:
     ddp_init_group(run_opts)
     with open_hparams(hparams_file, overrides, HOW_TO_GET) as (file, overrides):
         hparams = flatten(load_hyperpyyaml(file, overrides))
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
 
     if "make_data" in hparams:  # quickstart.yaml
         run_on_main(hparams["make_data"])
-    run_on_main(
-        prepare_gtzan,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "manifest_folder": hparams["manifest_folder"],
-            "cache_folder": hparams["cache_folder"],
-            "protocol": hparams["protocol"],
-            "fold": hparams["fold"],
-            "n_folds": hparams["n_folds"],
-            "valid_fraction": hparams["valid_fraction"],
-            "split_seed": hparams["split_seed"],
-            "keep_twins": hparams["keep_twins"],
-        },
-    )
-    run_on_main(
-        refuse_other_split, [hparams["save_folder"], hparams["manifest_folder"]]
-    )
+    run_on_main(hparams["prepare_data"])
+    folders = hparams["save_folder"], hparams["manifest_folder"]
+    run_on_main(refuse_other_split, folders)
     targets = None
     if hparams.get("teacher_targets"):  # ms_sincresnet_plus.yaml
         targets = TeacherTargets(hparams["teacher_targets"])
         hparams["modules"]["teacher"] = hparams["teacher_head"]
         hparams["checkpointer"].add_recoverable("teacher", hparams["teacher_head"])
-    datasets, hparams["label_encoder"] = genre_datasets(
-        hparams["manifest_folder"],
-        hparams["cache_folder"],
-        n_genres=hparams["n_genres"],
-        clip_samples=hparams["clip_samples"],
-        seed=hparams["seed"],
-        cache=hparams["cache"],
-        clip_grid=hparams["clip_grid"],
-        teacher=targets,
+    datasets, hparams["label_encoder"] = hparams["make_datasets"](
+        n_genres=hparams["n_genres"], teacher=targets
     )
-    rank, n_processes = rank_and_processes()
-    sampler = PassSampler(
-        len(datasets["train"]),
-        hparams["clips_per_track"],
-        hparams["seed"],
-        batch_size=hparams["batch_size"],
-        rank=rank,
-        n_processes=n_processes,
-    )
+    sampler = hparams["train_sampler"](len(datasets["train"]))
+    loader = clip_loader_options(datasets["train"], sampler, **hparams["train_loader"])
 
     brain = GenreBrain(
         modules=hparams["modules"],
@@ -90,9 +57,7 @@ def main(arguments: list[str]) -> None:
         hparams["epoch_counter"],
         datasets["train"],
         datasets.get("valid"),
-        train_loader_kwargs=clip_loader_options(
-            datasets["train"], sampler, **hparams["train_loader"]
-        ),
+        train_loader_kwargs=loader,
         valid_loader_kwargs=hparams["song_loader"],
     )
     if "test" in datasets:

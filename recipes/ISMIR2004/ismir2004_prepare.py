@@ -11,7 +11,6 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ms_sincresnet.data.audio import AUDIO_SUFFIXES
@@ -21,24 +20,11 @@ from ms_sincresnet.errors import DataFolderError, HparamError
 
 logger = logging.getLogger(__name__)
 
-CLASSES = {
-    "classical": "classical",
-    "electronic": "electronic",
-    "jazz": "jazz_blues",
-    "blues": "jazz_blues",
-    "jazz_blues": "jazz_blues",
-    "metal": "metal_punk",
-    "punk": "metal_punk",
-    "metal_punk": "metal_punk",
-    "pop": "rock_pop",
-    "rock": "rock_pop",
-    "rock_pop": "rock_pop",
-    "world": "world",
-}
+NAMES = ("classical", "electronic", "jazz_blues", "metal_punk", "rock_pop", "world")
+CLASSES = {genre: name for name in NAMES for genre in (name, *name.split("_"))}
 """Class of each genre that folders and lists name: six for the contest."""
 
 TEST_PARTS = ("development", "evaluation")
-N_TRACKS = 729  # in each part
 LAYOUTS = ("audio", ".", "ismir04_genre/audio", "ismir04_genre")
 COLUMNS = ("class", "artist", "album", "track", "number", "path", "magnatune_id")
 # Folders that may precede the path of a track below its part's folder.
@@ -69,28 +55,21 @@ def prepare_ismir2004(
     The training part is split into 656 tracks to train and 73 to validate with,
     stratified by class; the test part is the contest's. ``tracklist.csv``, or else the
     genre folders, name the classes. A track's ID is the part and its ``plain_name``.
-
-    ``report.json`` names tracks that are missing, not listed or not readable, counts
-    the tracks by artists of the training part ("artists") and lists tested tracks of a
-    recording that is in the training part ("heard_in_training").
+    README.md describes ``report.json``.
 
     Arguments
     ---------
     data_folder
         ISMIR2004 in any of its layouts.
-    manifest_folder
-        Folder of the manifests and ``report.json``.
-    cache_folder
-        Folder of the 16 kHz copies: ``$data_root`` in the manifests.
+    manifest_folder, cache_folder
+        Folders of the manifests and ``report.json``, and of the 16 kHz copies.
     test_part
         "development", which the paper most likely tests on, or "evaluation".
     excerpt
         Start and duration of the used part of each song, in s; see ``read_audio``.
         Whole songs by default.
-    valid_fraction
-        Share of the training part that goes to validation, between 0 and 1.
-    split_seed
-        Seed of the validation part.
+    valid_fraction, split_seed
+        Share of the training part that goes to validation, and the seed of the draw.
 
     Raises
     ------
@@ -101,90 +80,63 @@ def prepare_ismir2004(
 
     Example
     -------
-    >>> import soundfile
-    >>> root = getfixture("tmp_path")
-    >>> for nth, genre in enumerate(sorted(set(CLASSES.values())) * 3):
-    ...     part = "training" if nth < 12 else "evaluation"
-    ...     path = root / "audio" / part / genre / "artist" / "album" / f"{nth}-a'b.wav"
+    >>> import numpy as np, soundfile
+    >>> root, parts = getfixture("tmp_path"), ["training", "training", "evaluation"]
+    >>> for nth, genre in enumerate(NAMES * 3):
+    ...     path = root / parts[nth // 6] / genre / f"{nth}.wav"
     ...     path.parent.mkdir(parents=True, exist_ok=True)
     ...     soundfile.write(path, np.random.default_rng(nth).normal(size=80) / 9, 16000)
     >>> folders = root, root / "manifests", root / "cache"
     >>> prepare_ismir2004(*folders, test_part="evaluation", valid_fraction=0.5)
     >>> pd.read_csv(root / "manifests" / "test.csv").ID[3]
-    'evaluation/metal_punk/artist/album/15-a_b'
+    'evaluation/metal_punk/15'
     """
-    roots = find_ismir2004(data_folder, test_part)
-    found = [_find_part(root, part) for part, root in roots.items()]
-    tracks = pd.concat([tracks for tracks, _ in found]).sort_values("ID")
+    if test_part not in TEST_PARTS:
+        raise HparamError(
+            f"test_part: expected {' or '.join(TEST_PARTS)}, got {test_part!r}"
+        )
+    found = pd.concat(_find_part(data_folder, part) for part in ("training", test_part))
+    is_used = found.reason.isna()
+    options = {"data_folder": str(Path(data_folder).absolute()), "test_part": test_part}
+    options |= {"excerpt": excerpt, "valid_fraction": valid_fraction}
 
-    def assign_parts(tracks: pd.DataFrame) -> np.ndarray:
+    def assign_parts(tracks: pd.DataFrame) -> pd.Series:
         """Parts with a validation part drawn from the training part."""
-        is_test = ~tracks.ID.str.startswith("training/").to_numpy()
-        parts = np.where(is_test, "test", "train")
-        rest = tracks[~is_test]
+        is_train = tracks.ID.str.startswith("training/")
+        parts, rest = is_train.map({True: "train", False: "test"}), tracks[is_train]
         groups = rest.get("recording")
         in_valid = draw_valid(rest.genre, valid_fraction, split_seed, groups)
-        parts[np.flatnonzero(~is_test)[in_valid]] = "valid"
+        parts[rest.index[in_valid]] = "valid"
         return parts
 
     report = prepare_manifests(
-        tracks.reset_index(drop=True),
+        found[is_used].sort_values("ID", ignore_index=True),
         manifest_folder,
         cache_folder,
         assign_parts=assign_parts,
-        options={
-            "data_folder": str(Path(data_folder).absolute()),
-            "test_part": test_part,
-            "excerpt": excerpt,
-            "valid_fraction": valid_fraction,
-            "split_seed": split_seed,
-        },
-        left_out=[row for _, left_out in found for row in left_out],
+        options=options | {"split_seed": split_seed},
+        left_out=found.loc[~is_used, ["ID", "path", "reason"]].to_dict("records"),
         describe=_describe_overlap,
         excerpt=excerpt,
     )
     logger.info("tracks by artists of train: %s", report["artists"])
 
 
-def find_ismir2004(
-    data_folder: str | Path, test_part: str = "development"
-) -> dict[str, Path]:
-    """Folders of the training part and of a test part, in any layout, by part."""
-    if test_part not in TEST_PARTS:
-        raise HparamError(
-            f"test_part: expected {' or '.join(TEST_PARTS)}, got {test_part!r}"
-        )
-    if not data_folder or not Path(data_folder).is_dir():
-        raise DataFolderError(
-            "data_folder: expected the folder of ISMIR2004, unpacked; got "
-            f"{str(data_folder)!r}.\n{HOW_TO_GET}"
-        )
-    roots = {}
-    for part in ("training", test_part):
-        candidates = (Path(data_folder, layout, part) for layout in LAYOUTS)
-        root = next(filter(audio_files, candidates), None)
-        if root is None:
-            raise DataFolderError(
-                f"data_folder: {data_folder}: expected audio files in audio/{part} or "
-                f"{part} below it; found none.\n{HOW_TO_GET}"
-            )
-        roots[part] = root
-    return roots
-
-
 def plain_name(path: str) -> str:
-    """The ASCII name that a track has in all copies of the lists and on any disk.
-
-    Paths differ in ``./`` or ``tracks/`` at the start, punctuation, accents and zeros.
-
-    >>> plain_name("./rock/the_band/d'été_(live)/05-kruhov\u00fd_objazd.mp3")
-    'rock/the_band/d_ete__live_/5-kruhovy_objazd'
-    """
+    """The ASCII name that a track has in all copies of the lists and on any disk."""
     return _plain(_below_part(path))
 
 
-def _find_part(root: Path, part: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """ID, genre, path and artist of a part's tracks, and the tracks left out of it."""
+def _find_part(data_folder: str | Path, part: str) -> pd.DataFrame:
+    """ID, genre, path and artist of a part's tracks; the reason if one is left out."""
+    roots = (Path(data_folder, layout, part) for layout in LAYOUTS if data_folder)
+    root = next(filter(audio_files, roots), None)
+    if root is None:
+        raise DataFolderError(
+            f"data_folder: expected the folder of ISMIR2004, unpacked; got "
+            f"{str(data_folder)!r}. Searched for audio files in audio/{part} or "
+            f"{part} below it; found none.\n{HOW_TO_GET}"
+        )
     files: dict[str, list[Path]] = {}
     for path in audio_files(root):
         name = plain_name(path.relative_to(root).as_posix())
@@ -193,33 +145,27 @@ def _find_part(root: Path, part: str) -> tuple[pd.DataFrame, list[dict[str, Any]
     lists = (folder / list_name for folder in (root.parent.parent, root.parent))
     list_path = next(filter(Path.is_file, lists), None)
     listed = _read_list(list_path) if list_path else _list_by_folders(files)
-    if len(listed) != N_TRACKS:
+    if len(listed) != 729:
         logger.warning(
-            f"{list_path or root}: expected the {N_TRACKS} tracks of the contest's "
-            f"{part} part, found {len(listed)}"
+            f"{list_path or root}: expected the 729 tracks of the contest's {part} "
+            f"part, found {len(listed)}"
         )
-    rows, left_out = [], []
     names = _match(listed.path, files, list_path)
-    for track, name in zip(listed.itertuples(), names, strict=True):
-        if name is None:
-            track_id, path = plain_name(track.path), root / track.path
-            left_out.append((track_id, path, f"not on disk, but in {list_path}"))
-        else:
-            rows.append((f"{part}/{name}", track.genre, files[name][0], track.artist))
-    for name in sorted(files.keys() - set(names)):
-        reason = f"not in {list_path or 'a folder of a genre'}"
-        left_out += [(name, path, reason) for path in files[name]]
-    tracks = pd.DataFrame(rows, columns=["ID", "genre", "path", "artist"])
-    missing = sorted(set(CLASSES.values()) - set(tracks.genre))
-    if missing:
+    rows, reason = [], f"not on disk, but in {list_path}"
+    for genre, artist, path in listed.itertuples(index=False):
+        name = names.get(path, plain_name(path))
+        file, lost = (files[name][0], None) if path in names else (root / path, reason)
+        rows.append((f"{part}/{name}", genre, file, artist, lost))
+    reason = f"not in {list_path or 'a folder of a genre'}"
+    for name in sorted(files.keys() - {*names.values()}):
+        rows += [(f"{part}/{name}", None, path, None, reason) for path in files[name]]
+    found = pd.DataFrame(rows, columns=["ID", "genre", "path", "artist", "reason"])
+    if missing := sorted({*NAMES} - {*found.genre[found.reason.isna()]}):
         raise DataFolderError(
             f"{root}: expected tracks of six classes, by {list_name} or by folders, "
             f"found none of {missing}.\n{HOW_TO_GET}"
         )
-    return tracks, [
-        {"ID": f"{part}/{name}", "path": path, "reason": reason}
-        for name, path, reason in left_out
-    ]
+    return found
 
 
 def _read_list(path: Path) -> pd.DataFrame:
@@ -227,7 +173,6 @@ def _read_list(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(
             path,
-            header=None,
             names=COLUMNS,
             index_col=False,
             dtype=str,
@@ -239,11 +184,10 @@ def _read_list(path: Path) -> pd.DataFrame:
         raise DataFolderError(
             f"{path}: not readable as a list ({str(error).strip()}). Replace it."
         ) from error
-    suffixes = rows.path.map(lambda path: PurePosixPath(path).suffix.lower())
-    is_track = suffixes.isin(AUDIO_SUFFIXES)
     rows["genre"] = rows["class"].str.strip().str.lower().map(CLASSES)
+    is_track = rows.path.str.lower().str.endswith((*AUDIO_SUFFIXES,))
     is_header = (rows.index == 0) & ~is_track & rows.genre.isna()
-    unusable = rows[~is_header & (~is_track | rows.genre.isna())]
+    unusable = rows[~is_header & ~(is_track & rows.genre.notna())]
     if len(unusable):
         raise DataFolderError(
             f"{path}: expected a class, artist, album, track, number and path, "
@@ -264,26 +208,28 @@ def _list_by_folders(files: dict[str, list[Path]]) -> pd.DataFrame:
 
 def _match(
     paths: pd.Series, files: dict[str, list[Path]], list_path: Path | None
-) -> list[str | None]:
-    """Plain name of the file of each listed path; None where there is no file."""
+) -> dict[str, str]:
+    """Plain name of the file of each listed path that has one."""
     free = files.keys() - set(map(plain_name, paths))
-    names = []
+    names: dict[str, str] = {}
     for path in paths:
         name = plain_name(path)
         # A name that lost a letter still finds its file, if no other would do as well.
         found = [name] if name in files else sorted(filter(_pattern(path), free))
-        candidates = [file for name in found for file in files[name]]
-        if len(candidates) > 1:
+        if not found:
+            continue
+        first, *others = [file for name in found for file in files[name]]
+        if others:
             raise DataFolderError(
-                f"{candidates[0]} and {candidates[1]}: expected one file for the track "
-                f"{path!r}, found two. Move one away."
+                f"{first} and {others[0]}: expected one file for the track {path!r}, "
+                "found two. Move one away."
             )
-        if found and found[0] in names:
+        if found[0] in names.values():
             raise DataFolderError(
-                f"{list_path}: expected one line for {candidates[0]}, found two, one "
-                f"of them with {path!r}. Delete one."
+                f"{list_path}: expected one line for {first}, found two, one of them "
+                f"with {path!r}. Delete one."
             )
-        names.append(found[0] if found else None)
+        names[path] = found[0]
     return names
 
 

@@ -8,14 +8,13 @@ import sys
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
-from ismir2004_prepare import HOW_TO_GET, prepare_ismir2004
+from ismir2004_prepare import HOW_TO_GET
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
+from ms_sincresnet.data.dataset import clip_loader_options
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
-from ms_sincresnet.training.distributed import rank_and_processes
 from ms_sincresnet.training.hparams import flatten, open_hparams, quoted
 
 
@@ -25,44 +24,16 @@ def main(arguments: list[str]) -> None:
     ddp_init_group(run_opts)
     with open_hparams(hparams_file, overrides, HOW_TO_GET) as (file, overrides):
         hparams = flatten(load_hyperpyyaml(file, overrides))
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
 
-    run_on_main(
-        prepare_ismir2004,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "manifest_folder": hparams["manifest_folder"],
-            "cache_folder": hparams["cache_folder"],
-            "test_part": hparams["test_part"],
-            "excerpt": hparams["excerpt"],
-            "valid_fraction": hparams["valid_fraction"],
-            "split_seed": hparams["split_seed"],
-        },
+    run_on_main(hparams["prepare_data"])
+    folders = hparams["save_folder"], hparams["manifest_folder"]
+    run_on_main(refuse_other_split, folders)
+    datasets, hparams["label_encoder"] = hparams["make_datasets"](
+        n_genres=hparams["n_genres"]
     )
-    run_on_main(
-        refuse_other_split, [hparams["save_folder"], hparams["manifest_folder"]]
-    )
-    datasets, hparams["label_encoder"] = genre_datasets(
-        hparams["manifest_folder"],
-        hparams["cache_folder"],
-        n_genres=hparams["n_genres"],
-        clip_samples=hparams["clip_samples"],
-        seed=hparams["seed"],
-        cache=hparams["cache"],
-    )
-    rank, n_processes = rank_and_processes()
-    sampler = PassSampler(
-        len(datasets["train"]),
-        hparams["clips_per_track"],
-        hparams["seed"],
-        batch_size=hparams["batch_size"],
-        rank=rank,
-        n_processes=n_processes,
-    )
+    sampler = hparams["train_sampler"](len(datasets["train"]))
+    loader = clip_loader_options(datasets["train"], sampler, **hparams["train_loader"])
 
     brain = GenreBrain(
         modules=hparams["modules"],
@@ -76,9 +47,7 @@ def main(arguments: list[str]) -> None:
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs=clip_loader_options(
-            datasets["train"], sampler, **hparams["train_loader"]
-        ),
+        train_loader_kwargs=loader,
         valid_loader_kwargs=hparams["song_loader"],
     )
     brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])

@@ -4,17 +4,7 @@ from torch import distributed
 
 
 def rank_and_processes() -> tuple[int, int]:
-    """Rank of this process, 0 for the main one, and the number of processes.
-
-    Returns
-    -------
-    (0, 1) unless ``ddp_init_group`` made a process group.
-
-    Example
-    -------
-    >>> rank_and_processes()
-    (0, 1)
-    """
+    """Rank of this process, 0 for the main one, and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
