@@ -41,7 +41,8 @@ class WinogradTrunk:
 
     def __init__(self, trunk: nn.Sequential):
         folded: Any = fold_batch_norms(trunk)
-        self._stem = folded[:4]
+        # A maximum of rectified values is the rectified maximum, of fewer values.
+        self._stem = nn.Sequential(folded.conv1, folded.maxpool, folded.relu)
         self._stages = _network([*chain(*folded[4:7])])
         self._last_stage = _network(folded[7], masked=True)
         self._n_threads = torch.get_num_threads()
@@ -51,13 +52,15 @@ class WinogradTrunk:
         """Volumes [batch, channels, height, width] of maps."""
         feats = feats.contiguous(memory_format=torch.channels_last)
         # Clip by clip: more need fresh memory each time.
-        images = [self._stem(clip).contiguous().numpy() for clip in feats.split(1)]
-        n_groups = -(-len(images) // (CLIPS_AT_A_TIME * self._n_threads))
-        groups = np.array_split(np.concatenate(images), n_groups * self._n_threads)
-        volumes = self._threads.map(self._volumes, filter(len, groups))
+        images = [self._stem(clip)[0].contiguous().numpy() for clip in feats[:, None]]
+        n_groups = -(-len(images) // CLIPS_AT_A_TIME)
+        n_groups += -n_groups % self._n_threads
+        size = -(-len(images) // n_groups)
+        groups = [images[n : n + size] for n in range(0, len(images), size)]
+        volumes = self._threads.map(self._volumes, groups)
         return torch.from_numpy(np.concatenate([*volumes]))
 
-    def _volumes(self, images: np.ndarray) -> np.ndarray:
+    def _volumes(self, images: list[np.ndarray]) -> np.ndarray:
         """Volumes of a few clips, which pass the last stage as a single image.
 
         Zeros lie between them there, at least a row after the stage halved the height.
