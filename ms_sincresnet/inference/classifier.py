@@ -49,13 +49,8 @@ class GenreClassifier(EncoderClassifier):
     modules, hparams, freeze_params
         As for SpeechBrain's ``Pretrained``. The loaders below supply them.
     run_opts
-        Likewise, with a ``precision`` more: "winograd" is fp32 on the CPU, with fewer
-        multiplications in the ResNet's convolutions (ncnn's, see ``WinogradTrunk``).
-
-    Raises
-    ------
-    UserError
-        If the precision is "winograd", and the device not a CPU.
+        Likewise, with the precision "winograd" besides, fp32 on a CPU with fewer
+        multiplications in the ResNet (see ``WinogradTrunk``).
 
     Example
     -------

@@ -266,8 +266,3 @@ class SincFilterbank(nn.Module):
         taps = sinc_filters(*self.cutoffs(), self.kernel_size, self.sample_rate)
         parameter = next(self.parameters())
         return taps.to(parameter.dtype).to(parameter.device)  # which may lack float64
-
-    def extra_repr(self) -> str:
-        """Sizes, for ``print``."""
-        names = ("n_filters", "kernel_size", "sample_rate")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)

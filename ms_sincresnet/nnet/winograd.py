@@ -125,7 +125,6 @@ class _Layers:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.weights: list[Any] = []
-        self.n_volumes = 0
 
     def add(self, kind: str, outputs: str, inputs: str = "", options: str = "") -> str:
         """Adds a layer, named like its first output, and returns its outputs."""
@@ -133,7 +132,6 @@ class _Layers:
         name = outputs.split()[0]
         line = f"{kind} {name} {n_inputs} {n_outputs} {inputs} {outputs} {options}"
         self.lines.append(line)
-        self.n_volumes += n_outputs
         return outputs
 
     def convolve(
@@ -154,7 +152,8 @@ class _Layers:
             setattr(network.opt, f"use_fp16_{part}", False)
         network.opt.num_threads = 1  # a thread per clip is faster
         network.opt.blob_allocator, network.opt.workspace_allocator = ALLOCATORS
-        sizes = f"{len(self.lines)} {self.n_volumes}"
+        n_outputs = sum(int(line.split()[3]) for line in self.lines)
+        sizes = f"{len(self.lines)} {n_outputs}"
         network.load_param_mem("\n".join([MAGIC, sizes, *self.lines, ""]))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights")
