@@ -61,12 +61,12 @@ def _training(sizes: Sizes, n_runs: int, device: str, n_clips: int, systems) -> 
 
 
 def song(sizes: Sizes, n_runs: int) -> str:
-    """A song, file to voted genre: plain, ours, ours with the ResNet in bf16."""
+    """A song, file to voted genre: plain, ours in each precision."""
     return _songs(sizes, n_runs, 1, "Song of {} s, file to voted genre")
 
 
 def songs(sizes: Sizes, n_runs: int) -> str:
-    """A folder of songs: plain, one by one; ours, ours with the ResNet in bf16."""
+    """A folder of songs: plain, one by one; ours in each precision."""
     title = f"Folder of {sizes.n_songs} songs of {{}} s"
     return _songs(sizes, n_runs, sizes.n_songs, title)
 
@@ -80,11 +80,10 @@ def _songs(sizes: Sizes, n_runs: int, n_songs: int, title: str) -> str:
         paths = [f"{folder}/{number}.wav" for number in range(n_songs)]
         for path in paths:
             steps.write_song(path, seconds)
-        builders = {
-            "plain": partial(steps.plain_songs_step, paths, sizes),
-            "ours": partial(steps.songs_step, paths, model, "fp32"),
-            "ours, bf16": partial(steps.songs_step, paths, model, "bf16"),
-        }
+        ours = partial(steps.songs_step, paths, model)
+        builders = {"plain": partial(steps.plain_songs_step, paths, sizes)}
+        builders |= {"ours": partial(ours, "fp32"), "ours, bf16": partial(ours, "bf16")}
+        builders["ours, Winograd's convolutions"] = partial(ours, "winograd")
         table, times = measure.compare(builders, n_runs, n_clips)
     rates = [f"{k}: {60 * n_songs / np.median(v):.3g}" for k, v in times.items()]
     title = f"## {title.format(seconds)}, {n_clips} clips"
