@@ -6,13 +6,6 @@ import torch
 from ms_sincresnet.data.clips import repeat_to_length, silent, split_clips
 
 
-@pytest.mark.parametrize(
-    ("n_samples", "n_clips"), [(480000, 55), (55999, 1), (56000, 2), (1, 1)]
-)
-def test_as_many_clips_as_fit(n_samples, n_clips):
-    assert split_clips(torch.zeros(n_samples)).shape == (n_clips, 48000)
-
-
 def test_clips_start_every_hop_and_are_a_view():
     wav = torch.arange(480000)
     clips = split_clips(wav)
@@ -21,6 +14,8 @@ def test_clips_start_every_hop_and_are_a_view():
     assert clips.data_ptr() == wav.data_ptr()
     batch = torch.stack([wav, wav + 1])
     assert split_clips(batch).equal(torch.stack([clips, clips + 1]))
+    for n_samples, n_clips in [(1, 1), (55999, 1), (56000, 2)]:
+        assert split_clips(wav[:n_samples]).shape == (n_clips, 48000)
 
 
 def test_no_samples_give_no_clips():

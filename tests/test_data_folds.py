@@ -10,40 +10,31 @@ from ms_sincresnet.errors import HparamError
 LABELS = np.repeat(["a", "b", "c"], 50)
 
 
-@pytest.fixture(scope="module")
-def groups():
-    """Pairs of identical tracks, one of them across genres."""
-    groups = np.array([f"track{n}" for n in range(150)])
-    groups[[7, 57, 107, 120]] = groups[[0, 50, 100, 40]]
-    return groups
+# Pairs of identical tracks, one of them across genres.
+GROUPS = np.array([f"track{n}" for n in range(150)])
+GROUPS[[7, 57, 107, 120]] = GROUPS[[0, 50, 100, 40]]
 
 
-def count_table(labels, parts):
-    """Number of tracks of each genre (row) in each part (column)."""
-    return pd.crosstab(labels, parts).to_numpy()
-
-
-def test_ten_folds_test_every_track_once_and_divide_no_group(groups):
+def test_ten_folds_test_every_track_once_and_divide_no_group():
     tested = np.zeros(150, dtype=int)
     for fold in range(10):
-        parts = split_fold(LABELS, fold, 10, 0.1, seed=5, groups=groups)
+        parts = split_fold(LABELS, fold, 10, 0.1, seed=5, groups=GROUPS)
         tested += parts == "test"
-        assert len(set(zip(groups, parts, strict=True))) == len(set(groups))
-        table = count_table(LABELS, parts)  # test, train, valid
+        assert len({*zip(GROUPS, parts, strict=True)}) == len({*GROUPS})
+        table = pd.crosstab(LABELS, parts).to_numpy()  # test, train, valid
         assert (np.abs(table - [5, 40.5, 4.5]) <= [1, 1.5, 0.5]).all()
     assert (tested == 1).all()
 
 
-def test_the_names_of_groups_do_not_matter(groups):
+def test_the_names_of_groups_do_not_matter():
     # They are hashes of decoded audio, which differ between decoders.
-    renamed = np.array([name[::-1] for name in groups])
-    assert renamed.argsort().tolist() != groups.argsort().tolist()
-    for options in ({}, {"fold": 3}):
-        options = {"fold": 0, "n_folds": 10, "valid_fraction": 0.1, "seed": 5} | options
-        expected = split_fold(LABELS, **options, groups=groups)
-        assert (
-            split_fold(LABELS, **options, groups=renamed).tolist() == expected.tolist()
-        )
+    renamed = np.array([name[::-1] for name in GROUPS])
+    assert renamed.argsort().tolist() != GROUPS.argsort().tolist()
+    expected, parts = (
+        split_fold(LABELS, 3, 10, 0.1, seed=5, groups=groups)
+        for groups in (GROUPS, renamed)
+    )
+    assert parts.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -69,6 +60,8 @@ def test_a_genre_too_small_is_named_with_its_size():
     stratified_folds(labels, 9, seed=0)
     with pytest.raises(HparamError, match="'jazz' has 2 different"):  # twins count once
         stratified_folds(["jazz"] * 4, 3, seed=0, groups=[0, 0, 0, 1])
+    with pytest.raises(HparamError, match="'a' .* identical tracks stay together"):
+        draw_valid(["a"] * 4 + ["b"] * 4, 0.25, 0, groups=[0] * 4 + [1, 2, 3, 4])
 
 
 def test_seeds_draw_other_tracks_and_each_the_same_again():
@@ -78,8 +71,3 @@ def test_seeds_draw_other_tracks_and_each_the_same_again():
     drawn = np.array([draw_valid(LABELS, 0.1, seed) for seed in range(30)])
     np.testing.assert_array_equal(draw_valid(LABELS, 0.1, 0), drawn[0])
     assert drawn.sum(0).max() < 15  # about three times each
-
-
-def test_a_genre_of_identical_tracks_cannot_validate():
-    with pytest.raises(HparamError, match="'a' .* identical tracks stay together"):
-        draw_valid(["a"] * 4 + ["b"] * 4, 0.25, 0, groups=[0] * 4 + [1, 2, 3, 4])

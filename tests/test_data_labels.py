@@ -5,19 +5,18 @@ import re
 
 import pytest
 import soundfile
-from mediafile import MediaFile
 
 from ms_sincresnet.data.labels import read_genre_map, read_labels
 from ms_sincresnet.errors import UserError
+
+from .sounds import set_tags
 
 
 def write(path, **tags):
     """Writes 0.1 s of silence with tags."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, [0.0] * 1600, 16000)
-    song = MediaFile(path)
-    song.update(tags)
-    song.save()
+    set_tags(path, **tags)
 
 
 def touch(root, *names):
@@ -59,11 +58,10 @@ def test_ids_are_unique_names_for_files_and_stay(tmp_path):
 def test_paths_of_a_csv_are_relative_to_it(tmp_path, monkeypatch):
     latin = os.fsdecode(b"\xff.wav")
     touch(tmp_path, "lists/a.wav", "b.wav", "c.wav", latin)
-    text = (
-        f"path,year,genre\na.wav,1,jazz\n../b.wav,2, Hip-Hop \n{tmp_path}/c.wav,3,4\n"
-    )
+    text = "path,year,genre\na.wav,1,jazz\n../b.wav,2, Hip-Hop \n"
+    text += f"{tmp_path}/c.wav,3,4\n\n../{latin},5,x\xe9\n"
     path = tmp_path / "lists/labels.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + os.fsencode(f"{text}\n../{latin},5,x\xe9\n"))
+    path.write_bytes(b"\xef\xbb\xbf" + os.fsencode(text))
     monkeypatch.chdir(tmp_path)
     songs = read_labels(labels="lists/labels.csv")
     assert songs.genre.tolist() == ["x\xe9", "jazz", "Hip-Hop", "4"]
@@ -79,47 +77,45 @@ def test_genres_from_tags(tmp_path, caplog):
     write(tmp_path / "7.mp3", genres=["hip hop"])
     write(tmp_path / "8.ogg", genres=["Hip-Hop"])
     songs = read_labels(tmp_path, from_tags=True)
-    hip_hop = ["Hip-Hop"] * 4
-    assert songs.genre.tolist() == [*hip_hop, "Post Rock"]
+    assert songs.genre.tolist() == [*["Hip-Hop"] * 4, "Post Rock"]
     assert songs.album.tolist() == [" – B", "", "", "", ""]
     (warning,) = caplog.messages
     assert "songs with a genre tag; left out 3 without one" in warning
 
 
 @pytest.mark.parametrize(
-    ("names", "text", "message"),
+    ("name", "text", "message"),
     [
-        ([], None, "expected songs in a folder for each genre; found none"),
-        (["1.wav"], None, "found 1 without one, such as"),
-        ([" /1.wav"], None, "the name of its genre is empty"),
+        ("1.txt", None, "expected songs in a folder for each genre; found none"),
+        ("1.wav", None, "found 1 without one, such as"),
+        (" /1.wav", None, "the name of its genre is empty"),
         (
-            [],
-            "path;genre\n",
-            "expected path,genre and rows below; found 'path;genre' and 0 rows",
+            "1.wav",
+            "a;b\n",
+            "expected path,genre and rows below; found 'a;b'",
         ),
-        ([], "", "found '' and 0 rows"),
-        ([], "path,genre\n", "found 'path,genre' and 0 rows"),
-        (["1.wav"], "path,genre\n1.wav,\n", "1.wav: the name of its genre is empty"),
-        (["1.wav"], "path,genre\n1.wav\n", "1.wav: the name of its genre is empty"),
+        ("1.wav", "", "found '' and 0 rows"),
+        ("1.wav", "path,genre\n", "found 'path,genre' and 0 rows"),
+        ("1.wav", "path,genre\n1.wav,\n", "1.wav: the name of its genre is empty"),
+        ("1.wav", "path,genre\n1.wav\n", "1.wav: the name of its genre is empty"),
         (
-            ["1.wav"],
+            "1.wav",
             "path,genre\n1.wav,a\n\n2.wav,a\n,a\n",
             "l.csv, line 4: {root}/2.wav; 2 of 3 paths do not exist",
         ),
         (
-            ["1.wav"],
+            "1.wav",
             "path,genre\n1.wav,a\n./1.wav,b\n",
             "l.csv, line 3: {root}/1.wav; 1 of 2 paths are in lines above as well",
         ),
     ],
 )
-def test_refused_labels(tmp_path, names, text, message):
-    touch(tmp_path, *names)
-    path = tmp_path / "l.csv"
-    if text is not None:
-        path.write_text(text)
+def test_refused_labels(tmp_path, name, text, message):
+    touch(tmp_path, name)
+    source = {"folder": tmp_path} if text is None else {"labels": tmp_path / "l.csv"}
+    (tmp_path / "l.csv").write_text(text or "")
     with pytest.raises(UserError, match=re.escape(message.format(root=tmp_path))):
-        read_labels(**({"folder": tmp_path} if text is None else {"labels": path}))
+        read_labels(**source)
 
 
 def test_what_does_not_exist_is_refused(tmp_path):

@@ -1,9 +1,9 @@
 """From files to manifests: tracks found, cached, left out, written, and untouched."""
 
-import multiprocessing
 import os
 import shutil
 import signal
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import ms_sincresnet.data.prepare as prepare_module
 from ms_sincresnet.data.prepare import PARTS, find_tracks, prepare_manifests
 from ms_sincresnet.errors import DataFolderError, HparamError
 
-from .sounds import noise, read_report
+from .sounds import noise, read_report, run_in_fork
 
 N_SAMPLES = 3201
 
@@ -28,9 +28,9 @@ def write_track(path, seed=0):
 @pytest.fixture
 def data(tmp_path):
     """A data set of two genres with three tracks each."""
-    for nth, name in enumerate(["jazz/jazz.0", "rock/rock.0"]):
-        for track in range(3):
-            write_track(tmp_path / "data" / f"{name}{track}.wav", seed=3 * nth + track)
+    names = [f"{g}/{g}.0{n}.wav" for g in ("jazz", "rock") for n in range(3)]
+    for seed, name in enumerate(names):
+        write_track(tmp_path / "data" / name, seed)
     return tmp_path / "data"
 
 
@@ -40,18 +40,16 @@ def assign_in_turn(tracks):
     return nth.map({0: "test", 1: "valid"}).fillna("train").to_numpy()
 
 
-def prepare(data, folder, tracks=None, **changes):
+def prepare(data, folder, **changes):
     changes = {"assign_parts": assign_in_turn, "options": {"fold": 0}, **changes}
-    tracks = find_tracks(data) if tracks is None else tracks
     folders = folder / "manifests", folder / "cache"
-    return prepare_manifests(tracks, *folders, **changes)
+    return prepare_manifests(find_tracks(data), *folders, **changes)
 
 
 def read_manifests(folder):
-    """Rows of the three manifests, sorted by ID, with the part in addition."""
-    paths = {part: folder / "manifests" / f"{part}.csv" for part in PARTS}
-    tables = [pd.read_csv(path).assign(part=part) for part, path in paths.items()]
-    return pd.concat(tables).sort_values("ID", ignore_index=True)
+    """Rows of the three manifests by ID, with the part in addition."""
+    paths = [folder / "manifests" / f"{part}.csv" for part in PARTS]
+    return pd.concat(map(pd.read_csv, paths), keys=PARTS).sort_values("ID")
 
 
 def check_copies(data, folder, cut=slice(None)):
@@ -66,31 +64,29 @@ def check_copies(data, folder, cut=slice(None)):
         assert row.duration == pytest.approx(len(expected) / 16000)
 
 
-def states(folder):
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in contents(folder)}
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    names, cache_audio = [], prepare_module.cache_audio
-
-    def note(path, cache_folder, **options):
-        names.append(path.name)
-        return cache_audio(path, cache_folder, **options)
-
-    monkeypatch.setattr(prepare_module, "cache_audio", note)
-    return names
+    """A mock of the function that decodes tracks."""
+    mock = Mock(wraps=prepare_module.cache_audio)
+    monkeypatch.setattr(prepare_module, "cache_audio", mock)
+    return mock
 
 
 def test_tracks_are_found_by_genre_in_order_of_their_ids(tmp_path):
-    for name in ["rock/rock.b.WAV", "rock/02.mp3", "jazz/jazz.zz.au", "jazz/02.flac"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ["rock/folder.wav", "jazz", ".cache", "__MACOSX"]:
+        (tmp_path / name).mkdir(parents=True)
+    names = ["rock/rock.b.WAV", "rock/02.mp3", "jazz/jazz.zz.au", "jazz/02.flac"]
+    others = ["rock/.DS_Store", "rock/._rock.b.WAV", "rock/wav", "features.csv"]
+    for name in names + others:
         (tmp_path / name).touch()
-    for name in ["rock/.DS_Store", "rock/._rock.b.WAV", "rock/wav", "features.csv"]:
-        (tmp_path / name).touch()
-    for name in ["rock/folder.wav", ".cache", "__MACOSX"]:
-        (tmp_path / name).mkdir()
     tracks = find_tracks(tmp_path)
     assert tracks.ID.tolist() == ["jazz.02", "jazz.zz", "rock.02", "rock.b"]
     assert tracks.genre.tolist() == ["jazz", "jazz", "rock", "rock"]
@@ -125,19 +121,9 @@ def test_speechbrain_reads_manifests_of_odd_names(tmp_path):
         assert row["genre"] == genre
 
 
-def test_a_second_call_touches_nothing(data, tmp_path, decoded):
-    (data / "jazz" / "bad.wav").write_text("no audio")
-    first = prepare(data, tmp_path)
-    assert len(decoded) == 7
-    before = states(tmp_path)
-    decoded.clear()
-    assert prepare(data, tmp_path) == first
-    assert states(tmp_path) == before
-    assert decoded == ["bad.wav"]  # it may be readable by now
-
-
 # Changes after a preparation, and how many tracks the next one decodes.
 CHANGES = {
+    "nothing": (lambda root: None, 0),
     "option": (lambda root: None, 0),
     "replace": (lambda root: write_track(root / "data/jazz/jazz.02.wav", 99), 1),
     "add": (lambda root: write_track(root / "data/jazz/jazz.new.wav", 77), 1),
@@ -154,9 +140,8 @@ CHANGES = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_manifests_and_copies_follow_any_change(data, tmp_path, decoded, kind):
     first = prepare(data, tmp_path)
-    manifests = tmp_path / "manifests"
-    before = {path.name: path.read_bytes() for path in manifests.iterdir()}
-    decoded.clear()
+    before, manifests = times(tmp_path), contents(tmp_path / "manifests")
+    decoded.reset_mock()
     change, n_decoded = CHANGES[kind]
     change(tmp_path)
     data = tmp_path / ("moved" if kind == "move" else "data")
@@ -164,15 +149,15 @@ def test_manifests_and_copies_follow_any_change(data, tmp_path, decoded, kind):
     report = prepare(data, tmp_path, options=options)
     assert read_report(tmp_path) == report
     assert report["options"] == options
-    assert len(decoded) == n_decoded
+    assert decoded.call_count == n_decoded
     check_copies(data, tmp_path)
+    assert times(tmp_path) == before or kind != "nothing"
     if kind not in ("option", "replace", "add", "remove"):
         assert report == first
-        after = {path.name: path.read_bytes() for path in manifests.iterdir()}
-        assert after == before
+        assert contents(tmp_path / "manifests") == manifests
 
 
-def test_unusable_files_are_left_out_and_reported(data, tmp_path, caplog):
+def test_unusable_files_are_left_out_and_reported(data, tmp_path, caplog, decoded):
     (data / "jazz" / "text.wav").write_text("no audio")
     nan = np.full(1000, np.nan)
     soundfile.write(data / "rock" / "nan.wav", nan, 16000, subtype="FLOAT")
@@ -185,10 +170,14 @@ def test_unusable_files_are_left_out_and_reported(data, tmp_path, caplog):
     for track_id in words:
         assert words[track_id] in reasons[track_id]
         assert f"left out {track_id}: {reasons[track_id]}" in caplog.messages
-    assert len(read_manifests(tmp_path)) == 7
-    assert "jazz.still" in read_manifests(tmp_path).ID.values
+    assert len(rows := read_manifests(tmp_path)) == 7
+    assert "jazz.still" in rows.ID.values
     assert report["silent"] == ["jazz.still"]
     assert "silent from end to end: jazz.still" in caplog.messages
+    decoded.reset_mock()
+    assert prepare(data, tmp_path, left_out=[lost]) == report
+    again = sorted(call.args[0].name for call in decoded.call_args_list)
+    assert again == ["nan.wav", "text.wav"]  # which may be readable by now
 
 
 def test_a_genre_without_usable_tracks_is_named(data, tmp_path):
@@ -206,7 +195,7 @@ def test_excerpts_are_cached_apart_from_whole_tracks(data, tmp_path, decoded):
         prepare(data, tmp_path, excerpt=excerpt)
         first, length = (round(16000 * s) for s in excerpt or (0, 0.3))
         check_copies(data, tmp_path, slice(first, first + length))
-    assert len(decoded) == 6 * len(excerpts)
+    assert decoded.call_count == 6 * len(excerpts)
 
 
 @pytest.mark.parametrize("excerpt", [30, ["30", "60"], [-1, 30], [0, np.inf]])
@@ -217,9 +206,7 @@ def test_an_unusable_excerpt_is_refused(data, tmp_path, excerpt):
 
 
 @pytest.mark.parametrize("killed_in", ["cache_audio", "_write_if_new"])
-def test_a_killed_preparation_is_completed_by_the_next(
-    data, tmp_path, monkeypatch, killed_in
-):
+def test_a_killed_preparation_is_completed(data, tmp_path, monkeypatch, killed_in):
     prepare(data, tmp_path / "expected")
     calls, function = [], getattr(prepare_module, killed_in)
 
@@ -229,13 +216,8 @@ def test_a_killed_preparation_is_completed_by_the_next(
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **options)
 
-    monkeypatch.setattr(prepare_module, killed_in, die)
-    process = multiprocessing.get_context("fork").Process(
-        target=prepare, args=(data, tmp_path)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, killed_in, die)
+        assert run_in_fork(prepare, data, tmp_path) == -signal.SIGKILL
     prepare(data, tmp_path)
     assert read_manifests(tmp_path).equals(read_manifests(tmp_path / "expected"))

@@ -1,5 +1,7 @@
 """The synthesised data set: layout, seeding, safety, and tracks that differ."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -19,8 +21,8 @@ def small(tmp_path):
 
 
 def contents(folder):
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    files = filter(Path.is_file, folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_the_layout_is_that_of_gtzan(small):
@@ -67,10 +69,9 @@ def test_an_interrupted_set_leaves_nothing_and_is_rendered_again(tmp_path, monke
         write(path, *args, **kwargs)
 
     folder = tmp_path / "toy"
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(soundfile, "write", write_until_interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            make_synthetic_gtzan(folder, **SMALL)
+        make_synthetic_gtzan(folder, **SMALL)
     assert list(tmp_path.iterdir()) == []
     # A killed process cannot clean up; its remains do not count as the data set.
     written[0].parent.mkdir(parents=True)
