@@ -26,9 +26,7 @@ def test_it_is_the_default_of_every_loader_and_command(tmp_path, command):
     assert torch.equal(log_posteriors, classifier.classify_batch(wav)[0])
     status, out, _ = command("classify", song, "--format", "jsonl", "--device", "cpu")
     assert (status, json.loads(out)["genre"]) == (0, expected.genre)
-    status, out, _ = command("info", "--json")
-    assert status == 0
-    assert json.loads(out)["settings"]["training"]["figures"]["tracks"] == 332
+    assert "MSSincResNet\n" in command("info")[1]
 
 
 def test_its_layers_are_halved_and_its_filters_learned():
@@ -38,7 +36,6 @@ def test_its_layers_are_halved_and_its_filters_learned():
         is_layer = value.ndim > 1 and name.startswith(("embedding", "classifier"))
         if value.is_floating_point():
             assert value.dtype == (torch.float16 if is_layer else torch.float32), name
-    assert all(value.dtype != torch.float16 for value in model.state_dict().values())
     first = MSSincResNet(parametrization="relative").frontend.banks
     for bank, start in zip(model.frontend.banks, first, strict=True):
         low_hz, first_low_hz = bank.cutoffs()[0], start.cutoffs()[0]
@@ -47,14 +44,12 @@ def test_its_layers_are_halved_and_its_filters_learned():
 
 
 def test_a_halved_folder_is_the_rounded_model(tmp_path, tone_model, genres):
-    folders = tmp_path / "half", tmp_path / "whole"
-    for folder in folders:
-        save_model_folder(folder, tone_model, genres, half=folder.name == "half")
-    half_size, size = (f.joinpath("model.safetensors").stat().st_size for f in folders)
-    assert half_size < 0.51 * size
-    half, whole = map(read_model_folder, folders)
-    for name, value in half.state_dict().items():
-        original = whole.state_dict()[name]
+    save_model_folder(tmp_path / "half", tone_model, genres, half=True)
+    half, whole = read_model_folder(tmp_path / "half"), tone_model
+    size = sum(value.nbytes for value in whole.state_dict().values())
+    assert (tmp_path / "half/model.safetensors").stat().st_size < 0.51 * size
+    for name, original in whole.state_dict().items():
+        value = half.state_dict()[name]
         rounded = original.half().float() if value.ndim == 4 else original
         if not name.startswith("classifier"):
             assert torch.equal(value, rounded), name

@@ -14,8 +14,6 @@ import soundfile
 import soxr
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain.utils.fetching import FetchFrom, FetchSource
-from torch.nn import Linear
 
 from ms_sincresnet import GenreClassifier, MSSincResNet, SincNet
 from ms_sincresnet.errors import (
@@ -24,7 +22,6 @@ from ms_sincresnet.errors import (
     UserError,
     WeightsError,
 )
-from ms_sincresnet.inference.batch import model_identity
 from ms_sincresnet.inference.fusion import sum_rule
 from ms_sincresnet.pretrained.hub import describe
 from ms_sincresnet.pretrained.model_folder import save_model_folder
@@ -88,12 +85,10 @@ def test_both_classes_predict_the_voted_genre_of_a_whole_track(
     ours = classifier.classify_file(path)
     stock = stock_classifier.classify_file(str(path))
     for out_prob, score, index, genre in (ours, stock):
-        assert out_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
         (shares,) = out_prob.exp().tolist()
         assert shares == pytest.approx([*expected_shares.values()], abs=0.011)
         assert score.tolist() == [out_prob.max().item()]
-        assert index.tolist() == [genres.index("jazz")]
-        assert genre == ["jazz"]
+        assert (index.tolist(), genre) == ([genres.index("jazz")], ["jazz"])
     torch.testing.assert_close(ours[0], stock[0], rtol=0, atol=1e-3)
 
 
@@ -149,58 +144,46 @@ def test_addresses_of_folders_and_songs_beside_which_nothing_is_written(
 ):
     before = sorted(os.listdir(model_folder))
     monkeypatch.setenv("HOME", str(model_folder.parent))
-    source = FetchSource(FetchFrom.LOCAL, str(model_folder))
     monkeypatch.chdir(tmp_path)
-    ours = [
-        GenreClassifier.from_hparams(f"~/{model_folder.name}", run_opts=CPU),
-        GenreClassifier.from_hparams(source, run_opts=CPU),
-    ]
+    ours = GenreClassifier.from_hparams(f"~/{model_folder.name}", run_opts=CPU)
     stock = EncoderClassifier.from_hparams(os.path.relpath(model_folder), run_opts=CPU)
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / 'l\'été "à" $HOME' / "kruhový objazd #1.wav"
     path.parent.mkdir()
     for song in (path, "song.wav", "~song.wav"):
         write_song(song, ("jazz", 3))
-    for classifier in (*ours, stock):
-        assert isinstance(classifier, EncoderClassifier) and classifier.device == "cpu"
-        for address in (str(path), "song.wav"):
-            assert classifier.classify_file(address)[3] == ["jazz"]
-    for classifier in ours:
-        for address in (path, "~/song.wav", "~song.wav"):
-            assert classifier.predict_song(address).genre == "jazz"
-            assert classifier.classify_file(address)[3] == ["jazz"]
+    for address in (str(path), "song.wav"):
+        assert stock.classify_file(address)[3] == ["jazz"]
+    for address in (path, "song.wav", "~/song.wav", "~song.wav"):
+        assert ours.predict_song(address).genre == "jazz"
+        assert ours.classify_file(address)[3] == ["jazz"]
     # SpeechBrain would return the first song for another of its name from savedir.
     write_song(path.with_name("song.wav"), ("rock", 3))
     for address, genre in [("song.wav", "jazz"), (path.with_name("song.wav"), "rock")]:
-        assert ours[0].classify_file(address, savedir="savedir")[3] == [genre]
+        assert ours.classify_file(address, savedir="savedir")[3] == [genre]
     assert sorted(os.listdir()) == sorted([path.parent.name, "song.wav", "~song.wav"])
     assert sorted(os.listdir(model_folder)) == before
 
 
-def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog, song):
+def test_a_silent_song_has_no_genre(tmp_path, classifier, caplog):
     path = tmp_path / "silence.wav"
     soundfile.write(path, np.full(4 * 16000, 0.25), 16000)
     with pytest.raises(AudioFileError, match=r"silence\.wav: silent throughout"):
         classifier.predict_song(path)
-    classifier.classify_file(song)
-    assert caplog.messages == []
     log_posteriors = classifier.classify_file(path)[0]
     assert caplog.messages == [f"{path} is silent: all genres are equally likely"]
     assert log_posteriors.exp().tolist() == [pytest.approx([0.25] * 4)]
 
 
-@pytest.mark.parametrize(
-    ("batch", "reason"),
-    [
+def test_a_batch_of_anything_but_audio_is_refused(stock_classifier):
+    for batch, reason in [
         ([torch.zeros(1, 0)], "0 samples"),
         ([torch.tensor([[0.0, -torch.inf]])], "NaN or infinite"),
         ([torch.zeros(1, 48000, 2)], r"got shape \[1, 48000, 2\]"),
         ([torch.zeros(2, 48000), torch.tensor([1.0, 0.0])], "song 1 .* is empty"),
-    ],
-)
-def test_a_batch_of_anything_but_audio_is_refused(stock_classifier, batch, reason):
-    with pytest.raises(AudioFileError, match=reason):
-        stock_classifier.classify_batch(*batch)
+    ]:
+        with pytest.raises(AudioFileError, match=reason):
+            stock_classifier.classify_batch(*batch)
 
 
 def test_a_mistyped_path_is_named_and_not_looked_up(tmp_path, monkeypatch, classifier):
@@ -219,60 +202,36 @@ def test_a_mistyped_path_is_named_and_not_looked_up(tmp_path, monkeypatch, class
     download.assert_not_called()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        ("label_encoder", "encoder", r"Need hparams\['label_encoder'\]"),
-        ("n_frames:", "n_framez:", "n_framez"),
-        ("[251, 501, 1001]", "[250, 501, 1001]", "must be odd.*250"),
-    ],
-)
-def test_bad_hyperparams_are_refused(tmp_path, model_folder, old, new, reason):
+def test_bad_hyperparams_are_refused(tmp_path, model_folder):
     folder = shutil.copytree(model_folder, tmp_path / "model")
-    text = (folder / "hyperparams.yaml").read_text()
-    assert old in text
-    (folder / "hyperparams.yaml").write_text(text.replace(old, new))
-    with pytest.raises(ModelFolderError, match=f"(?s)^{folder}.*{reason}"):
+    path = folder / "hyperparams.yaml"
+    path.write_text(path.read_text().replace("[251, 501, 1001]", "[250, 501, 1001]"))
+    with pytest.raises(ModelFolderError, match=f"(?s)^{folder}.*must be odd.*250"):
         GenreClassifier.from_hparams(folder, run_opts=CPU)
-
-
-@pytest.mark.parametrize("freeze_params", [True, False])
-def test_no_gradients(model_folder, freeze_params):
-    options = {"run_opts": CPU, "freeze_params": freeze_params}
-    classifier = GenreClassifier.from_hparams([model_folder] * 2, **options)
-    parameters = classifier.mods.parameters()
-    assert {tensor.requires_grad for tensor in parameters} == {not freeze_params}
-    training = {module.training for module in classifier.mods.modules()}
-    assert training == {not freeze_params}
-    assert not classifier.classify_batch(torch.randn(1, 48000))[0].requires_grad
 
 
 def test_bf16_predicts_the_same_genre(model_folder, classifier, write_song, tmp_path):
     song = write_song(tmp_path / "song.wav", ("metal", 1), ("blues", 2))
     run_opts = {"device": "cpu", "precision": "bf16"}
-    expected, seen = classifier.predict_song(song), []
+    expected = classifier.predict_song(song)
     reduced = GenreClassifier.from_pretrained([model_folder] * 2, run_opts=run_opts)
-    first = next(m for m in reduced.mods.classifier.modules() if type(m) is Linear)
-    first.register_forward_hook(lambda *passed: seen.append(passed[-1].dtype))
     found = reduced.predict_song(song)
     assert found.genre == expected.genre == "blues"
     assert found.posteriors == pytest.approx(expected.posteriors, abs=0.02)
+    assert found.posteriors != pytest.approx(expected.posteriors, abs=1e-6)
     log_posteriors, _, _, genre = reduced.classify_file(song)
     assert genre == ["blues"] and log_posteriors.dtype == torch.float32
-    assert set(seen) == {torch.bfloat16}
 
 
 def test_clips_start_a_hop_apart(model_folder, classifier, song):
-    for source in (model_folder, [model_folder, model_folder]):
-        sparse = GenreClassifier.from_pretrained(source, run_opts=CPU)
-        sparse.hop_s = 3.0
-        clips = sparse.predict_song(song).clips
-        # Of 5 s; the second one ends with the song.
-        assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 3), (2, 5)]
-        every = classifier.predict_song(song).clips
-        for sparse_clip, clip in zip(clips, (every[0], every[4]), strict=True):
-            assert sparse_clip.posterior == pytest.approx(clip.posterior, abs=1e-5)
-        assert model_identity(sparse) != model_identity(classifier)
+    sparse = GenreClassifier.from_pretrained([model_folder] * 2, run_opts=CPU)
+    sparse.hop_s = 3.0
+    clips = sparse.predict_song(song).clips
+    # Of 5 s; the second one ends with the song.
+    assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 3), (2, 5)]
+    every = classifier.predict_song(song).clips
+    for sparse_clip, clip in zip(clips, (every[0], every[4]), strict=True):
+        assert sparse_clip.posterior == pytest.approx(clip.posterior, abs=1e-5)
     with pytest.raises(UserError, match="at most a clip, 3 s; got 3.5 s"):
         sparse.hop_s = 3.5
 
@@ -299,9 +258,9 @@ def test_fused_posteriors_are_the_mean_of_the_models(
         check_clips(song, clips, genres)
         assert song.genre == best
         assert song.shares == pytest.approx(song.posteriors, abs=1e-6)
-        log_posteriors, _, index, genre = fused.classify_file(path)
+        log_posteriors, *_, genre = fused.classify_file(path)
         torch.testing.assert_close(log_posteriors[0].exp(), expected, rtol=0, atol=1e-4)
-        assert (index.tolist(), genre) == ([genres.index(best)], [best])
+        assert genre == [best]
 
 
 def test_posteriors_too_small_for_float32_are_fused():
@@ -309,28 +268,15 @@ def test_posteriors_too_small_for_float32_are_fused():
     assert found.tolist() == pytest.approx([-200 - math.log(2), 0.0])
 
 
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"sample_rate": 8000}, "sample_rate; found 8000 here and 16000"),
+def test_models_that_differ_are_not_fused(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    model = SincNet(2, n_filters=4, frame_samples=800)
+    save_model_folder(first, model, ["rock", "jazz"])
+    message = f"{second}: cannot be fused with {first}: models must agree in"
+    for changes, found in [
         ({"clip_samples": 9000}, "clip_samples; found 9000 here and 48000"),
-        ({"hop_samples": 4000}, "hop_samples; found 4000 here and 8000"),
         ({"genres": "ab"}, "genres; found a, b here and jazz, rock"),
-    ],
-)
-def test_models_that_differ_are_not_fused(tmp_path, changes, found):
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder in folders:
-        settings = {"sample_rate": 16000, "genres": ["rock", "jazz"]}
-        settings |= changes if folder.name == "second" else {}
-        rate = settings.pop("sample_rate")
-        model = SincNet(2, n_filters=4, frame_samples=800, sample_rate=rate)
-        save_model_folder(folder, model, **settings)
-    message = f"{folders[1]}: cannot be fused with {folders[0]}: models must agree in"
-    with pytest.raises(ModelFolderError, match=f"{message} {found} there"):
-        GenreClassifier.from_pretrained([folders[0], *folders])
-
-
-def test_at_least_one_model_is_fused():
-    with pytest.raises(ModelFolderError, match="expected at least one model to fuse"):
-        GenreClassifier.from_pretrained([])
+    ]:
+        save_model_folder(second, model, **{"genres": ["rock", "jazz"], **changes})
+        with pytest.raises(ModelFolderError, match=f"{message} {found} there"):
+            GenreClassifier.from_pretrained([first, first, second])

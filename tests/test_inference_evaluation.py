@@ -7,7 +7,6 @@ from mediafile import MediaFile
 from scipy.stats import binomtest
 
 from ms_sincresnet import GenreClassifier
-from ms_sincresnet.inference.evaluation import _match
 from ms_sincresnet.nnet.calibration import calibration_error
 
 # Songs of tones: the genre of the folder, of the tone, and the length in s.
@@ -58,19 +57,16 @@ def test_scores_of_a_folder(evaluate, songs, classifier, tmp_path):
     assert scores["calibration_error"] == pytest.approx(error)
     wrong = [row["posterior"] for row in scores["mistakes"]]
     assert len(wrong) == 2 and wrong == sorted(wrong, reverse=True)
-    for name in "confusion_matrix.png", "reliability.png":
-        figure = (tmp_path / "new/figures" / name).read_bytes()
-        assert figure.startswith(b"\x89PNG")
+    figures = {path.name for path in (tmp_path / "new/figures").iterdir()}
+    assert figures == {"confusion_matrix.png", "reliability.png"}
 
 
 def test_scores_for_the_eye(evaluate, songs, tmp_path):
     csv = tmp_path / "labels.csv"
     lines = [f"songs/{genre}/{n}.wav,{genre}\n" for n, (genre, _) in enumerate(SONGS)]
     csv.write_text("path,genre\n" + "".join(lines))
-    expected = evaluate(songs)
-    assert expected[0] == 0
-    assert evaluate("--labels", csv) == expected
-    out = expected[1]
+    status, out, _ = evaluate("--labels", csv)
+    assert status == 0
     assert out.startswith("4 songs, 50.0% correct\n")
     assert "95 % interval of this accuracy 15.0% to 85.0%\n" in out
     assert f"{songs}/blues/3.wav: blues, predicted jazz\n" in out
@@ -129,10 +125,3 @@ def test_refused_input(evaluate, songs, tmp_path):
     ]:
         status, _, err = evaluate(*argv)
         assert (status, message in err) == (1, True), err
-
-
-def test_a_model_may_have_genres_that_differ_in_signs():
-    genres = ["Hip-Hop", "hiphop", "!"]
-    found = {"HIPHOP": "hiphop", "Hip-Hop": "Hip-Hop", "hiphop": "hiphop"}
-    found |= {"!": "!", "?": "Hip-Hop"}
-    assert _match(genres, [*found, "??"], {"Hip-Hop": {"?"}}) == found

@@ -14,9 +14,7 @@ AVX = {"avx2": True, "avx512_f": True, "avx512_bf16": False}
     ("device", "capabilities", "system", "machine", "expected"),
     [
         ("cpu", {"avx512_bf16": True}, "linux", "x86_64", "bf16"),
-        ("cpu", {"bf16": True}, "linux", "aarch64", "bf16"),
         ("cpu", AVX, "linux", "x86_64", "winograd"),
-        ("cpu", {}, "linux", "aarch64", "fp32"),
         ("cpu", AVX, "win32", "AMD64", "fp32"),
         ("mps", {"bf16": True}, "darwin", "arm64", "fp32"),
     ],

@@ -78,8 +78,6 @@ def test_json_lines_are_read_by_other_programs(tmp_path):
     write(path, ROWS, timeline=True, files=NAMES)
     text = path.read_text(encoding="utf-8")
     assert "ünïcödé 🎵" in text
-    table = pd.read_json(io.StringIO(text), lines=True)
-    assert table.file.tolist() == [as_utf8(each["file"]) for each in ROWS]
     found = [json.loads(line) for line in text.split("\n")[:-1]]
     assert found == [{**each, "model": MODEL} for each in ROWS]
     assert found[2]["file"] == "caf\\udce9.wav"
@@ -114,18 +112,16 @@ def test_csv_is_read_by_other_programs(tmp_path, capsys):
 def test_parquet_is_read_by_other_programs(tmp_path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "results.parquet"
-    rows = [row(file, timeline=TIMELINE) for file in ("a.wav", "d.wav")]
-    rows.append(row("e.wav", "is empty", []))
+    rows = [row("a.wav", timeline=TIMELINE), row("e.wav", "is empty", [])]
     write(path, rows, timeline=True)
     write(path, [], files=[], timeline=True)  # through a journal and back
     table = pd.read_parquet(path)
     assert list(table) == COLUMNS
-    assert table.file.tolist() == ["a.wav", "d.wav", "e.wav"]
-    assert table.genre_2.tolist()[:2] == ["=rock"] * 2 and table.genre_2.isna()[2]
-    assert table.share.tolist()[:2] == [0.75, 0.75] and table.share.isna()[2]
-    assert list(table.timeline[0]) == TIMELINE and list(table.timeline[2]) == []
-    assert table.clips.tolist() == [2, 2, 0]
-    assert table.error.fillna("").tolist() == ["", "", "is empty"]
+    song, failed = table.to_dict("records")
+    assert (song["genre_2"], song["share"], song["clips"]) == ("=rock", 0.75, 2)
+    assert (failed["error"], failed["clips"]) == ("is empty", 0)
+    assert pd.isna(failed["genre_2"]) and pd.isna(failed["share"])
+    assert [*map(list, table.timeline)] == [TIMELINE, []]
     assert set(table.model) == {MODEL}
 
 
@@ -162,37 +158,31 @@ def test_files_with_an_error_are_tried_again_by_whatever_name(path):
     assert read(path) == [*kept, ("m//b.wav", None)]
 
 
-@pytest.mark.parametrize(
-    ("clips", "n_ends"), [(None, 1000), (1000 * TIMELINE, 40)], ids=["short", "long"]
-)
-def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path, clips, n_ends):
+def test_a_file_that_breaks_off_anywhere_is_resumed(tmp_path):
     path = tmp_path / "results.jsonl"
-    rows = [row(name, timeline=clips) for name in NAMES[:3]]
-    rows.append(row("-b\n.wav", "no\nsuch file", clips))
-    kind = {"files": [*FILES, NAMES[1]], "timeline": clips is not None}
-    write(path, rows, **kind)
+    rows = [row(name) for name in NAMES[:3]] + [row("-b\n.wav", "no\nsuch file")]
+    files = [*FILES, NAMES[1]]
+    write(path, rows, files)
     expected = path.read_bytes()
-    for end in range(0, len(expected), max(7, len(expected) // n_ends)):
+    for end in range(0, len(expected), 7):
         path.write_bytes(expected[:end])
-        done = {as_utf8(file) for file in write(path, [], **kind)}
+        done = {as_utf8(file) for file in write(path, [], files)}
         assert len(done) >= expected[:end].count(MODEL.encode() + b"\n")
         missing = [each for each in rows[:3] if each["file"] not in done]
-        write(path, missing + rows[3:], **kind)
+        write(path, missing + rows[3:], files)
         assert path.read_bytes() == expected, end
 
 
-OTHER_KINDS = [("model", "other-majority"), ("top", 1), ("timeline", True)]
-OTHER_KINDS += [("min_posterior", 0.0), ("min_posterior", 0.5)]
+OTHER_KINDS = {"model": "other-majority", "timeline": True, "min_posterior": 0.5}
 
 
-@pytest.mark.parametrize(("name", "other"), OTHER_KINDS)
+@pytest.mark.parametrize(("name", "other"), OTHER_KINDS.items())
 def test_rows_are_resumed_under_the_same_options_only(path, name, other):
     unsure = row("a.wav") | {"genre": None, "unsure": True}
     write(path, [unsure, row("d.wav", "is empty")], min_posterior=0.6)
     before = path.read_bytes()
-    message = "cannot resume .* and will not overwrite it"
-    if name == "min_posterior":
-        message += ".* made with another --min-posterior"
+    expected = {"min_posterior": "made with another --min-posterior"}.get(name, name)
+    message = f"cannot resume .* and will not overwrite it.*{expected}"
     with pytest.raises(UserError, match=message):
         write(path, [], **{"min_posterior": 0.6, name: other})
     assert os.listdir(path.parent) == [path.name]
@@ -201,7 +191,6 @@ def test_rows_are_resumed_under_the_same_options_only(path, name, other):
     assert path.read_bytes() == before
     found = READERS[path.suffix](path)
     assert found.genre.isna().all() and found.unsure.isna().tolist() == [False, True]
-    assert found.unsure[0] in (True, "true") and found.unlike[0] == 0.912
 
 
 @pytest.mark.parametrize("output_format", ["jsonl", "csv", "parquet", "table"])
@@ -226,35 +215,22 @@ def test_folders_are_made_and_links_are_kept(path):
     assert [name for name, _ in read(target)] == ["a.wav", "d.wav"]
 
 
-def test_paths_that_cannot_be_written(path, monkeypatch):
+def test_paths_that_cannot_be_written(path):
     path.touch()
-    for bad, message in [
-        (path.parent, "expected a file to write, found something else"),
-        (path / path.name, "cannot be written"),
+    with pytest.raises(UserError, match=f"{path.parent}: expected a file to write"):
+        open_results(path.suffix[1:], path.parent, KIND)
+    with pytest.raises(UserError, match=f"{path}/b: cannot be written"):
+        open_results(path.suffix[1:], path / "b", KIND)
+
+
+def test_a_full_disk_is_reported_but_not_a_closed_pipe(monkeypatch):
+    for error, expected in [
+        (OSError(28, "No space"), UserError),
+        (BrokenPipeError("No reader"), BrokenPipeError),
     ]:
-        with pytest.raises(UserError, match=f"{bad}: {message}"):
-            open_results(path.suffix[1:], bad, KIND)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may anything
-    with pytest.raises(UserError, match="Permission denied"):
-        open_results(path.suffix[1:], path, KIND)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [(OSError(28, "No space"), UserError), (BrokenPipeError(), BrokenPipeError)],
-)
-def test_a_full_disk_is_reported_but_not_a_closed_pipe(monkeypatch, error, expected):
-    monkeypatch.setattr(sys, "stdout", Mock(flush=Mock(side_effect=error)))
-    results = open_results("csv", None, KIND, FILES)
-    with pytest.raises(expected, match="No space|^$"):
-        results.write(row("a.wav"))
-
-
-def test_parquet_without_its_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[parquet\]'"):
-        open_results("parquet", tmp_path / "results.parquet", KIND)
-    assert os.listdir(tmp_path) == []
+        monkeypatch.setattr(sys, "stdout", Mock(flush=Mock(side_effect=error)))
+        with pytest.raises(expected, match="No "):
+            open_results("csv", None, KIND).write(row("a.wav"))
 
 
 def shares(file, error=None, timeline=None, **top):
@@ -277,29 +253,18 @@ def test_tables_are_aligned():
         f"{'x' * 90}  jazz          7 %",
         f"{'a.wav':60}  unsure       64 %  (jazz), pop 36 %",
     ]
-    assert Table(1, ["a.wav"], ["a"]).head == "file   genre  share\n"
-    assert Table(1, [], []).head == "file  genre  share\n"
-
-
-def test_a_table_has_room_for_unsure_songs(capsys):
-    kind = KIND._replace(min_posterior=0.8)
-    with open_results("table", None, kind, ["a.wav"], ["jazz", "pop"]):
-        assert capsys.readouterr().out == "file   genre   share  next\n"
 
 
 def test_a_table_shows_a_timeline_in_spans():
-    # 12 s of rock, 8 s of jazz, 10 s of silence, by the genre at the centres of clips.
-    whole = 21 * ["rock"] + 16 * ["jazz"] + 18 * [None]
-    for genres, expected in [
-        (whole, "0:00-0:12 rock, 0:12-0:20 jazz, 0:20-0:30 silence"),
-        (7199 * ["pop"], "0:00-1:00:02 pop"),
-    ]:
-        timeline = [
-            {"start_s": number / 2, "end_s": number / 2 + 3.0, "genre": genre}
-            for number, genre in enumerate(genres)
-        ]
-        text = Table(1, ["a"], ["jazz"]).text(shares("a", None, timeline, jazz=50))
-        assert text.splitlines()[1].strip() == expected
+    # By the genre at the centres of clips: 12 s of rock, 8 s of jazz, silence, pop.
+    genres = 21 * ["rock"] + 16 * ["jazz"] + 18 * [None] + 7199 * ["pop"]
+    timeline = [
+        {"start_s": number / 2, "end_s": number / 2 + 3.0, "genre": genre}
+        for number, genre in enumerate(genres)
+    ]
+    text = Table(1, ["a"], ["jazz"]).text(shares("a", None, timeline, jazz=50))
+    spans = "0:00-0:12 rock, 0:12-0:20 jazz, 0:20-0:29 silence, 0:29-1:00:30 pop"
+    assert text.splitlines()[1].strip() == spans
 
 
 def test_a_table_escapes_control_characters():

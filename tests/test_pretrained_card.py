@@ -11,6 +11,7 @@ SETTINGS["voting"] = "mean"
 FIGURES = {"dataset": "GTZAN", "song_accuracy": 0.85, "clip_accuracy": 0.71239}
 FIGURES |= {"tracks": 100, "clips": 5500, "epoch": 7}
 RANDOM = {"protocol": "random", "fold": 2, "n_folds": 10}
+FILTERED = "fault- and artist-filtered split of Kereliuk, Sturm and Larsen (seed 3)"
 
 
 def card(training=None, **fitted):
@@ -25,13 +26,8 @@ def card(training=None, **fitted):
 def test_the_card_says_how_to_install_and_load_and_what_the_hub_sorts_by():
     header, body = card()
     assert "run `pip install .` in a clone" in body.strip().splitlines()[0]
-    assert "pip install ms_sincresnet" not in body  # the name is another's on PyPI
-    for loader in (
-        'GenreClassifier.from_pretrained("user/repository")',
-        'GenreClassifier.from_hparams("user/repository")',
-        'EncoderClassifier.from_hparams("user/repository")',
-    ):
-        assert body.count(loader) == 1
+    ours, stock = "GenreClassifier.from_pretrained", "EncoderClassifier.from_hparams"
+    assert all(body.count(f'{load}("user/repository")') == 1 for load in (ours, stock))
     assert "jazz, rock" in body
     assert "of 3 s,\none every 0.5 s, vote (mean)" in body
     assert "10.1145/3460426.3463619" in body
@@ -71,8 +67,7 @@ def test_nothing_is_claimed_that_is_not_known():
     assert not header.keys() & {"datasets", "model-index"}
     assert "no accuracy can be claimed" in body and "%" not in body
     header, body = card(Training("GTZAN", "one split", None))
-    assert header["datasets"] == ["marsyas/gtzan"] and "model-index" not in header
-    assert "GTZAN, one split." in body
+    assert "model-index" not in header
     assert "were not tested" in body and "%" not in body
 
 
@@ -85,17 +80,12 @@ def test_no_data_set_of_the_hub_is_made_up(name):
     assert ("music is synthesised" in body) == (name == "synthetic music")
 
 
-FILTERED = "fault- and artist-filtered split of Kereliuk, Sturm and Larsen (seed 3)"
-
-
 @pytest.mark.parametrize(
     ("hparams", "expected"),
     [
         (RANDOM, "stratified random folds (fold 2 of 10, counted from 0; seed 3)"),
         (RANDOM | {"protocol": "filtered"}, FILTERED),
         ({"test_part": "evaluation"}, "training part to evaluation part (seed 3)"),
-        ({}, "seed 3"),
-        ({"split_seed": 3}, "seed 3"),
         ({"split_seed": 4}, "split seed 4, seed 3"),
     ],
 )

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain.utils.fetching import FetchConfig, LocalStrategy
+from speechbrain.utils.fetching import FetchConfig
 
-from ms_sincresnet import GenreClassifier, MelResNet, MSSincResNet, SincNet
+from ms_sincresnet import GenreClassifier, MSSincResNet, SincNet
 from ms_sincresnet.errors import ModelFolderError, WeightsError
 from ms_sincresnet.pretrained.model_folder import (
     FILES,
@@ -56,8 +56,6 @@ def songs():
 
 def test_the_folder_holds_the_weights_once(model_folder, tone_model, genres):
     assert sorted(os.listdir(model_folder)) == sorted(FILES)
-    others = [model_folder / name for name in FILES if name != "model.safetensors"]
-    assert sum(path.stat().st_size for path in others) < 10_000
     assert json.loads((model_folder / "config.json").read_text()) == {
         **{"format_version": 1, "system": "MSSincResNet"},
         "speechbrain_interface": "EncoderClassifier",  # the Hub shows its snippet
@@ -73,7 +71,7 @@ NAMES = ["hip-hop", 'l\'été: # [1] "x" \\ $y', "0o7", "no"]
 
 @pytest.mark.parametrize(
     ("model_class", "arguments"),
-    [(MSSincResNet, ODD), (MelResNet, {"n_mels": 24}), (SincNet, SMALL)],
+    [(MSSincResNet, ODD), (SincNet, SMALL)],
 )
 def test_songs_are_heard_as_the_folder_says(tmp_path, model_class, arguments):
     settings = {"clip_samples": 8000, "hop_samples": 4000, "voting": "mean"}
@@ -114,20 +112,15 @@ def test_nothing_in_a_folder_that_is_loaded_as_data_is_run(tmp_path, folder):
     assert made.exists()
 
 
-def test_a_folder_of_an_earlier_version_is_loaded_and_replaced(folder, tone_model):
+def test_a_folder_of_an_earlier_version_is_loaded_as_data_alone(folder, tone_model):
     path = folder / "hyperparams.yaml"
     ours = "ms_sincresnet.pretrained.pretrainer.SafetensorsPretrainer"
     stock = "speechbrain.utils.parameter_transfer.Pretrainer"
     replace(path, path.read_text().replace(ours, stock))
-    for name in ("embedding_model.ckpt", "classifier.ckpt", "label_encoder.ckpt"):
-        replace(folder / name, "weights")
     with pytest.raises(ModelFolderError, match="earlier version.*from_pretrained"):
         GenreClassifier.from_hparams(folder)
-    loaded = read_model_folder(folder)
     with torch.no_grad():
-        assert loaded(songs()).equal(tone_model(songs()))
-    save_model_folder(folder, loaded, loaded.settings["genres"])
-    assert sorted(os.listdir(folder)) == sorted(FILES)
+        assert read_model_folder(folder)(songs()).equal(tone_model(songs()))
 
 
 def test_a_folder_is_filled_and_replaced_as_a_whole(tmp_path, sincnet, monkeypatch):
@@ -141,7 +134,6 @@ def test_a_folder_is_filled_and_replaced_as_a_whole(tmp_path, sincnet, monkeypat
     save_model_folder(folder, sincnet, ["a", "b"], hop_samples=4000)
     assert sorted(os.listdir(folder)) == sorted(FILES)
     assert "0.25 s" in (folder / "README.md").read_text()
-    assert load(GenreClassifier, folder).hparams.hop_samples == 4000
 
     before, no_space = contents(folder), Mock(side_effect=OSError("no space left"))
     monkeypatch.setattr("ms_sincresnet.pretrained.model_folder.song_card", no_space)
@@ -153,23 +145,19 @@ def test_a_folder_is_filled_and_replaced_as_a_whole(tmp_path, sincnet, monkeypat
     assert folder.is_symlink()
 
 
-def test_a_folder_of_something_else_is_never_replaced(tmp_path, sincnet, monkeypatch):
+def test_a_folder_of_something_else_is_never_replaced(tmp_path, sincnet):
     (tmp_path / "mine/kept").mkdir(parents=True)
     file = tmp_path / "mine/hyperparams.yaml"
     file.write_text("dear to me")
-    monkeypatch.chdir(tmp_path)
-    message = f"{tmp_path / 'mine'}.*: holds something other than a model"
-    for folder in ("mine", tmp_path / "mine" / "kept" / "..", file):
-        with pytest.raises(ModelFolderError, match=message):
+    for folder in (file.parent, file):
+        with pytest.raises(ModelFolderError, match=f"{folder}: holds something other"):
             save_model_folder(folder, sincnet, ["a", "b"])
     assert sorted(tmp_path.rglob("*")) == [file.parent, file, file.with_name("kept")]
     assert file.read_text() == "dear to me"
 
 
 def test_an_incomplete_folder_is_refused_by_name(folder):
-    check_model_folder(str(folder))
     assert is_model_folder(str(folder))
-    assert not is_model_folder(folder / "config.json")
     needed = [name for name in FILES if name != "README.md"]
     for name in reversed(needed):
         (folder / name).unlink()
@@ -177,20 +165,17 @@ def test_an_incomplete_folder_is_refused_by_name(folder):
             with pytest.raises(ModelFolderError, match=f"{folder}: .*{name}"):
                 check(folder)
     assert not is_model_folder(folder)
-    with pytest.raises(ModelFolderError, match=f"folder: {', '.join(needed)} missing;"):
-        check_model_folder(folder)
     with pytest.raises(ModelFolderError, match="no such model folder"):
         check_model_folder(folder / "README.md")
 
 
-def test_weights_that_do_not_fit_are_refused_by_every_loader(folder):
+def test_weights_that_do_not_fit_are_refused_by_the_stock_class(folder):
     path = folder / "model.safetensors"
     state = load_file(path) | {"frontend.kernel_sizes": torch.tensor([251, 501, 801])}
     path.unlink()
     save_file(state, path)
-    for kind in (GenreClassifier, EncoderClassifier):
-        with pytest.raises(WeightsError, match=rf"{path}: .*\[251, 501, 801\]"):
-            load(kind, folder)
+    with pytest.raises(WeightsError, match=rf"{path}: .*\[251, 501, 801\]"):
+        load(EncoderClassifier, folder)
 
 
 def test_a_savedir_of_another_model_is_refused(tmp_path, sincnet):
@@ -204,15 +189,12 @@ def test_a_savedir_of_another_model_is_refused(tmp_path, sincnet):
 
     song, before = songs()[:1, :8000], contents(second)
     expected = posteriors(second)
-    for strategy in (LocalStrategy.SYMLINK, LocalStrategy.COPY):
-        options = {"savedir": tmp_path / strategy.name, "local_strategy": strategy}
-        for _ in range(2):  # the second time from there
-            assert not posteriors(first, **options).equal(expected)
-        with pytest.raises(ModelFolderError, match=f"savedir .*{strategy.name} holds"):
-            posteriors(second, **options)
-        fresh = FetchConfig(overwrite=True)
-        assert posteriors(second, fetch_config=fresh, **options).equal(expected)
+    options = {"savedir": tmp_path / "savedir"}
+    for _ in range(2):  # the second time from there
+        assert not posteriors(first, **options).equal(expected)
+    with pytest.raises(ModelFolderError, match="savedir .*/savedir holds"):
+        posteriors(second, **options)
+    fresh = FetchConfig(overwrite=True)
+    assert posteriors(second, fetch_config=fresh, **options).equal(expected)
     assert posteriors(second, savedir=second).equal(expected)
     assert contents(second) == before
-    with pytest.raises(ModelFolderError, match="holds another model"):
-        posteriors(second, savedir=first)
