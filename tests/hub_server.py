@@ -78,10 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create_repo(self):
         asked = json.loads(self.body)
-        kind, repo = (
-            asked.get("type") or "model",
-            f"{asked['organization']}/{asked['name']}",
-        )
+        kind = asked.get("type") or "model"
+        repo = f"{asked['organization']}/{asked['name']}"
         assert kind != "space" or asked["sdk"] == "gradio"
         self.server.repos[kind, repo] = {"main": {}}
         if asked.get("private") or asked.get("visibility") == "private":
@@ -90,13 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({"url": f"{self.server.url}/{prefix}{repo}", "id": repo})
 
     def create_branch(self, kind, repo, branch):
-        branches = self.server.repos[kind, repo]
-        branches[branch] = dict(branches["main"])
+        self.server.repos[kind, repo][branch] = dict(self.server.files(repo, kind))
         self.answer({})
 
     def validate_yaml(self):
-        header = json.loads(self.body)["content"].startswith("---\n")
-        self.answer({"warnings": [], "errors": []}, 200 if header else 400)
+        self.answer({"warnings": [], "errors": []})
 
     def preupload(self, kind, repo, revision):
         files = json.loads(self.body)["files"]

@@ -54,9 +54,7 @@ def test_help_loads_no_heavy_package():
         ("classify a b --model m", {"songs": ["a", "b"], "model": "m", "top": 3}),
         ("classify --model m --fuse b --fuse c d", {"fuse": ["b", "c"]}),
         ("classify --top 1 a --model m b --jobs 2 c", {"songs": ["a", "b", "c"]}),
-        ("classify --files-from - --model m a", {"songs": ["a"], "files_from": "-"}),
         ("classify a --model m -- -a.wav -- b", {"songs": ["a", "-a.wav", "--", "b"]}),
-        ("classify a --hop 1.5", {"hop": 1.5, "precision": "auto"}),
     ],
 )
 def test_parsed_arguments(line, expected):
@@ -72,32 +70,18 @@ def test_parsed_arguments(line, expected):
         ("classify user/repo a.wav", "name it with --model user/repo"),
         ("classify user/repo --model m", "no such song or folder"),
         ("classify a --model m --top 0", "expected a whole number ≥ 1; got '0'"),
-        ("classify a --min-posterior 1.5", "expected a number from 0 to 1; got '1.5'"),
-        ("classify a --min-posterior nan", "got 'nan'"),
-        ("classify a --hop 0", "expected a number > 0; got '0'"),
-        ("classify a --model m --jobs 1000", "≥ 1 and ≤ 64; got '1000'"),
+        ("classify a --min-posterior nan", "a number from 0 to 1; got 'nan'"),
         ("classify a --model m --output b/a.json", "use --output b/a.jsonl"),
         ("classify a --model m --output a.xlsx", "no format has the suffix '.xlsx'"),
         ("classify a --model m --format parquet", "needs a file: --output FILE"),
         ("classify a --model m --engine=ray", "--engine ray needs --output"),
         ("classify a --model m --engine=ray --output=x --format=csv", "writes parquet"),
         ("classify a --model m --workers=2", "--workers is for --engine ray"),
-        ("classify a --model m --treble b", "unrecognized arguments: --treble b"),
         ("classify - a.wav", "- reads one song from the standard input"),
-        ("classify - --files-from -", "- reads one song from the standard input"),
         ("classify - --playlists lists", "works neither with --engine ray nor with -"),
-        ("classify a --playlists b --engine ray", "works neither with --engine ray"),
-        ("embed a.wav", "the following arguments are required: --output"),
         ("embed a.wav --output a.csv", "expected a name that ends in .parquet"),
-        ("embed a.wav --output a.parquet --voting mean", "unrecognized arguments"),
-        ("similar a.wav", "the following arguments are required: --index"),
         ("evaluate", "name a FOLDER of songs, or list songs and genres in --labels"),
-        ("train songs", "the following arguments are required: --output"),
-        ("train --output m", "name a FOLDER of songs, or list songs and genres"),
-        ("train songs --labels l.csv --output m", "name a FOLDER of songs, or list"),
-        ("train songs more --output m", "unrecognized arguments: more"),
         ("train --labels l.csv --from-tags --output m", "name a FOLDER of songs"),
-        ("info model other", "unrecognized arguments: other"),
         ("convert a.tar m --genres-file nowhere.txt", "nowhere.txt: cannot be read"),
     ],
 )
@@ -117,21 +101,17 @@ def test_only_messages_for_the_user_are_shown(command, monkeypatch):
         return 3
 
     monkeypatch.setattr(cli, "parse", lambda argv: SimpleNamespace(run=chatter))
-    before = logging.getLogger("ms_sincresnet").handlers[:]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         assert command() == (3, "", "warning: a.wav: \\x1b ends early\n3 files\n")
     assert warned == []
-    assert logging.getLogger("ms_sincresnet").handlers == before
 
 
 def test_an_interruption_names_the_way_to_resume(command, monkeypatch):
     interrupt = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(commands, "_classify_here", interrupt)
-    monkeypatch.setattr(commands, "_classify_on_ray", interrupt)
     classify = "classify", "a.wav", "--model=m"
     resumed = (130, "", "interrupted; run the same command again to resume\n")
-    assert command(*classify, "--output=a", "--engine=ray") == resumed
     assert command(*classify, "--output=a.csv") == resumed
     assert command(*classify, "--output=a.txt") == (130, "", "interrupted\n")
 
@@ -162,12 +142,10 @@ def test_each_command_calls_its_function(command, monkeypatch, tmp_path):
     genres.write_text("rock\n\n jazz \n")
     push = call.push_folder
     convert = call.convert_checkpoint("a", "b", ["rock", "jazz"])
-    plain = {"private": None, "revision": None, "space": False}
-    full = {"private": True, "revision": "v", "space": True}
+    options = {"private": True, "revision": "v", "space": True}
     for line, expected, printed in [
         ("export a b --half", call.export_run("a", "b", half=True), "written: b"),
-        ("push a b/c", push("a", "b/c", **plain), url),
-        ("push a b/c --private --revision v --space", push("a", "b/c", **full), url),
+        ("push a b/c --private --revision v --space", push("a", "b/c", **options), url),
         ("convert a b --genres rock,jazz", convert, "written: b"),
         (f"convert a b --genres-file {genres}", convert, "written: b"),
         ("onnx a b", call.export_onnx("a", "b"), "written: b"),
@@ -176,12 +154,6 @@ def test_each_command_calls_its_function(command, monkeypatch, tmp_path):
         status, out, err = command(*line.split())
         assert (status, out.strip(), err) == (0, printed, "")
         assert functions.mock_calls.pop() == expected
-
-
-def test_the_demo_listens_where_gradio_is_told_to(monkeypatch):
-    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
-    assert parse(["demo", "model"]).host == "0.0.0.0"
-    assert parse(["demo", "model", "--host", "::1"]).host == "::1"
 
 
 def test_info_for_people_and_programs(model_folder, command):

@@ -4,41 +4,30 @@ import io
 import json
 import os
 import shutil
-import socket
 import sys
 from functools import partial
 from pathlib import Path
-from types import FunctionType
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
-import soundfile
 
 from ms_sincresnet import GenreClassifier
 
-from .sounds import read_results, sine
-
-NOISE = np.random.default_rng(0).standard_normal(64000) / 8
+from .sounds import read_results
 
 
 @pytest.fixture
-def classify(tmp_path, monkeypatch, command, model_folder, classifier):
+def classify(tmp_path, monkeypatch, command, classifier):
     """Runs ``classify`` in an empty folder: exit status, rows, and error output."""
-    original = GenreClassifier.from_pretrained
     monkeypatch.setattr(classifier.hparams, "voting", "majority")
-
-    def from_pretrained(source, run_opts):
-        if source == str(model_folder):
-            return classifier
-        return original(source, run_opts=run_opts)
-
-    monkeypatch.setattr(GenreClassifier, "from_pretrained", from_pretrained)
+    load = Mock(return_value=classifier)
+    monkeypatch.setattr(GenreClassifier, "from_pretrained", load)
     (tmp_path / "songs").mkdir()
     monkeypatch.chdir(tmp_path / "songs")
 
-    def run(*argv, model=model_folder):
+    def run(*argv):
         shown = not {"--format", "--output"} & {*argv}
-        argv = "--model", model, *(["--format=jsonl"] if shown else []), *argv
+        argv = "--model=m", *(["--format=jsonl"] if shown else []), *argv
         status, out, err = command("classify", "--device=cpu", *argv)
         rows = [json.loads(line) for line in out.split("\n")[:-1]] if shown else out
         return status, rows, err
@@ -46,15 +35,10 @@ def classify(tmp_path, monkeypatch, command, model_folder, classifier):
     return run
 
 
-# Of each file: the samples in it, its bytes, how a song was written to it, or what else
-# makes it; and the genre, or a part of the error.
+# Of each file: its bytes, or how a song was written to it; its genre or error.
 FILES = {
     "no bytes.wav": (b"", "empty (0 bytes)"),
     "text.wav": (b"This is no audio. " * 99, "not readable"),
-    "constant.wav": (0 * NOISE + 0.5, "silent throughout"),
-    "one sample.wav": (np.array([0.5]), "silent throughout"),
-    "over full scale.wav": (400 * NOISE, None),
-    "60 ms.wav": (sine(3000.0, duration_s=0.06), "metal"),
     "192 kHz.wav": ({"rate": 192000, "channels": 8}, "jazz"),
     "flac in truth.wav": ({"format": "FLAC"}, "jazz"),
     'it\'s 100% "quoted", #1 & $HOME?.wav': ({}, "jazz"),
@@ -62,39 +46,25 @@ FILES = {
     os.fsdecode(b"caf\xe9.wav"): ({}, "jazz"),
     "s" * 300 + ".wav": (None, "File name too long"),
     "no/such/folder.wav": (None, "no such file"),
-    "file/below.wav": (lambda path: Path("file").touch(), "Check the path"),
     "": (None, "found a folder"),
-    "socket.wav": (
-        lambda path: socket.socket(socket.AF_UNIX).bind(path),
-        "a pipe, a socket or a device",
-    ),
-    "link to itself.wav": (
-        lambda path: os.symlink(path, path),
-        "Too many levels of symbolic links",
-    ),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_gets_its_genre_or_its_error(classify, write_song, name):
     content, expected = FILES[name]
-    match content:
-        case np.ndarray():
-            soundfile.write(name, content, 16000, subtype="FLOAT")
-        case bytes():
-            Path(name).write_bytes(content)
-        case dict():
-            shutil.move(write_song("plain.wav", ("jazz", 4.0), **content), name)
-        case FunctionType():
-            content(name)
+    if isinstance(content, bytes):
+        Path(name).write_bytes(content)
+    elif content is not None:
+        shutil.move(write_song("plain.wav", ("jazz", 4.0), **content), name)
     status, (row,), err = classify("--", name)
     assert row["file"] == name.encode("utf-8", "backslashreplace").decode()
     if row["error"] is None:
         assert status == 0
-        assert row["genre"] == (expected or row["genre"]) == row["top"][0]["genre"]
+        assert row["genre"] == expected == row["top"][0]["genre"]
     else:
         assert status == 3
-        assert expected and expected in row["error"]
+        assert expected in row["error"]
         assert row["error"] in err or not row["error"].isprintable()
         assert "0 of 1 songs have a genre" in err
 
@@ -104,28 +74,18 @@ def test_neither_a_folder_nor_a_list_has_songs(classify):
     Path("list").touch()
     Path("notes.txt").write_text("This is no audio.")
     status, _, err = classify("empty", ".")
-    assert status == 1
-    assert "warning: empty: no audio found in this folder" in err
+    assert status == 1 and "warning: empty: no audio found in this folder" in err
     assert "error: no audio found; name songs, or folders with songs" in err
     assert classify("--files-from", "list")[0] == 1
-
-
-PLS = "[playlist]\nFile1=é.wav\nTitle1=A\nFile2=sub/b.wav\nNumberOfEntries=2\n"
-M3U = "#EXTM3U\n#EXTINF:9,A\né.wav\n\n#x\nsub\\b.wav\n"
 
 
 @pytest.mark.parametrize(
     ("path", "text", "encoding"),
     [
         ("list", "\ufefflists/é.wav\r\n\nlists/sub/b.wav\nlists/é.wav", "utf-8"),
-        ("lists/set.m3u", M3U, "utf-8"),
-        ("lists/set.m3u", M3U, "cp1252"),
+        ("lists/set.m3u", "#EXTM3U\n#EXTINF:9,A\né.wav\n\nsub\\b.wav\n", "cp1252"),
         ("lists/set.M3U8", "\ufeffé.wav\r\nsub/b.wav\r\n", "utf-8"),
-        (
-            "lists/set.pls",
-            "[playlist]\nFile1=é.wav\nTitle1=A\nFile2=sub/b.wav",
-            "utf-8",
-        ),
+        ("lists/set.pls", "[playlist]\nFile1=é.wav\nFile2=sub/b.wav", "utf-8"),
     ],
 )
 def test_songs_are_listed_in_a_file(classify, write_song, path, text, encoding):
@@ -183,53 +143,49 @@ def test_an_output_is_resumed(classify, write_song, results, decoded):
     assert output.read_bytes() == before
 
 
-def test_a_damaged_model_and_a_missing_device(classify, tmp_path, model_folder):
+def test_a_damaged_model_and_a_missing_device(command, tmp_path, model_folder):
     model = shutil.copytree(model_folder, tmp_path / "model")
-    os.truncate(model / "model.safetensors", 100000)
-    status, out, err = classify("song.wav", "--output", "rows.jsonl", model=model)
-    assert (status, out) == (1, "") and not Path("rows.jsonl").exists()
-    assert err.startswith(f"error: {model}") and "model.safetensors" in err
-    status, out, err = classify("song.wav", "--device", "cuda:99")
-    assert (status, out) == (1, [])
+    output = tmp_path / "rows.jsonl"
+    run = partial(command, "classify", "song.wav", "--output", output, "--model")
+    status, out, err = run(model_folder, "--device", "cuda:99")
+    assert (status, out) == (1, "")
     assert err.startswith("error: --device cuda:99: cannot be used (")
+    os.truncate(model / "model.safetensors", 100000)
+    status, out, err = run(model, "--device=cpu")
+    assert (status, out) == (1, "") and not output.exists()
+    assert err.startswith(f"error: {model}") and "model.safetensors" in err
 
 
 def test_the_table_of_a_terminal(classify, write_song):
     write_song("a.wav", ("rock", 12.0), ("jazz", 8.0))
-    Path("b\n.wav").touch()
-    argv = "--format", "table", "--timeline", "a.wav", "b\n.wav", "--top", "99"
-    status, out, err = classify(*argv)
+    status, out, err = classify("a.wav", "b.wav", "--format", "table")
     assert (status, err) == (3, "1 of 2 songs have a genre\n")
-    head, song, spans, error = out.splitlines()
+    head, song, error = out.splitlines()
     assert head.split() == ["file", "genre", "share", "next"]
     assert song.split()[:2] == ["a.wav", "rock"] and "jazz" in song.split("%")[1]
-    assert spans.startswith("  0:00-0:12 rock, ") and spans.endswith("-0:20 jazz")
-    assert error == "b\\n.wav  error: the file is empty (0 bytes). Replace it."
+    assert error.startswith("b.wav  error: no such file")
 
 
-def test_options_that_change_the_rows(classify, write_song, model_folder):
+def test_options_that_change_the_rows(classify, write_song):
     write_song("song.wav", ("rock", 9.0), ("jazz", 6.0))
     _, (row,), _ = classify("song.wav", "--top", "2", "--jobs", "9")
     assert [best["genre"] for best in row["top"]] == ["rock", "jazz"]
     assert row["model"].endswith("-majority") and row["clips"] == 25
     _, (mean,), _ = classify("song.wav", "--voting", "mean", "--timeline")
     assert mean["model"] == row["model"].replace("majority", "mean")
-    assert all(best["share"] == best["posterior"] for best in mean["top"])
     assert len(mean["timeline"]) == 25 and len(mean["top"]) == 3
     assert mean["timeline"][0]["genre"] == "rock"
-    _, (fused,), _ = classify("song.wav", "--fuse", model_folder, "--top", "2")
-    assert fused["model"] != mean["model"] and fused["model"].endswith("-mean")
-    assert fused["top"] == mean["top"][:2]
+    classify("song.wav", "--fuse", "a", "--fuse", "b")
+    assert GenreClassifier.from_pretrained.call_args.args == (["m", "a", "b"],)
 
 
 def test_all_that_has_audio_is_found_and_the_rest_is_counted(classify, write_song):
-    for name in ("a.MPGA", "b.mkv", "c.3gp", "d.oga"):
+    for name in ("a.MPGA", "b.mkv"):
         write_song(name, ("jazz", 4.0), format="OGG")  # found by name, read by content
-    for name in ("._a.mp3", "cover.jpg", "notes.txt", "code.ts"):
+    for name in ("._a.mp3", "notes.txt", "code.ts"):
         Path(name).write_text("const text = 1;\n" * 50)
     status, rows, err = classify(".")
-    found = [row["file"] for row in rows]
-    assert (status, found) == (0, ["./a.MPGA", "./b.mkv", "./c.3gp", "./d.oga"])
+    assert (status, [row["file"] for row in rows]) == (0, ["./a.MPGA", "./b.mkv"])
     assert "1 files in the folders hold no audio\n" in err
     Path("x.mp3").write_text("an error page")
     assert classify(".")[0] == 3  # this should have been audio
@@ -258,7 +214,6 @@ def test_playlists_without_an_output_hold_the_songs_of_the_run(classify, write_s
     assert run("rock.wav", "metal.wav")[0] == 0
     lists = {path.stem: path.read_text() for path in Path("lists").iterdir()}
     assert lists["rock"] == "#EXTM3U\n#EXTINF:4,rock\n../rock.wav\n"
-    assert sorted(lists) == ["jazz", "metal", "rock"]
     assert "jazz.wav" not in lists["jazz"]
     assert run("--min-posterior=1", "--playlists=none", "rock.wav")[0] == 0
     assert not Path("none").exists()

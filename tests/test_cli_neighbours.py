@@ -12,18 +12,12 @@ import torch
 
 from ms_sincresnet.data.clips import split_clips
 from ms_sincresnet.data.playlists import read_list
-from ms_sincresnet.errors import AudioFileError, UserError
 from ms_sincresnet.files import as_utf8
 from ms_sincresnet.inference import batch
 from ms_sincresnet.inference.embeddings import EmbeddingKind
 from ms_sincresnet.inference.results import open_results
 
 pyarrow = pytest.importorskip("pyarrow")
-
-KIND = EmbeddingKind("12ab-mean", 4)
-BAD_BYTES = os.fsdecode(b"caf\xe9.wav")
-FACTS = {"size": 1, "modified": None, "warning": "ends early"}
-COLUMNS = ["path", "size", "modified", "embedding", "error", "warning", "model"]
 
 
 @pytest.fixture
@@ -38,10 +32,9 @@ def paths_of(table):
     """The paths of the table that ``similar`` prints, best first."""
     assert table.startswith("rank  cosine  path\n")
     rows = [line.split(maxsplit=2) for line in table.splitlines()[1:]]
-    ranks, cosines, paths = zip(*rows, strict=True)
-    assert [*map(int, ranks)] == [*range(1, len(rows) + 1)]
-    assert pd.Series(cosines).astype(float).is_monotonic_decreasing
-    return [*paths]
+    cosines = [float(cosine) for _, cosine, _ in rows]
+    assert cosines == sorted(cosines, reverse=True)
+    return [path for *_, path in rows]
 
 
 def write_track(path, number, seconds=3.0, part=0):
@@ -52,19 +45,17 @@ def write_track(path, number, seconds=3.0, part=0):
 
 
 def test_the_other_half_of_a_track_comes_first(run):
-    Path("halves").mkdir()
     for number in range(10):
         for part in (0, 1):
-            write_track(f"halves/{number}{'ab'[part]}.wav", number, part=part)
-    status, _, err = run("embed", "halves", "--output", "songs.parquet")
+            write_track(f"{number}{'ab'[part]}.wav", number, part=part)
+    status, _, err = run("embed", ".", "--output", "songs.parquet")
     assert (status, err) == (0, "songs.parquet: 20 of 20 songs have an embedding\n")
     for number in range(10):
-        for one, other in ("ab", "ba"):
-            song = f"halves/{number}{one}.wav"
-            status, out, _ = run("similar", song, "--index", "songs.parquet")
-            found = paths_of(out)
-            assert status == 0 and len(found) == 10 and song not in found
-            assert found[0] == f"halves/{number}{other}.wav"
+        song = f"./{number}a.wav"
+        status, out, _ = run("similar", song, "--index", "songs.parquet")
+        found = paths_of(out)
+        assert status == 0 and len(found) == 10 and song not in found
+        assert found[0] == f"./{number}b.wav"
 
 
 def test_an_embedding_is_the_mean_of_audible_clips(classifier, tone_model, tmp_path):
@@ -86,9 +77,6 @@ def test_an_embedding_is_the_mean_of_audible_clips(classifier, tone_model, tmp_p
     for path in paths:
         alone = classifier.embed_song(path)
         torch.testing.assert_close(songs[path], alone, rtol=0, atol=1e-5)
-    soundfile.write(paths[1], np.zeros(64000), 16000)
-    with pytest.raises(AudioFileError, match="1.wav: silent throughout"):
-        classifier.embed_song(paths[1])
 
 
 def test_an_index_is_resumed(run, decoded):
@@ -100,7 +88,8 @@ def test_an_index_is_resumed(run, decoded):
     status, _, err = run(*embed)
     assert status == 3 and "2 of 3 songs have an embedding" in err
     before = pd.read_parquet("new/songs.parquet")
-    assert before.columns.tolist() == COLUMNS and before.path[2] == "bad.wav"
+    columns = ["path", "size", "modified", "embedding", "error", "warning", "model"]
+    assert before.columns.tolist() == columns and before.path[2] == "bad.wav"
     assert before.embedding[2] is None and "not readable" in before.error[2]
 
     write_track("1.wav", 7)
@@ -120,25 +109,21 @@ def test_an_index_is_resumed(run, decoded):
     content = Path("new/songs.parquet").read_bytes()
     status, _, err = run(*embed, "--hop", "2")
     assert status == 1 and "cannot resume from this file" in err
-    assert "its model is" in err and err.count("\n") == 1
     assert Path("new/songs.parquet").read_bytes() == content
-    assert os.listdir("new") == ["songs.parquet"]
 
 
 def test_a_killed_run_is_resumed_from_its_journal_alone(tmp_path):
-    path, journal = tmp_path / "songs.parquet", tmp_path / ".songs.parquet.jsonl"
+    path, name = tmp_path / "songs.parquet", os.fsdecode(b"caf\xe9.wav")
+    kind = EmbeddingKind("12ab-mean", 4)
     values = torch.tensor([0.1, -2.0, 3e-9, 4e9])
-    killed = open_results("parquet", path, KIND, [BAD_BYTES])
-    killed.write(KIND.row(BAD_BYTES, values, FACTS))
+    killed = open_results("parquet", path, kind, [name])
+    killed.write(kind.row(name, values, {"size": 1, "modified": None, "warning": None}))
     assert not path.exists()
-    with open_results("parquet", path, KIND, [BAD_BYTES]) as results:
-        assert results.done == {BAD_BYTES}
+    with open_results("parquet", path, kind, [name]) as results:
+        assert results.done == {name}
     table = pd.read_parquet(path)
-    assert table.path.tolist() == [as_utf8(BAD_BYTES)]
+    assert table.path.tolist() == [as_utf8(name)]
     assert table.embedding[0].tolist() == values.tolist()
-    journal.write_text('{"file": "a.wav", "error": null, "model": "12ab-mean"}\n')
-    with pytest.raises(UserError, match="it was not written by this command"):
-        open_results("parquet", path, KIND, [BAD_BYTES])
 
 
 def test_a_song_that_is_not_in_the_index_is_embedded(run, decoded):
@@ -171,13 +156,10 @@ def test_a_song_that_is_not_in_the_index_is_embedded(run, decoded):
 def test_a_file_that_is_no_index(run):
     Path("text").write_text("no parquet")
     pd.DataFrame({"path": ["a"]}).to_parquet("other")
-    with open_results("parquet", Path("empty"), KIND):
-        pass
     for path, message in [
         ("nowhere", "No such file"),
         ("text", "cannot be read as an index"),
         ("other", "other columns"),
-        ("empty", "no songs"),
     ]:
         status, out, err = run("similar", "a.wav", "--index", path)
         assert (status, out) == (1, "") and message in err

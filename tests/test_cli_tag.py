@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 import soundfile
@@ -84,8 +84,6 @@ def test_what_is_written(tag, song):
     assert (genres(path), ID3(path).version) == (["Rock", "Jazz"], (2, 4, 0))
     tag(path, "--overwrite", "--top", 2, "--genre-map", "map")
     assert genres(path) == ["Indie", "Alternative"]
-    tag(path, "--overwrite", "--top", 4, "--min-posterior", 0.2)
-    assert genres(path) == ["Rock", "Jazz"]
     before = contents()
     unsure = (0, "", "1 without a sure genre\n")
     assert tag(path, "--overwrite", "--min-posterior", 0.99) == unsure
@@ -109,11 +107,10 @@ def test_an_album_has_one_genre(tag, song):
         song("cd3/6.flac", ("blues", 4.0), artist="X", **folder): ["Blues"],
         song("cd3/7.flac", ("blues", 4.0), artist="Y", **folder): ["Blues"],
         song("cd3/8.flac", ("metal", 4.0), artist="Z", **folder): ["Blues"],
-        song("cd4/9.flac", ("metal", 4.0), artist="Z", **folder): ["Metal"],
     }
     Path("songs/cd1/0.mp3").write_text("an error page")
     status, _, err = tag("songs", "--album")
-    assert status == 3 and "1 failed, 1 had a genre, 8 tagged" in err
+    assert status == 3 and "1 failed, 1 had a genre, 7 tagged" in err
     assert {path: genres(path) for path in expected} == expected
 
 
@@ -123,7 +120,7 @@ def test_files_that_fail_have_a_line_and_the_others_are_tagged(tag, song, monkey
     Path("songs/3.mka").write_text("no audio")
     status, out, err = tag("songs", "nowhere.mp3")
     assert (status, out) == (3, f"{rock}: no genre → Rock\n")
-    assert "3.mka: cannot be tagged (File is not in a recognized format)" in err
+    assert "3.mka: cannot be tagged (" in err
     assert "nowhere.mp3: cannot be tagged" in err
     assert "songs/2.wav: silent throughout" in err and "3 failed, 1 tagged" in err
     jazz = song("4.flac", ("jazz", 4.0))
@@ -170,18 +167,13 @@ def test_results_are_written_and_take_over_the_new_state(
 
 def test_an_interruption_is_resumed(tag, song, monkeypatch):
     paths = [song(f"{n}.flac", ("rock", 4.0)) for n in range(3)]
-    write = tags.write_genres
-
-    def stop(path, *rest):
-        if path.endswith("1.flac"):
-            raise KeyboardInterrupt
-        write(path, *rest)
-
-    monkeypatch.setattr(tags, "write_genres", stop)
-    status, _, err = tag("songs")
+    effects = DEFAULT, KeyboardInterrupt
+    write = Mock(wraps=tags.write_genres, side_effect=effects)
+    with monkeypatch.context() as patch:
+        patch.setattr(tags, "write_genres", write)
+        status, _, err = tag("songs")
     assert status == 130 and err.startswith("1 tagged\n")
     assert err.endswith("interrupted; run the same command again to resume\n")
-    monkeypatch.setattr(tags, "write_genres", write)
     assert tag("songs")[2].startswith("1 had a genre, 2 tagged\n")
     assert [*map(genres, paths)] == [["Rock"]] * 3
 
@@ -191,13 +183,11 @@ def test_refused_command_lines(tag, song):
     Path("empty").mkdir()
     for argv, code, message in [
         ([], 2, "name songs and folders; or --results FILE"),
-        (["-"], 2, "name songs and folders"),
         (["songs", "--undo", LOG], 2, "name songs and folders"),
         (["--undo", LOG, "--dry-run"], 2, "or --undo LOG only"),
         (["empty"], 1, "no audio found"),
         (["--undo", LOG], 1, "not a log of `tag`"),
         (["--results", "a.jsonl"], 1, "a.jsonl: not an output of `classify`"),
-        (["--results", "a.txt"], 1, "a.txt: not an output of `classify`"),
         (["--results", "a.csv"], 1, "No such file"),
     ]:
         status, _, err = tag(*argv)

@@ -105,36 +105,19 @@ def test_unreadable_files_and_mistakes_are_listed(songs, train, tmp_path, capsys
     assert wrong[0].startswith(f"wrong: {root}/") and ", predicted " in wrong[0]
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ("", "expected songs in a folder for each genre; found none"),
-        ("one/1.wav one/2.wav", "expected two genres or more"),
-        ("one/1.wav one/2.wav two/3.wav", "found one song of 'two'"),
-        ("1/1.wav 1/2.wav 2/3.wav 2/bad.wav", "found one song of '2'"),
-        ("1/1.wav 1/2.wav 2/bad.wav 2/bad2.wav", "none of its files can be used"),
-    ],
-)
-def test_folders_that_do_not_suffice(files, message, train, tmp_path):
-    (tmp_path / "songs").mkdir()
-    for n, name in enumerate(files.split()):
-        path = tmp_path / "songs" / name
-        write_tone(path, 200.0 + 300 * n)
-        if "bad" in name:
-            path.write_text("no audio")
-    with pytest.raises(SystemExit, match=f"^error: .*{message}.*$"):
-        train(tmp_path / "new", tmp_path / "songs")
-    assert not (tmp_path / "new").exists()
-
-
-def test_other_refusals(songs, train, tmp_path):
+def test_refusals(songs, train, tmp_path):
     save_model_folder(tmp_path / "sincnet", SincNet(2, n_filters=8), ["a", "b"])
+    for path in ("one genre/a/1.wav", "one genre/a/2.wav", "lone song/b/3.wav"):
+        write_tone(tmp_path / path, 200.0)
+    shutil.copytree(tmp_path / "one genre", tmp_path / "lone song", dirs_exist_ok=True)
+    for path in ("empty", "taken/thesis", "new.training/thesis"):
+        (tmp_path / path).mkdir(parents=True)
     (tmp_path / "lost.csv").write_text("path,genre\nnowhere.wav,jazz\n")
     (tmp_path / "half.yaml").write_text("seed: 1\noutput_folder: a\n")
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken/thesis.txt").touch()
-    shutil.copytree(tmp_path / "taken", tmp_path / "new.training")
     for output, arguments, message in [
+        ("m", [tmp_path / "empty"], "expected songs in a folder for each genre"),
+        ("m", [tmp_path / "one genre"], "expected two genres or more"),
+        ("m", [tmp_path / "lone song"], "found one song of 'b'"),
         ("m", ["--labels", tmp_path / "lost.csv"], "1 of 1 paths do not exist"),
         ("m", [songs, "--from", tmp_path / "sincnet"], "a SincNet has no ResNet"),
         ("m", [songs, "--hparams", tmp_path / "half.yaml"], "batch_size, checkpoint"),
@@ -143,7 +126,7 @@ def test_other_refusals(songs, train, tmp_path):
         ("new", [songs], "holds something other than a training"),
     ]:
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(SystemExit, match=f"^error: .*{message}.*$"):
             train(tmp_path / output, *arguments)
         assert sorted(tmp_path.rglob("*")) == before
 
@@ -198,14 +181,14 @@ def test_a_full_disk_ends_in_a_sentence(error, songs, train, tmp_path, monkeypat
 
 
 def parts_of(rows, seed=1):
-    """Parts of tracks, given as genre, recording and album."""
+    """Tracks, given as genre, recording and album, and the part of each."""
     tracks = pd.DataFrame(rows, columns=["genre", "recording", "album"])
     hparams = {"seed": seed, "valid_fraction": 0.2}
     tracks["part"] = finetuning._assign_parts(hparams, tracks.assign(ID=tracks.index))
     return tracks
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_twins_and_albums_stay_together(seed, caplog):
     rows = [("a", f"a{n // 2}", "") for n in range(20)]  # pairs of twins
     rows += [("b", f"b{n}", f"album {n // 4}") for n in range(20)]
@@ -226,15 +209,3 @@ def test_every_genre_validates_if_it_can():
     assert (parts_of(rows).groupby("genre").part.nunique() == 2).all()
     with pytest.raises(DataFolderError, match="no song can validate"):
         parts_of([("a", "1", "x"), ("a", "2", "x"), ("b", "3", "y"), ("b", "4", "y")])
-    with pytest.raises(DataFolderError, match="found one song of 'b'"):
-        parts_of([("a", "1", ""), ("a", "2", ""), ("b", "3", ""), ("b", "3", "")])
-
-
-@pytest.mark.parametrize(("duration_s", "n_clips"), [(1, 1), (7, 2), (61, 4)])
-def test_long_songs_are_heard_in_part(duration_s, n_clips, model_folder, tmp_path):
-    write_tone(tmp_path / "a.wav", 900, duration_s)
-    hparams = {"clip_samples": 48000, "clips_per_song": 4, "batch_size": 3}
-    model = read_model_folder(model_folder)
-    arguments = model, tmp_path / "a.wav", tmp_path, hparams | {"device": "cpu"}
-    for _ in range(2):  # computed, and read
-        assert finetuning._embeddings(*arguments).shape == (n_clips, 2560)

@@ -45,8 +45,6 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert built.returncode == 0 and "arning" not in built.stderr, built.stderr
     linked = "GTZAN/README.html#precision-and-hop"
     assert linked in (tmp_path / "README.html").read_text()
-    page = (tmp_path / "docs/api/nnet.html").read_text()
-    assert page.count(">Parameters") > 5 and ">Arguments" not in page
 
 
 def test_the_tutorial_runs(tmp_path):

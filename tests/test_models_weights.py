@@ -45,48 +45,30 @@ def edit_config(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_the_file_is_row_major_and_shares_nothing(tmp_path, model):
-    """The trunk's channels lie last in memory, and one weight has two names here."""
-    block = model.embedding.trunk.layer1[0]
-    block.conv2.weight = block.conv1.weight
-    assert not block.conv1.weight.is_contiguous()
-    write_model(tmp_path, model, {})
-    saved = load_file(tmp_path / "model.safetensors")
-    for name, value in model.state_dict().items():
-        assert saved[name].equal(value), name
-        assert saved[name].is_contiguous()
-    conv = read_model(tmp_path, MODELS).embedding.trunk.layer1[0].conv1.weight
-    assert conv.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_arguments_can_be_replaced_if_the_weights_fit(folder, model):
     loaded = read_model(folder, MODELS, backend="reference")
     assert loaded.frontend.backend == loaded.config["backend"] == "reference"
     wavs = white_noise(2, 8000)
     torch.testing.assert_close(loaded(wavs), model(wavs), rtol=0, atol=1e-4)
+    weight = loaded.embedding.trunk.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
     message = refused(folder, n_genres=5)
     assert "does not fit config.json, n_genres=5: classifier.layers.2.bias" in message
-    for name in ("weights", "n_filter", "strict"):
-        with pytest.raises(TypeError, match=f"no saved argument '{name}'"):
-            MSSincResNet.from_pretrained(folder, **{name: 1})
+    with pytest.raises(TypeError, match="no saved argument 'n_filter'"):
+        MSSincResNet.from_pretrained(folder, n_filter=1)
 
 
-LOW_HZ = "frontend.banks.0.low_hz_"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({LOW_HZ: None}, f"{LOW_HZ} is missing"),
-        ({LOW_HZ: None, "extra": torch.zeros(1)}, "'extra' is unknown, and 1 more"),
-        ({LOW_HZ: torch.zeros(9, 1)}, f"{LOW_HZ} has shape [9, 1], expected [8, 1]"),
-    ],
-)
-def test_names_and_shapes_are_compared(folder, changes, message):
-    weights = load_file(folder / "model.safetensors") | changes
-    weights = {name: value for name, value in weights.items() if value is not None}
-    save_file(weights, folder / "model.safetensors")
-    assert message in refused(folder)
+def test_names_and_shapes_are_compared(folder):
+    path, name = folder / "model.safetensors", "frontend.banks.0.low_hz_"
+    weights = load_file(path)
+    del weights[name]
+    for changes, message in [
+        ({}, f"{name} is missing"),
+        ({"extra": torch.zeros(1)}, "'extra' is unknown, and 1 more"),
+        ({name: torch.zeros(9, 1)}, f"{name} has shape [9, 1], expected [8, 1]"),
+    ]:
+        save_file(weights | changes, path)
+        assert message in refused(folder)
 
 
 def test_kernel_lengths_must_be_those_of_the_weights_and_make_sense(folder):
@@ -135,19 +117,17 @@ def test_a_model_that_could_not_be_read_is_not_written(tmp_path, model):
     assert os.listdir(tmp_path) == []
 
 
-ARGUMENTS = {"n_genres": 2, "n_filters": 8, "kernel_sizes": [251, 501, 1001]}
-ARGUMENTS |= {"pooling": "spp", "n_frames": 1024, "sample_rate": 16000, "init": "mel"}
-ARGUMENTS |= {"padding": "same", "backend": "auto", "arch": "resnet18"}
-ARGUMENTS |= {"hidden_size": 512, "affine_samples": None, "parametrization": "hz"}
+def config_of(model_class):
+    config = build_on_meta(model_class, {"n_genres": 2}).config
+    return {"format_version": 1, "system": model_class.__name__, **config}
+
+
 SONGS = {"genres": ["jazz", "rock"], "clip_samples": 48000, "hop_samples": 8000}
 SONGS |= {"voting": "majority", "full_scale": 1.0}
-FIGURES = {"song_accuracy": 0.85, "clip_accuracy": 0.7, "tracks": 100, "clips": 5500}
+FIGURES = dict.fromkeys(("song_accuracy", "clip_accuracy", "tracks", "clips"), 0.5)
 FIGURES["epoch"] = 7
 TRAINING = {"dataset": "GTZAN", "protocol": "x", "figures": FIGURES}
-BARE = {"format_version": 1, "system": "MSSincResNet", **ARGUMENTS}
-FULL = {**BARE, "speechbrain_interface": "EncoderClassifier", **SONGS}
-FAULTY = [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e4, 1e-4, [1]]
-NEWER = "format_version is 2; ms_sincresnet "
+FULL = config_of(MSSincResNet) | {"speechbrain_interface": "x", **SONGS}
 
 
 def fault(config=FULL, **changes):
@@ -156,23 +136,14 @@ def fault(config=FULL, **changes):
     return str(error.value)
 
 
-def config_of(model_class):
-    config = build_on_meta(model_class, {"n_genres": 2}).config
-    return {"format_version": 1, "system": model_class.__name__, **config}
-
-
 def test_a_sound_configuration_is_read():
-    assert check_config(BARE, MODELS) == (MSSincResNet, ARGUMENTS, {})
-    assert check_config(FULL, MODELS) == (MSSincResNet, ARGUMENTS, SONGS)
-    for training in (TRAINING, {**TRAINING, "figures": None}):
-        found = check_config({**FULL, "training": training}, MODELS)[2]
-        assert found == {**SONGS, "training": training}
-    fitted = {**SONGS, "temperature": 0.59, "usual_norm": 60}
-    assert check_config({**FULL, **fitted}, MODELS)[2] == fitted
     for model_class in MODELS.values():
         config = build_on_meta(model_class, {"n_genres": 2}).config
         assert check_config(config_of(model_class), MODELS) == (model_class, config, {})
-    check_config({**FULL, "hidden_size": None}, MODELS)
+    fitted = {"temperature": 0.59, "usual_norm": 60, "training": TRAINING}
+    for more in ({}, fitted, {"training": TRAINING | {"figures": None}}):
+        assert check_config(FULL | more, MODELS)[2] == SONGS | more
+    check_config(FULL | {"hidden_size": None}, MODELS)
     older = {key: value for key, value in FULL.items() if key != "parametrization"}
     assert check_config(older, MODELS) == check_config(FULL, MODELS)
 
@@ -180,10 +151,10 @@ def test_a_sound_configuration_is_read():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2, "invention": 1}, NEWER),  # before its new names
+        # Newer formats may have new names.
+        ({"format_version": 2, "invention": 1}, "format_version is 2; ms_sincresnet "),
         ({"system": "NoNet"}, "system must be MSSincResNet or "),
         ({"auto_map": "x", "n_filter": 8}, "unknown names: ['auto_map', 'n_filter']"),
-        ({"weights": "imagenet"}, "unknown names: ['weights']"),
         ({"affine_samples": 32000}, "clip_samples must be 32000, as affine_samples is"),
     ],
 )
@@ -191,10 +162,10 @@ def test_another_format_model_or_name_is_refused(changes, message):
     assert fault(**changes).startswith(message)
 
 
-@pytest.mark.parametrize("name", [*SONGS, "n_genres", "kernel_sizes"])
-def test_a_missing_name_is_named(name):
-    config = {key: value for key, value in FULL.items() if key != name}
-    assert fault(config) == f"{name} missing"
+def test_a_missing_name_is_named():
+    for name in (*SONGS, "n_genres", "kernel_sizes"):
+        config = {key: value for key, value in FULL.items() if key != name}
+        assert fault(config) == f"{name} missing"
 
 
 @pytest.mark.parametrize(
@@ -202,18 +173,15 @@ def test_a_missing_name_is_named(name):
     [
         ("format_version", [0, 1.0, "1", True, None]),
         ("n_filters", ["8", -8, 0, 8.0, True, None, [8], 10**9]),
-        ("n_genres", ["2", 0, 10**9]),
         ("init", [None, 1, ["mel"]]),
         ("kernel_sizes", [251, "251", [251, 501, 0], [251, None, 1], [10**9]]),
-        ("genres", [["jazz"], ["jazz", "jazz"], ["jazz", "rock", "pop"], ["jazz", ""]]),
-        ("genres", [["jazz", 1], ["jazz", "ro\x1b[31mck"], "ab", {"jazz": 0}, None]),
+        ("genres", [["jazz"], ["jazz", "jazz"], ["jazz", ""], ["jazz", 1], "ab", None]),
         ("clip_samples", [0, 1.5, "48000", None, 10**9]),
         ("hop_samples", [0, True, [8000], 10**9]),
         ("voting", ["median", None, 1, ["mean"], {}]),
         ("full_scale", [0, -1.0, "1", None, True, float("nan"), float("inf"), 1e30]),
-        *((name, FAULTY) for name in ("temperature", "usual_norm")),
-        ("training", [None, "GTZAN", {}, {"dataset": "GTZAN", "protocol": "x"}]),
-        ("training", [{**TRAINING, "dataset": "GT\x1b"}]),
+        ("temperature", [0, None, float("nan"), 1e4, 1e-4, [1]]),
+        ("training", [None, "GTZAN", {}, {**TRAINING, "dataset": "GT\x1b"}]),
     ],
 )
 def test_a_value_must_make_sense(name, values):
@@ -241,16 +209,15 @@ def test_a_file_is_read_and_named_in_the_error(tmp_path):
     with pytest.raises(ModelFolderError) as error:
         read_config(tmp_path, MODELS)
     assert str(error.value) == f"{tmp_path}: config.json is missing"
-    (tmp_path / "hyperparams.yaml").write_text("x: !apply:os.system [false]")
+    (tmp_path / "hyperparams.yaml").touch()
     with pytest.raises(ModelFolderError, match="export the run again"):
         read_config(tmp_path, MODELS)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(FULL))
-    assert read_config(str(tmp_path), MODELS) == (MSSincResNet, ARGUMENTS, SONGS)
-    texts = [b"{", b"\xff\xfe{", b"[1, 2]", b"[" * 100_000]
-    texts += [json.dumps({**FULL, "n_filters": "many"}).encode()]
-    texts += [b'{"format_version": ' + b"9" * 5000 + b"}"]
-    for content in (*texts, json.dumps(FULL).encode() + b" " * 2**20):
+    assert read_config(str(tmp_path), MODELS) == check_config(FULL, MODELS)
+    huge = json.dumps(FULL).encode() + b" " * 2**20
+    long = b'{"format_version": ' + b"9" * 5000 + b"}"
+    for content in (b"{", b"\xff\xfe{", b"[1, 2]", b"[" * 100_000, long, huge):
         path.write_bytes(content)
         with pytest.raises(ModelFolderError) as error:
             read_config(tmp_path, MODELS)

@@ -1,10 +1,6 @@
-"""Every path of the front-end in use: devices, compilers, training, extreme values.
-
-The accuracy of a path alone is tested beside its file.
-"""
+"""Every path of the front-end in use: devices, compilers, training, extreme values."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -18,19 +14,14 @@ from ms_sincresnet.nnet.filtering import output_statistics
 
 from .backends import FAST, white_noise
 
-OPERATORS = torch.ops.ms_sincresnet
-SIZES = {"n_filters": 8, "kernel_sizes": (11, 21, 31), "n_frames": 32}
-
 each_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 each_fast = pytest.mark.parametrize("backend", FAST)
 
 
-def small(cls, **options):
+def small(cls=MSSincNet, **options):
+    sizes = {"n_filters": 8, "kernel_sizes": (11, 21, 31), "n_frames": 32}
     torch.manual_seed(0)
-    return cls(**SIZES | options)
-
-
-small_network = partial(small, MSSincResNet, n_genres=2, hidden_size=32)
+    return cls(**sizes | options)
 
 
 def random_sum(maps):
@@ -57,20 +48,6 @@ def test_the_fft_path_leaves_nothing_on_the_cpu(n_frames, padding, fake_gpu):
         assert values.device.type == "cuda"
 
 
-@each_fast
-@pytest.mark.parametrize("learns", [True, False])
-def test_the_operators_keep_the_rules_of_pytorch(backend, learns):
-    wavs, offsets = torch.randn(2, 300), torch.randn(9, requires_grad=learns)
-    filters = torch.randn(9, 7, requires_grad=learns)
-    operator = getattr(OPERATORS, f"{backend}_filter_and_pool")
-    arguments = (wavs, filters, offsets, 16, 3, learns)
-    torch.library.opcheck(operator, arguments)
-    if learns:
-        maps, masks = operator(*arguments)
-        gradient = getattr(OPERATORS, f"{backend}_filter_and_pool_backward")
-        torch.library.opcheck(gradient, (torch.randn_like(maps), wavs, masks, 7, 3))
-
-
 @pytest.mark.parametrize("backend", [fft, simd, tensor_cores])
 def test_one_bit_per_activation_is_kept_for_a_backward_pass_only(backend):
     shapes = [(2, 4096), (64, 1), (64,)]
@@ -92,7 +69,7 @@ def test_one_bit_per_activation_is_kept_for_a_backward_pass_only(backend):
     [
         (34, 7, 0),  # neighbouring frames share samples
         (32, 16, 3),  # and here not
-        *((12, 16, 3), (16, 16, 0), (3, 2, 0), (50, 1, 0), (4000, 3, 0)),
+        *((12, 16, 3), (50, 1, 0)),
         (9000, 1500, 3),  # several blocks
     ],
 )
@@ -110,7 +87,7 @@ def test_the_fft_path_has_the_gradient_of_its_output(n_outputs, n_frames, paddin
 @each_fast
 def test_a_compiled_caller_computes_the_same(backend, training):
     options = {"kernel_sizes": (11,), "parametrization": "relative"}
-    plain = small(MSSincNet, **options, backend=backend).train(training)
+    plain = small(**options, backend=backend).train(training)
     model = copy.deepcopy(plain)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     wavs = white_noise(2, 1600)
@@ -122,25 +99,9 @@ def test_a_compiled_caller_computes_the_same(backend, training):
     torch.testing.assert_close(dict(model.named_buffers()), dict(plain.named_buffers()))
 
 
-@pytest.mark.parametrize(
-    ("build", "backend"),
-    [(small_network, "auto"), (partial(small, MSSincNet), "fft")],
-    ids=["network-auto", "front-end-fft"],
-)
-def test_an_exported_model_takes_batches_of_any_size(build, backend):
-    model = build(backend=backend).eval()
-    batch = torch.export.Dim("batch", min=1, max=64)
-    wavs = white_noise(3, 1600)
-    exported = torch.export.export(model, (wavs,), dynamic_shapes=({0: batch},))
-    for n in (1, 5):
-        wavs = white_noise(n, 1600, seed=n)
-        with torch.no_grad():
-            torch.testing.assert_close(exported.module()(wavs), model(wavs))
-
-
 @pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_under_autocast_maps_are_the_same_and_everything_learns(backend):
-    model = small_network(backend=backend)
+    model = small(MSSincResNet, n_genres=2, hidden_size=32, backend=backend)
     wavs = white_noise(4, 4800)
     expected = model.frontend(wavs)
     with torch.autocast("cpu", torch.bfloat16):
@@ -161,7 +122,7 @@ WEIGHTS = [1.0, -1.0, 0.0, 0.5, 2.0, -0.3, 1.0, 0.0, -2.0]
 def front_end_at_its_limits(padding, training):
     """Cut-offs, batch norms' weights and statistics as training might leave them."""
     options = {"n_filters": 3 * len(LOW_HZ), "kernel_sizes": (11, 251)}
-    model = small(MSSincNet, padding=padding, **options).train(training)
+    model = small(padding=padding, **options).train(training)
     with torch.no_grad():
         for bank, norm in zip(model.banks, model.norms, strict=True):
             bank.low_hz_.copy_(torch.tensor(3 * LOW_HZ)[:, None])
@@ -170,35 +131,29 @@ def front_end_at_its_limits(padding, training):
             norm.bias.uniform_(-0.5, 0.5)
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 2)
-            # In simd, which has 16 pairs of filters, these two are alone: one
-            # of 300 times the other's gain would leave its rounding there.
+            # A pair in simd, in which the larger would leave its rounding in the other.
             norm.running_var[[10, 11]] = 1e-12
     return model
 
 
 def one_step(model, wavs, backend):
-    """Maps, the gradients of a random sum, and statistics; new memory holds NaN."""
+    """Maps, the gradients of a random sum, and statistics."""
     model = copy.deepcopy(model).to(wavs.dtype)
     model.backend = backend
-    try:
-        torch.use_deterministic_algorithms(True)
-        maps = model(wavs)
-        random_sum(maps).backward()
-    finally:
-        torch.use_deterministic_algorithms(False)
+    maps = model(wavs)
+    random_sum(maps).backward()
     statistics = {k: v for k, v in model.named_buffers() if "running" in k}
     return maps.detach(), gradients(model) | statistics
 
 
 @each_mode
 @pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("batch", [1, 3])
 @each_fast
 def test_steps_at_the_limits_are_as_near_to_float64_as_the_definition(
-    backend, batch, padding, training
+    backend, padding, training
 ):
     model = front_end_at_its_limits(padding, training)
-    wavs = white_noise(batch, 400, seed=35)
+    wavs = white_noise(3, 400, seed=35)
     least = []
     for norm in model.norms:
         norm.register_forward_hook(lambda *args: least.append(args[2].abs().min()))

@@ -9,23 +9,16 @@ from ms_sincresnet.nnet.backends.simd import filter_and_pool
 from ms_sincresnet.nnet.frontend import MSSincNet
 
 from . import backends
-from .backends import maps_and_gradients, music, needs_compiler, trained
+from .backends import maps_and_gradients, music, needs_compiler, trained, white_noise
 
 pytestmark = needs_compiler
 
 
 def problem(batch, n_samples, n_filters, kernel_size):
-    """Clips and filters of integers, and offsets of halves.
-
-    No activation is nearer to 0 than a half: rounding does not decide what the ReLU
-    lets pass.
-    """
-    generator = torch.Generator().manual_seed(0)
+    """Integers and offsets of halves, so that rounding switches no activation."""
     shapes = (batch, n_samples), (n_filters, kernel_size), (n_filters,)
-    *integers, offsets = (
-        torch.randint(-2, 3, shape, generator=generator).float() for shape in shapes
-    )
-    return [*integers, 0.5 + offsets]
+    wavs, filters, offsets = (white_noise(*s).clamp(-2, 2).round() for s in shapes)
+    return [wavs, filters, 0.5 + offsets]
 
 
 @pytest.mark.usefixtures("lanes")
@@ -35,13 +28,10 @@ def problem(batch, n_samples, n_filters, kernel_size):
         (1, 97, 1, 5, 0, 8),
         (2, 300, 11, 7, 3, 1024),  # more frames than samples
         (2, 4096, 32, 1, 0, 64),  # a full block
-        (1, 4097, 33, 1, 0, 64),  # and one sample more
         (3, 5003, 33, 251, 125, 61),  # a prime
         (9, 200, 2, 11, 5, 16),  # more clips than sums of gradients
-        (2, 4001, 5, 1001, 500, 7),
         (1, 2048, 3, 2048, 0, 16),  # a single output
-        (2, 700, 2, 1000, 500, 64),  # shorter than a filter, of even length
-        (1, 3, 2, 251, 125, 5),
+        (1, 3, 2, 251, 125, 5),  # shorter than half a filter
     ],
 )
 def test_maps_and_gradients_are_those_of_pytorch(
@@ -59,19 +49,6 @@ def test_maps_and_gradients_are_those_of_pytorch(
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         assert grad.shape == expected_grad.shape
         assert (grad - expected_grad).norm() < 1e-6 * expected_grad.norm()
-
-
-def test_tensors_need_not_be_contiguous():
-    song, *learned = problem(1, 900, 17, 31)
-    filters, offsets = (x.requires_grad_() for x in learned)
-    wavs = song[0].unfold(0, 500, 200)
-    scattered = torch.stack([filters, filters], -1)[..., 0]
-    found = filter_and_pool(wavs, scattered, offsets, 64, 15)
-    expected = filter_and_pool(wavs.clone(), filters, offsets, 64, 15)
-    assert found.equal(expected)
-    grads = torch.autograd.grad(found.sum(), learned)
-    expected_grads = torch.autograd.grad(expected, learned, torch.ones_like(expected))
-    assert all(map(torch.equal, grads, expected_grads))
 
 
 def test_the_same_to_the_bit_in_any_number_of_threads_and_each_time():
@@ -96,7 +73,6 @@ def test_nan_is_not_hidden(spoilt):
 
 
 CLIP = 4800  # samples
-LONG = {"kernel_sizes": (251, 1001), "n_filters": 3, "n_frames": 1024}
 
 
 def small_frontend(kernel_sizes=(51, 201), n_filters=5, n_frames=64, **options):
@@ -121,10 +97,8 @@ def check(frontend, wav, hop_samples, clip_samples=CLIP):
 @pytest.mark.parametrize(
     ("options", "n_clips", "hop_samples", "clip_samples"),
     [
-        (LONG | {"padding": "same"}, 2, 8000, 48000),
-        (LONG | {"padding": "valid"}, 2, 4000, 24000),
-        *(({}, n, hop, CLIP) for n in (1, 2, 7) for hop in (400, 1600, 2400)),
-        ({"n_filters": 1, "kernel_sizes": (51,)}, 5, 1200, CLIP),
+        ({"kernel_sizes": (251, 1001), "n_frames": 1024}, 2, 8000, 48000),
+        *(({}, n, hop, CLIP) for n in (1, 7) for hop in (400, 2400)),
         ({"n_filters": 33, "n_frames": 7, "kernel_sizes": (51,)}, 5, 1200, CLIP),
         ({"n_frames": 6000, "kernel_sizes": (3, 5)}, 5, 1200, CLIP),
         ({"n_frames": 1, "kernel_sizes": (401, 201, 51)}, 5, 1200, CLIP),
@@ -141,9 +115,8 @@ def test_songs_have_the_maps_of_their_clips(
 SONG = music(10 * CLIP)
 TIME = torch.arange(len(SONG))
 HARD_SONGS = {
-    "an offset": SONG + 5 * SONG.std(),
     "an offset that wanders": SONG + 8 * SONG.std() * torch.sin(TIME / 3000),
-    # Silence of more than a clip before, between and after loud parts.
+    # More than a clip of it before, between and after loud parts.
     "silence": SONG * torch.tensor([0, 1, 0, 0, 1, 1, 0, 0])[TIME * 8 // len(SONG)],
     "silence that ends within a piece": SONG * ((TIME - 4003) % 11117 > 7114),
     "a ramp of 60 dB": SONG * 10 ** (-3 * (1 - (2 * TIME / len(SONG)) % 1)),
@@ -162,10 +135,9 @@ def test_clips_are_independent_of_their_neighbours(song, padding, songs_filtered
     ("clip_samples", "hop_samples", "kernel_size"),
     [
         (4800, 700, 201),  # not a part of the clip
-        *((4800, no_overlap, 201) for no_overlap in (4800, 9600)),
+        (4800, 4800, 201),  # no overlap
         (4800, 800, 1001),  # shorter than the filters
-        (9574, 4787, 1001),  # a prime
-        *((9600, 4800, too_long) for too_long in (2051, 4097)),
+        (9600, 4800, 2051),  # too long filters
     ],
 )
 def test_other_songs_are_filtered_clip_by_clip(

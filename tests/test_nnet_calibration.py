@@ -8,14 +8,13 @@ from ms_sincresnet.nnet.calibration import calibration_error, fit_temperature
 from ms_sincresnet.plots.calibration import plot_reliability
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
-def test_the_temperature_of_drawn_songs_is_found(temperature, kind):
+@pytest.mark.parametrize("temperature", [0.5, 2.5])
+def test_the_temperature_of_drawn_songs_is_found(temperature):
     generator = torch.Generator().manual_seed(0)
     scores = 3 * torch.randn(20_000, 5, generator=generator)
     labels = scores.softmax(1).multinomial(1, generator=generator)[:, 0]
     sure = (temperature * scores).log_softmax(1)
-    found = fit_temperature(kind(sure), kind(labels))
+    found = fit_temperature(sure.numpy(), labels.numpy())
     assert type(found) is float and found == pytest.approx(temperature, rel=0.03)
 
 

@@ -1,10 +1,6 @@
-"""The maps' definition and its fast path, against SciPy and PyTorch in float64."""
+"""The maps' definition and its fast paths, against PyTorch in float64."""
 
-import copy
-
-import numpy as np
 import pytest
-import scipy.signal
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -27,61 +23,42 @@ def clips(n_samples, batch=2):
     return normalize_clips(music(batch, n_samples))
 
 
-def trained_norm(n_filters=N_FILTERS):
-    return trained(nn.BatchNorm1d(n_filters, momentum=0.3))
+def trained_norm():
+    return trained(nn.BatchNorm1d(N_FILTERS, momentum=0.3))
 
 
-def odd_filters(kernel_size, n_filters=N_FILTERS):
-    filters = SincFilterbank(n_filters, kernel_size).filters().detach()
+def odd_filters(kernel_size):
+    filters = SincFilterbank(N_FILTERS, kernel_size).filters().detach()
     return filters * torch.linspace(0.5, 1.5, kernel_size)
-
-
-def definition(wavs, filters, norm, n_frames, padding):
-    """Correlation, batch norm as in evaluation, ReLU and averages, in float64."""
-    padded = np.pad(wavs.double(), ((0, 0), (padding, padding)))[:, None]
-    filters = filters.double().numpy()[None, :, ::-1]
-    filtered = scipy.signal.oaconvolve(padded, filters, "valid", axes=-1)
-    norm = copy.deepcopy(norm).double()
-    activations = norm(torch.from_numpy(filtered)).relu().detach().numpy()
-    edges = np.arange(n_frames + 1) * filtered.shape[-1]
-    windows = zip(edges[:-1] // n_frames, -(-edges[1:] // n_frames), strict=True)
-    frames = [activations[..., start:end].mean(-1) for start, end in windows]
-    return np.stack(frames, axis=-1)
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
 @pytest.mark.parametrize(
     ("n_samples", "kernel_size", "padding", "n_frames"),
     [
-        (48000, 1001, 500, 1024),
-        (48000, 251, 0, 1024),
-        (47999, 251, 125, 1024),  # a prime: one block
-        (32000, 501, 0, 100),
-        (16000, 501, 250, 1),
-        (1001, 1001, 0, 16),
-        (700, 1001, 500, 64),  # shorter than a filter
-        (3, 251, 125, 5),  # and than half of one
+        (16000, 1001, 500, 1024),
+        (47999, 251, 0, 100),
+        (1001, 1001, 0, 1),
+        (3, 251, 125, 5),  # shorter than half a filter
     ],
 )
 def test_evaluation_is_as_defined(backend, n_samples, kernel_size, padding, n_frames):
-    n_filters, batch = (3, 1) if n_samples > 16000 else (N_FILTERS, 2)
-    wavs, norm = clips(n_samples, batch), trained_norm(n_filters).eval()
-    filters = odd_filters(kernel_size, n_filters)
-    expected = definition(wavs, filters, norm, n_frames, padding)
+    wavs, filters = clips(n_samples), odd_filters(kernel_size)
+    norm = trained_norm().eval()
     with torch.no_grad():
         found = filtered_maps(wavs, filters, norm, n_frames, padding, backend)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
-    assert norm.num_batches_tracked == 0
+        assert found.dtype == torch.float32
+        assert norm.num_batches_tracked == 0
+        wavs, filters = wavs.double()[:, None], filters.double()[:, None]
+        filtered = F.conv1d(wavs, filters, padding=padding)
+        expected = F.adaptive_avg_pool1d(norm.double()(filtered).relu(), n_frames)
+    rounding = {"rtol": 0, "atol": 1e-5 * expected.max().item()}
+    torch.testing.assert_close(found.double(), expected, **rounding)
 
 
 @pytest.mark.parametrize(
     ("n_samples", "padding"),
-    [
-        *((5000, 125), (5000, 0), (5000, 60), (5000, 250)),
-        *((251, 0), (250, 60), (131, 60)),
-        *((126, 125), (125, 125), (124, 125), (3, 125)),  # half a filter, and less
-    ],
+    [(5000, 125), (5000, 0), (5000, 250), (131, 60), (126, 125), (125, 125), (3, 125)],
 )
 def test_output_statistics_are_those_of_the_output(n_samples, padding):
     wavs = clips(n_samples, 3).double() + torch.tensor([[0.5], [0.0], [-3.0]])
@@ -129,7 +106,6 @@ def test_auto_suits_the_clips_and_the_machine(wavs, kernel_size, backend, monkey
         ("simd", torch.float32, 2049, nn.BatchNorm1d, "most 2048 taps.*got .* 2049 "),
         ("tensor_cores", torch.float32, 11, nn.BatchNorm1d, "NVIDIA GPU; got .* cpu"),
         ("fft", torch.bfloat16, 11, nn.BatchNorm1d, "or float64; got torch.bfloat16"),
-        ("fft", torch.float32, 11, nn.SyncBatchNorm, "BatchNorm1d; got a SyncBatchN"),
         ("simd", torch.float32, 11, nn.SyncBatchNorm, "BatchNorm1d; got a SyncBatchN"),
     ],
 )

@@ -13,12 +13,10 @@ from ms_sincresnet.nnet.frontend import LogMelSpectrogram, MSSincNet, normalize_
 
 from .backends import music, needs_compiler, trained, white_noise
 
-backends = pytest.mark.parametrize("backend", ["reference", "fft", "auto"])
 KERNEL_SIZES = (51, 101, 201)
 
 
 def small_frontend(**options):
-    """A front-end of three scales with eight filters each."""
     sizes = {"n_filters": 8, "kernel_sizes": KERNEL_SIZES, "n_frames": 64}
     return trained(MSSincNet(**sizes | options))
 
@@ -44,7 +42,7 @@ def test_layer_norms_are_pytorchs(scale):
     torch.testing.assert_close(normalized.double(), expected, rtol=0, atol=1e-5)
 
 
-@backends
+@pytest.mark.parametrize("backend", ["reference", "fft", "auto"])
 @pytest.mark.parametrize(
     ("padding", "make"), [("same", small_frontend), ("valid", affine_frontend)]
 )
@@ -63,10 +61,8 @@ def test_each_scale_has_its_own_filters_and_norm(padding, make, backend):
 
 
 def test_clips_of_a_wrong_length_and_bad_arguments_are_refused():
-    frontend = small_frontend(padding="valid")
-    assert frontend(music(2, 201)).shape == (2, 3, 8, 64)
     with pytest.raises(ValueError, match="at least the 201 samples .* got 200"):
-        frontend(music(2, 200))
+        small_frontend(padding="valid")(music(2, 200))
     with pytest.raises(ValueError, match="clips of 4000 samples; got 3000"):
         affine_frontend()(music(2, 3000))
     with pytest.raises(ValueError, match="padding must be same or valid; got 'zeros'"):
@@ -82,12 +78,8 @@ def test_a_layer_norms_weights_learn_by_the_reference_alone():
     frontend.backend = "fft"
     with pytest.raises(ValueError, match="backend='fft' gives no gradient .*'auto'"):
         frontend(music(2, 4000))
-    with torch.no_grad():
-        assert frontend(music(2, 4000)).shape == (2, 3, 8, 64)
     frontend.clip_norm.requires_grad_(False)
-    frontend.zero_grad()
-    frontend(music(2, 4000)).sum().backward()
-    assert frontend.banks[0].low_hz_.grad is not None
+    assert frontend(music(2, 4000)).requires_grad
 
 
 CLIP, HOP = 4800, 800  # samples
@@ -117,7 +109,6 @@ OTHER_CASES = {
     "training": lambda: (frozen().train(), SONG),
     "fft": lambda: (frozen(backend="fft"), SONG),
     "parameters to learn": lambda: (small_frontend().eval(), SONG),
-    "samples of double precision": lambda: (frozen(), SONG.double()),
     "a layer norm with weights": lambda: (frozen(affine_samples=CLIP), SONG),
     "no compiled loops": lambda: (frozen(), SONG),
 }

@@ -1,6 +1,7 @@
 """SincNet on frames of a clip, against its definition by hand."""
 
 import copy
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -32,30 +33,21 @@ def network():
     return network.eval()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def double(network):
     return copy.deepcopy(network).double()
 
 
 def log_posteriors_by_hand(network, maps):
     """Log-posteriors of frames from their maps, layer by layer."""
-
-    def normalized(x, norm):
-        if isinstance(norm, nn.LayerNorm):
-            x = F.layer_norm(x, x.shape[1:], norm.weight, norm.bias)
-        else:
-            running = norm.running_mean.clone(), norm.running_var.clone()
-            x = F.batch_norm(x, *running, norm.weight, norm.bias, norm.training)
-        return F.leaky_relu(x, 0.2)
-
-    x, layers = normalized(maps, network.frame_norm), network.layers
+    x, layers = F.leaky_relu(network.frame_norm(maps), 0.2), network.layers
     for conv, norm in ((1, 3), (5, 7)):
         x = F.conv1d(x, layers[conv].weight, layers[conv].bias)
         x = x[:, :, : x.shape[2] // 3 * 3].unflatten(2, (-1, 3)).amax(3)
-        x = normalized(x, layers[norm])
+        x = F.leaky_relu(layers[norm](x), 0.2)
     x = x.flatten(1)
     for linear in (10, 13, 16):
-        x = normalized(x @ layers[linear].weight.T, layers[linear + 1])
+        x = F.leaky_relu(layers[linear + 1](x @ layers[linear].weight.T), 0.2)
     return F.linear(x, layers[19].weight, layers[19].bias).log_softmax(1)
 
 
@@ -68,17 +60,14 @@ def test_maps_are_maxima_of_three_filtered_samples(double):
             filtered = scipy.signal.correlate(frame, taps, mode="valid")
             expected.append(filtered[: len(filtered) // 3 * 3].reshape(-1, 3).max(1))
     found = double.frame_maps(frames).detach().numpy()
-    assert found.shape == (2, 5, (FRAME - TAPS + 1) // 3)
     np.testing.assert_allclose(found, np.reshape(expected, found.shape), atol=1e-10)
 
 
 NOISE = white_noise(2000)
 LOUD_START = torch.arange(2000) < 900
 CLIPS = {
-    "noise": NOISE,
     "on an offset": 0.02 * NOISE + 5,
     "offset that jumps": 0.1 * NOISE - 1.0 * LOUD_START,
-    "near silence": 1e-6 * NOISE,
     "near silence in a loud clip": NOISE * LOUD_START + 1e-3,
     "silence": torch.zeros(2000),
 }
@@ -98,7 +87,7 @@ def test_a_clip_is_filtered_once_for_all_its_frames(network, double, kind):
 
 @pytest.mark.parametrize("kernel_size", [49, 51, 53])
 def test_clips_may_end_anywhere_in_a_hop(kernel_size):
-    """The kernel's length decides whether pooling leaves 0, 1 or 2 samples over."""
+    # The kernel's length decides whether pooling leaves 0, 1 or 2 samples over.
     network = small_network(kernel_size=kernel_size).eval()
     for n_samples in range(FRAME, FRAME + HOP + 1):
         wav = white_noise(n_samples)
@@ -121,18 +110,16 @@ def test_evaluation_is_the_mean_posterior_of_all_frames(double):
 
 
 def test_training_is_the_mean_over_random_frames(double, monkeypatch):
-    network = copy.deepcopy(double).train()
-    wavs, drawn, maps = white_noise(4, 2000).double(), [], network.frame_maps
-    monkeypatch.setattr(
-        network, "frame_maps", lambda frames: drawn.append(frames) or maps(frames)
-    )
+    network, wavs = double.train(), white_noise(4, 2000).double()
+    spy = Mock(wraps=network.frame_maps)
+    monkeypatch.setattr(network, "frame_maps", spy)
     found = network(wavs)
-    (frames,) = drawn
+    (frames,) = spy.call_args.args
     assert frames.shape == (4 * 3, FRAME)
     for clip, some in zip(wavs, frames.split(3), strict=True):
         of_clip = clip.unfold(0, FRAME, HOP)
         assert all((of_clip == frame).all(1).any() for frame in some)
-    by_hand = log_posteriors_by_hand(network, maps(frames))
+    by_hand = log_posteriors_by_hand(network, spy(frames))
     expected = by_hand.reshape(4, 3, 4).mean(1, keepdim=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
@@ -156,11 +143,9 @@ def test_frames_too_short_for_the_layers_are_refused():
 
 def test_autocast_leaves_the_filters_alone(network):
     wavs = white_noise(2, 2000)
-    with torch.no_grad():
-        expected, maps = network(wavs), torch.cat(list(network.clip_maps(wavs[0])))
-        with torch.autocast("cpu", torch.bfloat16):
-            found = network(wavs)
-            assert torch.cat(list(network.clip_maps(wavs[0]))).equal(maps)
-    assert found.dtype == torch.float32
+    expected, maps = network(wavs), list(network.clip_maps(wavs[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(wavs)
+        assert all(map(torch.equal, network.clip_maps(wavs[0]), maps))
     assert not found.equal(expected), "the layers behind are in bfloat16"
     torch.testing.assert_close(found, expected, rtol=0, atol=0.01)

@@ -1,28 +1,23 @@
 """The ResNet's trunk on ncnn: the same volumes as PyTorch's."""
 
+import copy
+
 import pytest
 import torch
-from torch import nn
 
 from ms_sincresnet import GenreClassifier, ResNetEmbedding
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.nnet.winograd import WinogradTrunk, use_winograd
 
+from .small_models import trained_resnet
+
 
 @pytest.fixture(scope="module")
 def embeddings():
-    """An embedding with its own statistics, in PyTorch and on ncnn."""
+    """The same embedding in PyTorch and on ncnn."""
     torch.manual_seed(0)
-    embedding = ResNetEmbedding()
-    for norm in embedding.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias)
-    with torch.no_grad():
-        embedding(torch.randn(4, 3, 160, 256))
-    embedding.eval().requires_grad_(False)
-    fast = ResNetEmbedding().eval().requires_grad_(False)
-    fast.load_state_dict(embedding.state_dict())
+    embedding = trained_resnet(ResNetEmbedding()).requires_grad_(False)
+    fast = copy.deepcopy(embedding)
     use_winograd(fast)
     assert fast.fast_trunk is not None
     return embedding, fast
@@ -59,12 +54,11 @@ def test_gradients_and_other_blocks_are_left_to_pytorch(embeddings):
     assert bottlenecks.fast_trunk is None
 
 
-@pytest.mark.parametrize("load", ["from_pretrained", "from_hparams"])
 @pytest.mark.parametrize("n_models", [1, 2])
-def test_classifiers_take_winograd_as_a_precision(model_folder, load, n_models):
+def test_classifiers_take_winograd_as_a_precision(model_folder, n_models):
     source = [model_folder] * n_models if n_models > 1 else model_folder
     plain, fast = (
-        getattr(GenreClassifier, load)(source, run_opts={"device": "cpu"} | options)
+        GenreClassifier.from_hparams(source, run_opts={"device": "cpu"} | options)
         for options in ({}, {"precision": "winograd"})
     )
     assert fast.precision == "winograd"
