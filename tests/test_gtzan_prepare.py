@@ -25,9 +25,9 @@ def write_tracks(root, ids, suffix=".wav"):
         soundfile.write(path, noise(500, seed=seed), 22050)
 
 
-def write_genres(root, suffix=".wav", genres=("jazz", "rock"), n_tracks=10):
-    """Writes tracks named like GTZAN's."""
-    ids = [f"{genre}.{track:05d}" for genre in genres for track in range(n_tracks)]
+def write_genres(root, suffix=".wav"):
+    """Writes ten tracks of two genres, named like GTZAN's."""
+    ids = [f"{genre}.{track:05d}" for genre in ("jazz", "rock") for track in range(10)]
     write_tracks(root, ids, suffix)
     return ids
 
@@ -48,8 +48,7 @@ def prepare(data, folder, **options):
 
 @pytest.mark.parametrize(
     ("layout", "suffix"),
-    [("Data/genres_original", ".wav"), ("genres_original", ".mp3")]
-    + [("genres", ".au"), (".", ".flac")],
+    [("Data/genres_original", ".wav"), ("genres", ".au"), (".", ".mp3")],
 )
 def test_every_layout_and_format_is_accepted(tmp_path, layout, suffix):
     root = tmp_path / "GTZAN"
@@ -88,15 +87,13 @@ def test_twins_stay_on_one_side_unless_they_are_let_go(
     assert read_report(tmp_path)["options"]["keep_twins"] == keep
 
 
-@pytest.mark.parametrize("name", [None, "", "genres.tar.gz", "pop"])
+@pytest.mark.parametrize("name", ["", "pop"])
 def test_without_data_the_error_says_how_to_get_it(tmp_path, name):
-    (tmp_path / "genres.tar.gz").touch()
     (tmp_path / "pop" / "genres" / "pop").mkdir(parents=True)
-    (tmp_path / "pop" / "genres" / "pop" / "notes.txt").touch()
-    data_folder = tmp_path / name if name else name
-    with pytest.raises(DataFolderError, match="^data_folder: .*expected") as error:
+    data_folder = name and tmp_path / name
+    message = f"^data_folder: .*expected.*{data_folder}"
+    with pytest.raises(DataFolderError, match=message) as error:
         prepare(data_folder, tmp_path / "results")
-    assert str(data_folder) in str(error.value)
     assert str(error.value).endswith(gtzan.HOW_TO_GET)
     assert not (tmp_path / "results").exists()
 
@@ -172,15 +169,13 @@ def test_other_options_and_tracks_do_not_change_the_filtered_split(listed, tmp_p
     assert prepare(listed, tmp_path, protocol="filtered", **options) == LISTED
 
 
-@pytest.mark.parametrize("lacking", ["valid", "test", "metal in train"])
+@pytest.mark.parametrize("lacking", ["test", "metal in train"])
 def test_a_part_or_genre_without_tracks_is_named(listed, tmp_path, lacking):
-    if lacking == "metal in train":
+    if lacking == "test":
+        for track_id in LISTED["test"]:
+            (listed / track_id[:4] / f"{track_id}.wav").write_bytes(b"")
+    else:
         shutil.rmtree(listed / "metal")
-    for track_id in LISTED.get(lacking, []):
-        path = listed / track_id[:4] / f"{track_id}.wav"
-        path.unlink()
-        if lacking == "test":
-            path.touch()
     message = f"^{listed}: .* for {lacking}\\. .*random"
     with pytest.raises(DataFolderError, match=message):
         prepare(listed, tmp_path, protocol="filtered")
