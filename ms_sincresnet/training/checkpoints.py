@@ -20,6 +20,20 @@ class WholeCheckpointer(Checkpointer):
 
     SpeechBrain recognises a checkpoint by its meta file, and writes that first: a run
     that was killed while saving cannot resume. Here a checkpoint gets its name last.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As in ``Checkpointer``.
+
+    Example
+    -------
+    >>> import torch
+    >>> folder = getfixture("tmp_path")
+    >>> checkpointer = WholeCheckpointer(folder, {"model": torch.nn.Linear(2, 2)})
+    >>> _ = checkpointer.save_checkpoint()
+    >>> len(checkpointer.list_checkpoints())
+    1
     """
 
     def save_checkpoint(

@@ -11,7 +11,23 @@ from ms_sincresnet.errors import HparamError
 
 
 class RunLogger(FileTrainLogger):
-    """SpeechBrain's text logger, with TensorBoard as well if wanted."""
+    """SpeechBrain's text logger, with TensorBoard as well if wanted.
+
+    Arguments
+    ---------
+    output_folder
+        Folder of the run.
+    tensorboard
+        True to log to TensorBoard as well.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> logger = RunLogger(folder)
+    >>> logger.log_stats({"epoch": 1}, train_stats={"loss": 2.25})
+    >>> print((folder / "train_log.txt").read_text().strip())
+    epoch: 1 - train loss: 2.2500
+    """
 
     def __init__(self, output_folder: str | Path, tensorboard: bool = False):
         super().__init__(str(Path(output_folder) / "train_log.txt"), precision=4)
