@@ -29,7 +29,6 @@ CONTAINERS = {
     f"{codec}.{suffix}": (container, codec)
     for suffix, container, *codecs in [
         ("m4a", "ipod", "aac", "alac"),
-        ("m4b", "ipod", "aac"),
         ("mp4", "mp4", "aac", "libmp3lame"),
         ("mov", "mov", "pcm_s16le"),
         ("3gp", "3gp", "aac"),
@@ -41,10 +40,7 @@ CONTAINERS = {
         ("wv", "wv", "wavpack"),
         ("ogg", "ogg", "flac"),
         ("caf", "caf", "alac"),
-        ("wav", "wav", "libmp3lame"),
         ("aiff", "aiff", "pcm_s24be"),
-        ("avi", "avi", "libmp3lame"),
-        ("nut", "nut", "aac"),
         *[(kind, kind, kind) for kind in ("mp2", "ac3", "eac3", "tta")],
     ]
     for codec in codecs

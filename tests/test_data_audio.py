@@ -80,8 +80,8 @@ def contained(kind, codec, seconds=3, rate=44100, channels=2):
         return Path(file.name).read_bytes()
 
 
-def film(kind, codec, seconds=3, pictures=25):
-    """A film, and if it has a codec, two audio streams, the other one of 5 s."""
+def film(kind, codec):
+    """A film, and if it has a codec, two audio streams, of 3 s and 5 s."""
     stream = io.BytesIO()
     with av.open(stream, "w", format=kind) as container:
         video = container.add_stream("mpeg4" if kind != "mpeg" else "mpeg1video", 25)
@@ -89,14 +89,14 @@ def film(kind, codec, seconds=3, pictures=25):
         video.pix_fmt = "yuv420p"
         fillers = [
             add_audio(container, codec, pcm_music(length), 44100)
-            for length in (seconds, 5)
+            for length in (3, 5)
             if codec
         ]
-        for n in range(pictures):
+        for n in range(25):
             pixels = np.random.default_rng(n).integers(0, 256, (64, 64, 3), np.uint8)
             container.mux(video.encode(av.VideoFrame.from_ndarray(pixels)))
         container.mux(video.encode(None))
-        for fill in fillers if seconds else ():
+        for fill in fillers:
             fill()
     return stream.getvalue()
 
@@ -108,10 +108,9 @@ def patched(content, mark, offset, *numbers, order="<"):
     return content[:place] + new + content[place + len(new) :]
 
 
-def open_wav(size, riff=None):
+def open_wav(size):
     """A wav file whose writer did not state its size."""
-    content = patched(sound("WAV"), b"data", 4, size)
-    return content if riff is None else patched(content, b"RIFF", 4, riff)
+    return patched(patched(sound("WAV"), b"data", 4, size), b"RIFF", 4, size)
 
 
 def open_au(size):
@@ -144,23 +143,6 @@ def untagged(content):
     return content[place - 36 + parse(content[place - 36 : place - 32]).size :]
 
 
-def vbr(start):
-    """Ten seconds of mp3 with a variable bit rate that nothing states."""
-    samples = music(10)
-    samples[: len(start)] = start
-    return untagged(libsndfile("MP3", samples, 44100, bitrate_mode="VARIABLE"))
-
-
-def dsf(seconds=2):
-    """A DSF file: one bit per sample, here at random."""
-    rate, block = 2822400, 4096
-    data = random_bytes(int(seconds * rate) // 8 // block * block)
-    layout = 52, 1, 0, 1, 1, rate, 1, 8 * len(data), block, 0
-    head = struct.pack("<4sQQQ", b"DSD ", 28, 92 + len(data), 0)
-    head += struct.pack("<4sQIIIIIIQII", b"fmt ", *layout)
-    return head + struct.pack("<4sQ", b"data", 12 + len(data)) + data
-
-
 def half(content):
     return content[: len(content) // 2]
 
@@ -181,47 +163,36 @@ UNKNOWN = 0, 2**32 - 1, 0x7FFFF000  # sizes that writers state for want of anoth
 WHOLE = {  # seconds, and what makes the bytes
     **{
         f"{rate}, {channels}.mp3": (1, partial(MP3, 1, rate, channels))
-        for rate in (8000, 11025, 16000, 22050, 32000, 44100, 48000)
+        for rate in (8000, 22050, 48000)
         for channels in (1, 2)
     },
     "variable.mp3": (3, VBR),
     "six channels.wav": (3, partial(sound, "WAV", channels=6)),
     "a.amr": (3, partial(contained, "amr", **AMR)),
-    "amr.3gp": (3, partial(contained, "3gp", **AMR)),
     "a.flv": (3, partial(contained, "flv", "libmp3lame")),
-    "a.dsf": (2, dsf),
     "film.mkv": (3, partial(film, "matroska", "aac")),
-    "film.avi": (3, partial(film, "avi", "libmp3lame")),
     "film.mpg": (3, partial(film, "mpeg", "mp2")),
     "film.mp4": (3, partial(film, "mp4", "aac")),
     # Faults that cost no audio.
     "no length.mp3": (3, lambda: untagged(MP3())),
-    "no length, mp3.mpga": (3, lambda: untagged(VBR())),
-    "no length, noise first.mp3": (10, lambda: vbr(6 * noise(2 * 44100, 2))),
-    "no length, silence first.mp3": (10, lambda: vbr(np.zeros((2 * 44100, 2)))),
+    "no length, variable.mp3": (3, lambda: untagged(VBR())),
     "tags.mp3": (3, lambda: tagged(MP3())),
-    "padded tag.mp3": (3, lambda: cover() + bytes(9000) + MP3()),
     "broken tag.mp3": (3, lambda: b"ID3\4\0\0\x7f\x7f\x7f\x7f" + MP3()),
     "junk first.mp3": (3, lambda: JUNK + MP3()),
     "junk last.mp3": (3, lambda: MP3() + JUNK),
-    "lyrics.mp3": (3, lambda: MP3() + b"LYRICSBEGIN" + b"la " * 999 + b"LYRICS200"),
     "tag first.flac": (3, lambda: cover() + FLAC()),
     "unknown length.flac": (3, open_flac),
     **{f"size {size}.wav": (3, partial(open_wav, size)) for size in UNKNOWN},
-    **{f"sizes {n}.wav": (3, partial(open_wav, n, n)) for n in UNKNOWN},
-    **{f"size {size}.au": (3, partial(open_au, size)) for size in UNKNOWN},
+    "unknown size.au": (3, partial(open_au, 2**32 - 1)),
     "an mp3, in truth.wav": (3, MP3),
     "an m4a, in truth.mp3": (3, M4A),
-    "a flac, in truth.ogg": (3, FLAC),
     "no suffix": (3, OGG),
     "joined.mp3": (7, lambda: MP3(2, hz=2764) + MP3(5)),
     "joined, with tags.mp3": (7, lambda: tagged(MP3(2)) + tagged(MP3(5))),
     "joined, two rates.mp3": (5, lambda: MP3(2, rate=48000) + MP3(3)),
-    "joined, no lengths.mp3": (5, lambda: untagged(MP3(2)) + untagged(MP3(3))),
     "joined, mono first.mp3": (5, lambda: MP3(2, channels=1) + MP3(3)),
     "chained.ogg": (7, lambda: OGG(2) + OGG(5)),
     "chained, two rates.ogg": (5, lambda: OGG(2) + OGG(rate=22050)),
-    "chained.opus": (5, lambda: OPUS(2) + OPUS(3)),
     "chained, two codecs.ogg": (5, lambda: OGG(2) + OPUS(3)),
     "joined.aac": (5, lambda: AAC(2) + AAC(3)),
     "joined, two rates.aac": (5, lambda: AAC(2) + AAC(3, rate=32000)),
@@ -231,10 +202,7 @@ HALVED = ["a.wav", "a.aiff", "a.rf64", "a.w64", "a.au", "a.mp3", "a.ogg", "a.opu
 HALVED += ["a.flac", "flac.mka", "aac.m4a", "aac.aac", "wavpack.wv"]
 DAMAGED = {  # the least and the most seconds, of ten if they are whole
     "half, no length.mp3": (4, 6, lambda: half(untagged(MP3(10)))),
-    "half, with tags.mp3": (4, 6, lambda: cover() + half(MP3(10))),
     "half, unknown length.flac": (1, 2, lambda: half(open_flac())),
-    "all but a page.ogg": (8, 10, lambda: OGG(10)[:-50]),
-    "joined, the first one cut.mp3": (7, 9, lambda: half(MP3(10)) + MP3(3)),
     "joined, the last one cut.mp3": (7, 9, lambda: MP3(3) + half(MP3(10))),
     "hole.mp3": (9, 10, lambda: hole(MP3(10), 5000)),
     "hole.flac": (8, 9.5, lambda: hole(FLAC(10), 90_000)),
@@ -242,7 +210,6 @@ DAMAGED = {  # the least and the most seconds, of ten if they are whole
     # More than may be in memory.
     "zeros.mp3": (2.9, 3.1, lambda: MP3() + ZEROS),
     "zeros, no length.mp3": (2.9, 3.1, lambda: untagged(MP3()) + ZEROS),
-    "zeros.ogg": (2.9, 3.1, lambda: OGG() + ZEROS),
     "zeros.aac": (2.9, 3.1, lambda: AAC() + ZEROS),
     "size 1 GB.au": (2.9, 3.1, lambda: open_au(2**30)),
 }
@@ -258,27 +225,26 @@ def test_all_of_a_file_is_heard_without_a_word(tmp_path, name, caplog, capfd):
         write_sound(path, pcm_music(2, 48000))
     samples = read_audio(path)
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=0.15)
-    if not name.endswith("dsf"):  # to the end
-        assert np.abs(samples[-6000:-3000]).max() > 0.1
-        assert np.abs(samples[3000:6000]).max() > 0.1 or "silence" in name
+    assert np.abs(samples[-6000:-3000]).max() > 0.1
+    assert np.abs(samples[3000:6000]).max() > 0.1
     assert path.suffix in AUDIO_SUFFIXES or not path.suffix
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
 
 
-def memory_mb(kind):
-    """Memory of this process, native libraries included: VmRSS, or its peak, VmHWM."""
+def peak_mb():
+    """The peak of this process's memory, native libraries included."""
     state = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{kind}:\s*(\d+)", state)[1]) / 1024
+    return int(re.search(r"VmHWM:\s*(\d+)", state)[1]) / 1024
 
 
 def samples_and_mb(path, **options):
     """The number of samples in a file, and the memory to read them in blocks."""
     with suppress(OSError):  # where it is allowed, the peak starts anew
         Path("/proc/self/clear_refs").write_text("5")
-    before = memory_mb("VmHWM")
+    before = peak_mb()
     n_samples = sum(map(len, read_blocks(path, **options)))
-    return n_samples, memory_mb("VmHWM") - before
+    return n_samples, peak_mb() - before
 
 
 @pytest.mark.parametrize("name", [*HALVED, *DAMAGED])
@@ -309,22 +275,13 @@ def normalize(samples, rate, target_rate=SAMPLE_RATE):
     return AudioNormalizer(target_rate)(torch.as_tensor(samples), rate).numpy()
 
 
-def test_the_normalizer_refuses_three_dimensions():
-    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
-        normalize(np.zeros((2, 3, 4)), SAMPLE_RATE)
-
-
 @pytest.mark.parametrize(
     ("name", "rate", "channels", "target_rate"),
     [
         ("FLOAT.wav", 8000, 2, SAMPLE_RATE),
-        ("FLOAT.wav", 16000, 1, SAMPLE_RATE),
         ("FLOAT.wav", 48000, 6, SAMPLE_RATE),
         ("FLOAT.wav", 22050, 2, 8000),
-        *[
-            (f"a.{kind}", 44100, 2, SAMPLE_RATE)
-            for kind in ("wav", "flac", "ogg", "mp3")
-        ],
+        ("a.mp3", 44100, 2, SAMPLE_RATE),
     ],
 )
 def test_blocks_are_resampled_as_a_whole(tmp_path, name, rate, channels, target_rate):
@@ -355,31 +312,19 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.m4a\n"
 UNUSABLE = {  # what the error says, and what makes the bytes
     "text": (UNSURE, lambda: b"This is no audio.\n" * 1000),
     "playlist": (UNSURE, lambda: PLAYLIST),
-    "list": (UNSURE, lambda: b"ffconcat version 1.0\nfile a.m4a\n"),
     "zeros": (UNSURE, lambda: bytes(200_000)),
     "three frames": (UNSURE, lambda: JUNK + untagged(MP3())[: 3 * 417] + JUNK),
     **{f"noise {n}": (UNSURE, partial(random_bytes, 300_000, n)) for n in range(3)},
-    "picture": (UNSURE, lambda: b"\xff\xd8\xff\xe0\0\x10JFIF\0" + JUNK),
     "head": ("no audio stream", lambda: M4A()[:200]),
     "drms": (PROTECTED, lambda: M4A().replace(b"mp4a", b"drms")),
-    "enca": (PROTECTED, lambda: M4A().replace(b"mp4a", b"enca")),
     "unknown codec": ("unknown codec", lambda: MKA().replace(b"A_FLAC", b"A_FLAX")),
-    "no packets": (
-        "found an empty track",
-        lambda: film("matroska", "pcm_s16le", seconds=0, pictures=1),
-    ),
-    "no sound": (
-        "damaged packets",
-        lambda: patched(M4A(), b"mdat", 4, *ONES),
-    ),
+    "no sound": ("damaged packets", lambda: patched(M4A(), b"mdat", 4, *ONES)),
     "many samples": (
         "its table of samples is damaged",
         lambda: patched(M4A(), b"stsz", 8, 2**31, 10**8, order=">"),
     ),
     "no samples": ("empty track", lambda: odd_wav(0, n_samples=0)),
-    "one sample": ("empty track", lambda: odd_wav(0, n_samples=1, rate=96000)),
     "NaN": (r"NaN or infinity at 2\.500 s", lambda: odd_wav(np.nan)),
-    "infinity": (r"NaN or infinity at 2\.500 s", lambda: odd_wav(np.inf)),
     # of which the resampler would make NaN
     "loud": (r"found -3e\+38 at 2\.500 s", lambda: odd_wav(-3e38)),
     # A minute of samples would become nine days of them.
@@ -426,35 +371,12 @@ def test_an_excerpt_is_cut_from_the_whole(tmp_path):
         np.testing.assert_array_equal(read_audio(path, excerpt=excerpt), expected)
 
 
-def test_little_after_an_excerpt_is_decoded(monkeypatch):
-    def decode(path, faults):
-        yield from [(SAMPLE_RATE, np.zeros(SAMPLE_RATE))] * 8
-        pytest.fail("more than 8 s were decoded")
-
-    monkeypatch.setattr("ms_sincresnet.data.audio.decode", decode)
-    assert len(read_audio("a.wav", excerpt=(2, 3))) == 3 * SAMPLE_RATE
-
-
-def test_damage_is_weighed_by_frames_however_short(monkeypatch, caplog):
-    def decode(path, faults):
-        faults += ["damaged packets"] * 10
-        faults.n_frames = int(path.name)
-        yield 8000, np.full(1600, 0.5)
-
-    monkeypatch.setattr("ms_sincresnet.data.audio.decode", decode)
-    assert len(read_audio("10")) == 3200
-    assert "using the 0.20 s" in caplog.text
-    with pytest.raises(AudioFileError, match="damaged packets"):
-        read_audio("9")
-
-
 LOSSLESS = ["alac.m4a", "flac.mka", "wavpack.wv", "tta.tta"]
 LOSSLESS += [f"{codec}.mka" for codec in PCM]
 
 
 @pytest.mark.parametrize(
-    ("name", "channels"),
-    [*product(LOSSLESS, (2, 6)), ("wavpack.wv", 8)],
+    ("name", "channels"), [*product(LOSSLESS, (2, 6)), ("wavpack.wv", 8)]
 )
 def test_lossless_containers_give_what_a_wav_gives(tmp_path, name, channels):
     pcm = 4 * pcm_noise(44117, channels)
@@ -498,35 +420,14 @@ def test_half_an_hour_is_read_in_flat_memory(tmp_path):
     assert mb < 30  # all of it would take 110
 
 
-def test_many_files_leave_nothing_open_or_in_memory(tmp_path):
-    contents = sound("WAV", 1), MP3(1), OGG(1) + OGG(1), M4A(1)
-    paths = [tmp_path / str(n) for n in range(len(contents))]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_bytes(content)
-    n_open = len(os.listdir("/proc/self/fd"))
-    for n in range(30):
-        for path in paths:
-            next(read_blocks(path)).copy()  # and left there
-        if n == 9:
-            before = memory_mb("VmRSS")
-    assert len(os.listdir("/proc/self/fd")) == n_open
-    assert memory_mb("VmRSS") < before + 4  # one file takes 0.2, decoded
-
-
-SIDE = noise(4 * 44100, 1) * 3
 MIDDLE = music(4, channels=1)
 SAME, OPPOSITE = np.hstack([MIDDLE, MIDDLE]), np.hstack([MIDDLE, -MIDDLE])
 STEREO = {  # and the channel that is heard, or None for the mean
     "out of phase": (OPPOSITE, 0),
-    "a rest in the middle": (np.hstack([SIDE + MIDDLE / 99, MIDDLE / 99 - SIDE]), 0),
-    "wide": (np.hstack([MIDDLE + SIDE, MIDDLE - SIDE]), None),
     "19 dB": (np.hstack([MIDDLE, -0.79 * MIDDLE]), None),
     "21 dB": (np.hstack([MIDDLE, -0.84 * MIDDLE]), 0),
-    "one channel": (np.hstack([MIDDLE, 0 * MIDDLE]), None),
-    "silence": (np.zeros((44100, 2), np.float32), None),
     "silence first": (np.vstack([np.zeros((40 * 44100, 2)), OPPOSITE]), 0),
     "out of phase first": (np.vstack([OPPOSITE / 4, SAME]), None),
-    "three channels": (np.hstack([OPPOSITE, 0 * MIDDLE]), None),
 }
 
 
@@ -538,12 +439,3 @@ def test_stereo_out_of_phase_gives_one_channel(tmp_path, name):
     soundfile.write(tmp_path / "a.flac", samples, 44100, subtype="PCM_24")
     for read in (read_audio(tmp_path / "a.flac"), normalize(samples, 44100)):
         np.testing.assert_allclose(read, expected, rtol=0, atol=1e-5)
-
-
-def test_the_mix_is_decided_by_the_first_half_minute(tmp_path):
-    right = np.hstack([0 * MIDDLE, MIDDLE])
-    for first, is_heard in ((OPPOSITE, False), (SAME, True)):
-        samples = np.vstack([first / 20] * 8 + [right] * 3)
-        soundfile.write(tmp_path / "a.wav", samples, 44100)
-        end = read_audio(tmp_path / "a.wav")[-40000:-1000]
-        assert (np.abs(end).max() > 0.04) == is_heard

@@ -62,7 +62,7 @@ def test_a_clip_is_read_where_it_starts_and_repeated_where_it_ends(ramp_path):
 
 
 @each_reader
-@pytest.mark.parametrize("start", [-1, 20000, 99999])
+@pytest.mark.parametrize("start", [-1, 20000])
 def test_a_clip_that_starts_outside_its_track_is_refused(ramp_path, start, read):
     with pytest.raises(AudioFileError, match=f"more than {start} samples, found 20000"):
         read(ramp_path, start=start, n_samples=100)
@@ -71,10 +71,8 @@ def test_a_clip_that_starts_outside_its_track_is_refused(ramp_path, start, read)
 @each_reader
 def test_a_clip_of_an_uncached_file_is_refused(tmp_path, read):
     path = tmp_path / "a.wav"
-    forms = [(22050, 1, "PCM_16"), (16000, 2, "PCM_16"), (16000, 1, "FLOAT")]
-    for rate, channels, subtype in forms:
-        samples = np.zeros((100, channels))
-        soundfile.write(path, samples, rate, subtype=subtype)
+    for rate, subtype in [(22050, "PCM_16"), (16000, "FLOAT")]:
+        soundfile.write(path, np.zeros(100), rate, subtype=subtype)
         with pytest.raises(AudioFileError, match=f"expected a cached track.*{subtype}"):
             read(path, start=0, n_samples=10)
 

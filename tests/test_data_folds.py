@@ -13,6 +13,7 @@ LABELS = np.repeat(["a", "b", "c"], 50)
 # Pairs of identical tracks, one of them across genres.
 GROUPS = np.array([f"track{n}" for n in range(150)])
 GROUPS[[7, 57, 107, 120]] = GROUPS[[0, 50, 100, 40]]
+RENAMED = np.array([name[::-1] for name in GROUPS])
 
 
 def test_ten_folds_test_every_track_once_and_divide_no_group():
@@ -20,21 +21,13 @@ def test_ten_folds_test_every_track_once_and_divide_no_group():
     for fold in range(10):
         parts = split_fold(LABELS, fold, 10, 0.1, seed=5, groups=GROUPS)
         tested += parts == "test"
+        # Names of groups are hashes of decoded audio, which differ between decoders.
+        renamed = split_fold(LABELS, fold, 10, 0.1, seed=5, groups=RENAMED)
+        assert parts.tolist() == renamed.tolist()
         assert len({*zip(GROUPS, parts, strict=True)}) == len({*GROUPS})
         table = pd.crosstab(LABELS, parts).to_numpy()  # test, train, valid
         assert (np.abs(table - [5, 40.5, 4.5]) <= [1, 1.5, 0.5]).all()
     assert (tested == 1).all()
-
-
-def test_the_names_of_groups_do_not_matter():
-    # They are hashes of decoded audio, which differ between decoders.
-    renamed = np.array([name[::-1] for name in GROUPS])
-    assert renamed.argsort().tolist() != GROUPS.argsort().tolist()
-    expected, parts = (
-        split_fold(LABELS, 3, 10, 0.1, seed=5, groups=groups)
-        for groups in (GROUPS, renamed)
-    )
-    assert parts.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +36,6 @@ def test_the_names_of_groups_do_not_matter():
         ({"n_folds": 1}, "n_folds: .* from 2 up, got 1"),
         ({"fold": 10}, "fold: .* from 0 to 9, got 10"),
         ({"valid_fraction": 1}, "valid_fraction: .* between 0 and 1"),
-        ({"valid_fraction": np.nan}, "valid_fraction: .* between 0 and 1"),
         ({"valid_fraction": 0.01}, "9 track.* of 'a' .* Choose another share"),
     ],
 )
@@ -62,12 +54,3 @@ def test_a_genre_too_small_is_named_with_its_size():
         stratified_folds(["jazz"] * 4, 3, seed=0, groups=[0, 0, 0, 1])
     with pytest.raises(HparamError, match="'a' .* identical tracks stay together"):
         draw_valid(["a"] * 4 + ["b"] * 4, 0.25, 0, groups=[0] * 4 + [1, 2, 3, 4])
-
-
-def test_seeds_draw_other_tracks_and_each_the_same_again():
-    folds, again, other = (stratified_folds(LABELS, 10, seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(folds, again)
-    assert 115 < np.sum(folds != other) < 148  # nine in ten by chance
-    drawn = np.array([draw_valid(LABELS, 0.1, seed) for seed in range(30)])
-    np.testing.assert_array_equal(draw_valid(LABELS, 0.1, 0), drawn[0])
-    assert drawn.sum(0).max() < 15  # about three times each

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from speechbrain.dataio.dataio import load_data_csv
 
 import ms_sincresnet.data.prepare as prepare_module
 from ms_sincresnet.data.prepare import PARTS, find_tracks, prepare_manifests
@@ -107,20 +106,6 @@ def test_unusable_folders_are_named(data):
         assert str(data / "jazz" / name) in str(error.value)
 
 
-def test_speechbrain_reads_manifests_of_odd_names(tmp_path):
-    genre = "drum 'n' \"bass\", été"
-    for nth, name in enumerate(["$root.wav", 'l\'été, "1".wav', "a b.flac"]):
-        write_track(tmp_path / "my data" / genre / name, seed=nth)
-    prepare(tmp_path / "my data", tmp_path)
-    for part in PARTS:
-        path = tmp_path / "manifests" / f"{part}.csv"
-        (row,) = load_data_csv(path, {"data_root": tmp_path / "cache"}).values()
-        assert row.keys() == {"duration", "wav", "genre"}
-        assert row["duration"] == N_SAMPLES / 16000
-        assert soundfile.info(row["wav"]).frames == N_SAMPLES
-        assert row["genre"] == genre
-
-
 # Changes after a preparation, and how many tracks the next one decodes.
 CHANGES = {
     "nothing": (lambda root: None, 0),
@@ -128,12 +113,10 @@ CHANGES = {
     "replace": (lambda root: write_track(root / "data/jazz/jazz.02.wav", 99), 1),
     "add": (lambda root: write_track(root / "data/jazz/jazz.new.wav", 77), 1),
     "remove": (lambda root: (root / "data/jazz/jazz.02.wav").unlink(), 0),
-    "touch": (lambda root: os.utime(root / "data/jazz/jazz.02.wav", (1, 1)), 1),
     "move": (lambda root: (root / "data").rename(root / "moved"), 6),
     "lose manifest": (lambda root: (root / "manifests/valid.csv").unlink(), 0),
     "lose copy": (lambda root: next((root / "cache").glob("*.wav")).unlink(), 1),
     "damage index": (lambda root: (root / "cache/index.json").write_text("[1]"), 6),
-    "lose cache": (lambda root: shutil.rmtree(root / "cache"), 6),
 }
 
 
@@ -190,7 +173,7 @@ def test_a_genre_without_usable_tracks_is_named(data, tmp_path):
 
 
 def test_excerpts_are_cached_apart_from_whole_tracks(data, tmp_path, decoded):
-    excerpts = [None, (0, 0.1), [0.05, 0.1]]
+    excerpts = [None, [0.05, 0.1]]
     for excerpt in 2 * excerpts:
         prepare(data, tmp_path, excerpt=excerpt)
         first, length = (round(16000 * s) for s in excerpt or (0, 0.3))
