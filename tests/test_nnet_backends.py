@@ -14,6 +14,7 @@ from ms_sincresnet.nnet.filtering import output_statistics
 
 from .backends import FAST, white_noise
 
+OPERATORS = torch.ops.ms_sincresnet
 each_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 each_fast = pytest.mark.parametrize("backend", FAST)
 
@@ -46,6 +47,20 @@ def test_the_fft_path_leaves_nothing_on_the_cpu(n_frames, padding, fake_gpu):
     assert maps.shape == (2, 9, n_frames)
     for values in (maps, *grads, *statistics):
         assert values.device.type == "cuda"
+
+
+@each_fast
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_operators_keep_the_rules_of_pytorch(backend, learns):
+    wavs, offsets = torch.randn(2, 300), torch.randn(9, requires_grad=learns)
+    filters = torch.randn(9, 7, requires_grad=learns)
+    operator = getattr(OPERATORS, f"{backend}_filter_and_pool")
+    arguments = (wavs, filters, offsets, 16, 3, learns)
+    torch.library.opcheck(operator, arguments)
+    if learns:
+        maps, masks = operator(*arguments)
+        gradient = getattr(OPERATORS, f"{backend}_filter_and_pool_backward")
+        torch.library.opcheck(gradient, (torch.randn_like(maps), wavs, masks, 7, 3))
 
 
 @pytest.mark.parametrize("backend", [fft, simd, tensor_cores])

@@ -97,7 +97,7 @@ def _draw_timeline(arguments: argparse.Namespace) -> Figure:
     share = f"{song.shares[song.genre]:.0%} of the {share} of {n_clips} clips"
     title = f"{arguments.song.name}: {song.genre}, {share}"
     envelope = timeline.read_envelope(arguments.song, classifier.hparams.sample_rate)
-    return timeline.plot_timeline(posteriors, song.duration, title, envelope)
+    return timeline.plot_timeline(posteriors, song.duration, envelope, title)
 
 
 def _draw_representations(arguments: argparse.Namespace) -> Figure:

@@ -76,7 +76,7 @@ def analyze_song(
         raise prediction
     posteriors = prediction.timeline()
     surest = prediction.clips[np.nanargmax(posteriors[prediction.genre])]
-    timeline = plot_timeline(posteriors, prediction.duration, envelope=envelope)
+    timeline = plot_timeline(posteriors, prediction.duration, envelope)
     maps = _plot_maps(classifier, wav[round(surest.start_s * rate) :], surest.start_s)
     return SongView(prediction, timeline, surest, maps)
 

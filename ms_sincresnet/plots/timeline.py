@@ -26,10 +26,7 @@ def read_envelope(path: str | Path, sample_rate: int) -> pd.Series:
 
 
 def plot_timeline(
-    posteriors: pd.DataFrame,
-    duration: float,
-    title: str = "",
-    envelope: pd.Series | None = None,
+    posteriors: pd.DataFrame, duration: float, envelope: pd.Series, title: str = ""
 ) -> Figure:
     """Posteriors by genre and by the centre of a clip in s, NaN for a silent clip.
 
@@ -40,17 +37,13 @@ def plot_timeline(
     values, centres_s = posteriors[genres].to_numpy(), posteriors.index.to_numpy()
     edges_s = [0, *(centres_s[1:] + centres_s[:-1]) / 2, duration]
     height = 1.6 + 0.32 * len(genres)
-    figure = Figure(figsize=(11, height), layout="constrained")
-    if envelope is None:
-        top = axes = figure.subplots()
-    else:
-        figure.set_figheight(height + 1)
-        top, axes = figure.subplots(2, sharex=True, height_ratios=[1, height])
-        step = -(-len(envelope) // 1000)  # at most a thousand lines
-        peaks = envelope.groupby(np.arange(len(envelope)) // step).max()
-        top.vlines(envelope.index[::step], -peaks, peaks, color="grey", linewidth=0.7)
-        top.set(ylabel="level", yticks=[])
-        top.spines[["top", "right", "left"]].set_visible(False)
+    figure = Figure(figsize=(11, height + 1), layout="constrained")
+    top, axes = figure.subplots(2, sharex=True, height_ratios=[1, height])
+    step = -(-len(envelope) // 1000)  # at most a thousand lines
+    peaks = envelope.groupby(np.arange(len(envelope)) // step).max()
+    top.vlines(envelope.index[::step], -peaks, peaks, color="grey", linewidth=0.7)
+    top.set(ylabel="level", yticks=[])
+    top.spines[["top", "right", "left"]].set_visible(False)
     rows = np.arange(len(genres) + 1) - 0.5
     image = axes.pcolormesh(edges_s, rows, values.T, cmap="Blues", rasterized=True)
     image.set_clim(0, 1)
