@@ -76,4 +76,4 @@ def test_classifiers_take_winograd_as_a_precision(model_folder, n_models):
 def test_winograd_needs_a_cpu():
     run_opts = {"device": "meta", "precision": "winograd"}
     with pytest.raises(UserError, match="winograd needs a CPU; got meta"):
-        GenreClassifier({}, {"label_encoder": None}, run_opts)
+        GenreClassifier({}, {"label_encoder": None}, run_opts=run_opts)

@@ -57,7 +57,7 @@ def definitions(body, prefix=""):
 
 
 def documented():
-    """What needs a full docstring, by name: a yaml file, recipe or command names it."""
+    """Classes and functions that a yaml file, a recipe or a command names."""
     names = {f"ms_sincresnet.{x}.{name}" for name, x in ms_sincresnet._HOMES.items()}
     templates = (ROOT / "ms_sincresnet").glob("*/templates/*.yaml*")
     for path in [*ROOT.glob("recipes/*/*.yaml"), *HPARAMS, *templates]:

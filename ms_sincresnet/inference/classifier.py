@@ -46,7 +46,7 @@ class GenreClassifier(EncoderClassifier):
 
     Arguments
     ---------
-    modules, hparams, freeze_params
+    *args, **kwargs
         As for SpeechBrain's ``Pretrained``. The loaders below supply them.
     run_opts
         Likewise, with the precision "winograd" besides, fp32 on a CPU with fewer
@@ -149,18 +149,12 @@ class GenreClassifier(EncoderClassifier):
             reason = f"{hint}cannot be loaded ({type(error).__name__}: {error})"
             raise ModelFolderError(f"{source}: {reason}") from error
 
-    def __init__(
-        self,
-        modules: Any = None,
-        hparams: Any = None,
-        run_opts: Any = None,
-        freeze_params: bool = True,
-    ) -> None:
+    def __init__(self, *args: Any, run_opts: Any = None, **kwargs: Any) -> None:
         options = run_opts if isinstance(run_opts, dict) else {}
         winograd = options.get("precision") == "winograd"
         if winograd:
             run_opts = options | {"precision": "fp32"}
-        super().__init__(modules, hparams, run_opts, freeze_params)
+        super().__init__(*args, run_opts=run_opts, **kwargs)
         if winograd:
             if self.device_type != "cpu":
                 raise UserError(f"precision winograd needs a CPU; got {self.device}")

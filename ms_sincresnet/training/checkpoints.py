@@ -21,11 +21,6 @@ class WholeCheckpointer(Checkpointer):
     SpeechBrain recognises a checkpoint by its meta file, and writes that first: a run
     that was killed while saving cannot resume. Here a checkpoint gets its name last.
 
-    Arguments
-    ---------
-    *args, **kwargs
-        As in ``Checkpointer``.
-
     Example
     -------
     >>> import torch
