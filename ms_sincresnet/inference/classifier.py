@@ -29,7 +29,6 @@ from ms_sincresnet.inference.speechbrain_modules import FAILED, song_parts
 from ms_sincresnet.models.hub import fetch, local_path
 from ms_sincresnet.models.songs import Songs, failed, score_clips
 from ms_sincresnet.nnet.devices import default_device
-from ms_sincresnet.nnet.winograd import use_winograd
 from ms_sincresnet.pretrained.model_folder import check_model_folder, read_model_folder
 
 logger = logging.getLogger(__name__)
@@ -158,6 +157,9 @@ class GenreClassifier(EncoderClassifier):
         if winograd:
             if self.device_type != "cpu":
                 raise UserError(f"precision winograd needs a CPU; got {self.device}")
+            # Only here: ncnn has an OpenMP of its own, and on macOS two may clash.
+            from ms_sincresnet.nnet.winograd import use_winograd
+
             use_winograd(self.mods)
             self.precision = "winograd"
 
