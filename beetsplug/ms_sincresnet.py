@@ -78,7 +78,7 @@ class SincGenrePlugin(BeetsPlugin):
     def _classifier(self) -> GenreClassifier:
         """The classifier, loaded once."""
         from ms_sincresnet import GenreClassifier
-        from ms_sincresnet.inference.precision import fastest_precision
+        from ms_sincresnet.nnet.devices import fastest_precision
 
         model = os.path.expanduser(self.config["model"].get() or "") or None
         options = {"precision": fastest_precision()}

@@ -1,6 +1,7 @@
-"""Devices that lack what the network needs, such as MPS: PyTorch's meta plays one."""
+"""Devices that lack what the network needs: PyTorch's meta plays MPS. Precisions."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,3 +67,25 @@ def test_a_step_does_on_the_cpu_what_the_device_lacks(
         assert parameter.grad.device == parameter.device, name
     learned = next(model.frontend.parameters(), None)
     assert learned is None or learned.is_meta == (model_class is SincNet)
+
+
+AVX = {"avx2": True, "avx512_f": True, "avx512_bf16": False}
+
+
+@pytest.mark.parametrize(
+    ("device", "capabilities", "system", "machine", "expected"),
+    [
+        ("cpu", {"avx512_bf16": True}, "linux", "x86_64", "bf16"),
+        ("cpu", AVX, "linux", "x86_64", "winograd"),
+        ("cpu", AVX, "win32", "AMD64", "fp32"),
+        ("mps", {"bf16": True}, "darwin", "arm64", "fp32"),
+    ],
+)
+def test_precision_is_the_fastest(
+    monkeypatch, device, capabilities, system, machine, expected
+):
+    found = SimpleNamespace(get_capabilities=lambda: capabilities)
+    monkeypatch.setattr(torch, "cpu", found)
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert devices.fastest_precision(device) == expected

@@ -158,11 +158,11 @@ def list_sources(arguments: Namespace) -> list[str]:
 
 def _classify_on_ray(arguments: Namespace, _: str) -> tuple[int, int]:
     """Predicts the genres of songs on a cluster."""
-    from ms_sincresnet.inference import precision
     from ms_sincresnet.inference.ray import classify_on_ray
+    from ms_sincresnet.nnet import devices
 
     if arguments.precision == "auto":  # the same for all workers
-        arguments.precision = precision.fastest_precision(arguments.device or "cpu")
+        arguments.precision = devices.fastest_precision(arguments.device or "cpu")
     load, sources = partial(load_classifier, arguments), list_sources(arguments)
     names = ("address", "workers", "embeds", "top", "timeline", "min_posterior")
     options = {name: getattr(arguments, name) for name in names}
@@ -176,7 +176,7 @@ def load_classifier(arguments: Namespace, device: str | None) -> Any:
     import torch
 
     from ms_sincresnet import GenreClassifier
-    from ms_sincresnet.inference import precision
+    from ms_sincresnet.nnet import devices
 
     options = {"precision": arguments.precision}
     if device is not None:
@@ -188,7 +188,7 @@ def load_classifier(arguments: Namespace, device: str | None) -> Any:
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
     if arguments.precision == "auto":
-        options["precision"] = precision.fastest_precision(device)
+        options["precision"] = devices.fastest_precision(device)
     models = [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model
     classifier = GenreClassifier.from_pretrained(models, run_opts=options)
     if arguments.voting is not None:
