@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ms_sincresnet import GenreClassifier, MSSincNet, MSSincResNet, split_clips, vote
 from ms_sincresnet.data.audio import SAMPLE_RATE, read_audio
-from ms_sincresnet.data.dataset import PassSampler, clip_loader_options, genre_datasets
+from ms_sincresnet.data.dataset import PassSampler, clip_batch, genre_datasets
 from ms_sincresnet.data.prepare import find_tracks, prepare_manifests
 from ms_sincresnet.data.synthetic import GENRES, make_synthetic_gtzan, render_track
 from ms_sincresnet.inference.batch import classify_songs
@@ -128,8 +128,8 @@ def loader_epoch(folder: str, cache: str, sizes: Sizes) -> Step:
     datasets, _ = genre_datasets(folder, folder, n_genres=len(GENRES), **options)
     tracks = datasets["train"]
     sampler = PassSampler(len(tracks), sizes.epoch_clips // len(tracks), SEED)
-    options = clip_loader_options(tracks, sampler, batch_size=32, num_workers=2)
-    loader = make_dataloader(tracks, **options)
+    options = {"num_workers": 2 if cache == "disk" else 0, "collate_fn": clip_batch}
+    loader = make_dataloader(tracks, sampler=sampler, batch_size=32, **options)
     return lambda: deque(loader, maxlen=0)
 
 

@@ -20,7 +20,7 @@ import train
 from torch import distributed, multiprocessing
 
 from ms_sincresnet import MSSincResNet, WarmupStepScheduler
-from ms_sincresnet.data.distributed import rank_and_processes
+from ms_sincresnet.data.dataset import rank_and_processes
 from ms_sincresnet.data.synthetic import make_synthetic_gtzan
 from ms_sincresnet.training.brain import GenreBrain
 from ms_sincresnet.training.scores import StageScores

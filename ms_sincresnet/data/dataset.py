@@ -17,13 +17,12 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import Sampler
 
 from ms_sincresnet.data.audio import SAMPLE_RATE
 from ms_sincresnet.data.cache import TracksInMemory, read_clip, read_song
 from ms_sincresnet.data.clips import SILENT_STD, silent
-from ms_sincresnet.data.distributed import rank_and_processes
 from ms_sincresnet.errors import DataFolderError, HparamError
 
 CACHES = ("disk", "memory")
@@ -131,31 +130,33 @@ class RandomClipDataset(DynamicItemDataset):
         if cache == "memory":
             paths = [track["wav"] for track in data.values()]
             self._read_clip = TracksInMemory(paths).read_clip
-        self.pipeline.add_static_keys(["clip_index"])
-        takes = ["wav", "duration", "clip_index"]
-        self.add_dynamic_item(self._read_random_clip, takes, ["clip", "start"])
+        self.pipeline.add_static_keys(["clip", "start"])
         self.set_output_keys(["id", "clip"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         data_id = self.data_ids[index % len(self)]
-        items = {"id": data_id, "clip_index": index, **self.data[data_id]}
+        items = {"id": data_id, **self.data[data_id]}
+        if "clip" in self.pipeline.output_mapping:
+            clip = self._read_random_clip(items["wav"], items["duration"], index)
+            items["clip"], items["start"] = clip
         return self.pipeline.compute_outputs(items)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # By default, Python would ask for larger and larger indices, all of them valid.
         return (self[index] for index in range(len(self)))
 
-    def _read_random_clip(self, wav: str, duration: float, clip_index: int) -> Iterator:
+    def _read_random_clip(
+        self, wav: str, duration: float, index: int
+    ) -> tuple[Tensor, int]:
         """The clip that belongs to an index, and its first sample."""
         last_start = max(0, round(duration * SAMPLE_RATE) - self.clip_samples)
-        generator = np.random.default_rng([self.seed, clip_index])
+        generator = np.random.default_rng([self.seed, index])
         for _ in range(10):
             start = self.grid * int(generator.integers(last_start // self.grid + 1))
             clip = self._read_clip(wav, start, self.clip_samples)
             if last_start == 0 or not _is_silent(clip):
                 break
-        yield clip
-        yield start
+        return clip, start
 
 
 class PassSampler(Sampler):
@@ -220,34 +221,11 @@ class PassSampler(Sampler):
         self.epoch = epoch
 
 
-def clip_loader_options(
-    dataset: RandomClipDataset, sampler: PassSampler, **options: Any
-) -> dict[str, Any]:
-    """Options of the loader of random clips, for ``Brain.fit``.
-
-    Arguments
-    ---------
-    dataset, sampler
-        Random clips, and their order.
-    **options
-        More options of the loader.
-
-    Returns
-    -------
-    All options.
-
-    Example
-    -------
-    >>> data = {"blues.00000": {"wav": "00000.wav", "duration": 30.0}}
-    >>> dataset = RandomClipDataset(data, clip_samples=8, seed=0, cache="disk")
-    >>> sampler = PassSampler(n_tracks=1, n_passes=4, seed=0)
-    >>> sorted(clip_loader_options(dataset, sampler, batch_size=2))
-    ['batch_size', 'collate_fn', 'sampler']
-    """
-    if dataset.cache == "memory":
-        # Passing a batch between processes would take longer than making it.
-        options["num_workers"] = 0
-    return {**options, "sampler": sampler, "collate_fn": clip_batch}
+def rank_and_processes() -> tuple[int, int]:
+    """Rank of this process, 0 for the main one, and the number of processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def clip_batch(examples: list[dict]) -> PaddedBatch:
@@ -259,9 +237,10 @@ def clip_batch(examples: list[dict]) -> PaddedBatch:
 
 def _is_silent(clip: Tensor) -> bool:
     """The mask of ``silent`` for one clip, in a tenth of the time if there is sound."""
-    few = clip[:: max(1, len(clip) // 100)].tolist()
+    n_samples = clip.numel()
+    few = clip.numpy()[:: max(1, n_samples // 16)].tolist()
     # Two samples that differ by d alone make a variance of d² / 2n.
-    is_loud = (max(few) - min(few)) ** 2 > 2 * len(clip) * SILENT_STD**2
+    is_loud = (max(few) - min(few)) ** 2 > 2 * n_samples * SILENT_STD**2
     return not is_loud and bool(silent(clip))
 
 

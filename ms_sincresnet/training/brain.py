@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ms_sincresnet.data.dataset import PassSampler
-from ms_sincresnet.data.distributed import rank_and_processes
+from ms_sincresnet.data.dataset import PassSampler, clip_batch, rank_and_processes
 from ms_sincresnet.errors import HparamError, UserError
 from ms_sincresnet.models import GenreModel
 from ms_sincresnet.models.songs import score_songs
@@ -158,6 +157,10 @@ class GenreBrain(sb.Brain):
             options["sampler"] = range(rank, len(dataset), n_processes)
         if not isinstance(options.get("sampler"), PassSampler):
             return super().make_dataloader(dataset, stage, *args, **options)
+        self.train_sampler = options["sampler"]
+        options["collate_fn"] = clip_batch
+        if dataset.cache == "memory":  # to pass a batch on takes longer than to make it
+            options["num_workers"] = 0
         # It is shared out already: SpeechBrain would take a share of this share.
         loader = make_dataloader(dataset, **options)
         if self.checkpointer is not None:

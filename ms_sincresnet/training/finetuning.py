@@ -178,8 +178,7 @@ def _train(
         part.set_output_keys(["id", "genre_encoded"])
     batch = {"batch_size": hparams["batch_size"]}
     passes = hparams["clips_per_track"], hparams["seed"]
-    brain.train_sampler = dataset.PassSampler(len(train), *passes, **batch)
-    loader = dataset.clip_loader_options(train, brain.train_sampler, **batch)
+    loader = {"sampler": dataset.PassSampler(len(train), *passes, **batch), **batch}
     epochs = tqdm(counter, "training", counter.limit, unit="epoch", disable=None)
     brain.fit(epochs, train, valid, train_loader_kwargs=loader)
     brain.evaluate(valid)  # by the best epoch

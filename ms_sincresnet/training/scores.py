@@ -17,7 +17,7 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, distributed
 
-from ms_sincresnet.data.distributed import rank_and_processes
+from ms_sincresnet.data.dataset import rank_and_processes
 from ms_sincresnet.files import atomic_path, write_json
 from ms_sincresnet.nnet.voting import vote
 from ms_sincresnet.plots.drawing import save_figure

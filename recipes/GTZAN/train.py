@@ -13,7 +13,6 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.dataset import clip_loader_options
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.hparams import flatten, open_hparams, quoted
@@ -42,7 +41,6 @@ def main(arguments: list[str]) -> None:
         n_genres=hparams["n_genres"], teacher=targets
     )
     sampler = hparams["train_sampler"](len(datasets["train"]))
-    loader = clip_loader_options(datasets["train"], sampler, **hparams["train_loader"])
 
     brain = GenreBrain(
         modules=hparams["modules"],
@@ -51,13 +49,12 @@ def main(arguments: list[str]) -> None:
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.train_sampler = sampler
     brain.validates = "valid" in datasets  # not with the protocol "all"
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
         datasets.get("valid"),
-        train_loader_kwargs=loader,
+        train_loader_kwargs={**hparams["train_loader"], "sampler": sampler},
         valid_loader_kwargs=hparams["song_loader"],
     )
     if "test" in datasets:

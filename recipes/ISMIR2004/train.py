@@ -12,7 +12,6 @@ from ismir2004_prepare import HOW_TO_GET
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from ms_sincresnet import GenreBrain
-from ms_sincresnet.data.dataset import clip_loader_options
 from ms_sincresnet.errors import exit_on_user_error
 from ms_sincresnet.training.checkpoints import refuse_other_split
 from ms_sincresnet.training.hparams import flatten, open_hparams, quoted
@@ -33,7 +32,6 @@ def main(arguments: list[str]) -> None:
         n_genres=hparams["n_genres"]
     )
     sampler = hparams["train_sampler"](len(datasets["train"]))
-    loader = clip_loader_options(datasets["train"], sampler, **hparams["train_loader"])
 
     brain = GenreBrain(
         modules=hparams["modules"],
@@ -42,12 +40,11 @@ def main(arguments: list[str]) -> None:
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.train_sampler = sampler
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs=loader,
+        train_loader_kwargs={**hparams["train_loader"], "sampler": sampler},
         valid_loader_kwargs=hparams["song_loader"],
     )
     brain.evaluate(datasets["test"], test_loader_kwargs=hparams["song_loader"])
