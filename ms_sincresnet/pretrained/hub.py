@@ -123,9 +123,6 @@ def _add_demo(folder: Path, model: Any) -> None:
         if "extra ==" not in line or 'extra == "demo"' in line
     ]
     (folder / "requirements.txt").write_text("".join(lines), "utf-8")
-    package, omitted = (
-        Path(ms_sincresnet.__file__).parent,
-        ("__pycache__", "*.so", "*.c"),
-    )
-    ignore = shutil.ignore_patterns(*omitted)
+    package = Path(ms_sincresnet.__file__).parent
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "bundled")
     shutil.copytree(package, folder / "ms_sincresnet", ignore=ignore)
