@@ -177,7 +177,7 @@ def test_folds_of_different_splits_are_refused(small):
 
 def test_table1_is_written_next_to_the_papers(small):
     rows = "--rows=sincnet_k80_l251,ms_sincresnet_k160_spp"
-    words = ["--table1", rows, "--n_folds=2", "--resnet_weights=null"]
+    words = ["--table1", rows, "--n_folds=2", "--resnet_weights", "null"]
     recipe.main([*words, "--data_folder=GTZAN"])
     folder = Path("results/table1")
     table = pd.read_csv(folder / "table1.csv", dtype={"K": str}).set_index("row")

@@ -55,7 +55,11 @@ def main(arguments: list[str]) -> None:
     # As in train.py the yaml file is first: argparse could not tell it from values of
     # the options that it does not know.
     n_files = int(bool(arguments) and not arguments[0].startswith("-"))
-    options, words = parser.parse_known_args(arguments[n_files:])
+    options, rest = parser.parse_known_args(arguments[n_files:])
+    words: list[str] = []
+    for word in rest:  # "--name value" becomes "--name=value"
+        is_value = words and "=" not in words[-1] and not word.startswith("--")
+        words.append(f"{words.pop()}={word}" if is_value else word)
     chosen = (n_files, options.table1, options.parameters, options.compare)
     if sum(map(bool, chosen)) != 1:
         parser.error(
