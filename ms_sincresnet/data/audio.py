@@ -9,6 +9,7 @@ first sound of a file on, for all of the file.
 """
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain, groupby
@@ -21,6 +22,7 @@ import torch
 
 from ms_sincresnet.data.decoding import Block, Faults, decode, not_readable
 from ms_sincresnet.errors import AudioFileError
+from ms_sincresnet.files import natural
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,33 @@ _PHASE_S, _PHASE_FRAMES = 30, 2**21  # from which the down-mix of a file is deci
 _PHASE_POWER = 10.0 ** (-20 / 10)  # of the mean, in relation to each channel
 _SILENCE_POWER = 10.0 ** (-80 / 10)
 _END = np.zeros(0, np.float32)  # after the last block
+
+
+def is_audio(path: str | Path) -> bool:
+    """True for a file name with a suffix of audio, unless the file is hidden."""
+    path = Path(path)
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
+def walk_audio(root: str | Path) -> Iterator[str]:
+    """Audio in a folder and its subfolders, which links may connect to a loop."""
+
+    def warn(error: OSError) -> None:
+        if os.path.exists(error.filename):
+            message = "%s: this folder cannot be read (%s)"
+            logger.warning(message, error.filename, error.strerror)
+
+    seen = set()
+    for folder, below, names in os.walk(root, onerror=warn, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            below.clear()
+            continue
+        seen.add(place)
+        visible = [name for name in below if not name.startswith(".")]
+        below[:] = sorted(visible, key=natural)  # the order that walk takes
+        for name in sorted(filter(is_audio, names), key=natural):
+            yield os.path.join(folder, name)
 
 
 def read_blocks(

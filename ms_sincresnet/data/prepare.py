@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from ms_sincresnet.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE
+from ms_sincresnet.data.audio import SAMPLE_RATE, walk_audio
 from ms_sincresnet.data.cache import CachedTrack, cache_audio
 from ms_sincresnet.data.decoding import DECODER
 from ms_sincresnet.data.twins import find_twins
@@ -47,12 +47,9 @@ def audio_files(root: str | Path) -> list[Path]:
     >>> [path.name for path in audio_files(getfixture("tmp_path"))]
     ['a.wav']
     """
-    paths = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        paths += [Path(folder, name) for name in names if not name.startswith(".")]
-    audio = (path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(filter(Path.is_file, audio))
+    paths = filter(Path.is_file, map(Path, walk_audio(root)))
+    below = {path: f"/{path.parent.relative_to(root).as_posix()}" for path in paths}
+    return sorted(path for path, folder in below.items() if "/__" not in folder)
 
 
 def find_tracks(root: str | Path, genres: Iterable[str] = ()) -> pd.DataFrame:

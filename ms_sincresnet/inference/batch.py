@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ms_sincresnet.data.audio import AUDIO_SUFFIXES, read_blocks
+from ms_sincresnet.data.audio import read_blocks, walk_audio
 from ms_sincresnet.data.playlists import is_playlist, read_list
 from ms_sincresnet.errors import AudioFileError, UserError
-from ms_sincresnet.files import as_utf8, file_state, natural
+from ms_sincresnet.files import as_utf8, file_state
 from ms_sincresnet.inference.predictions import SongPrediction
 
 if TYPE_CHECKING:  # SpeechBrain takes seconds to load
@@ -53,7 +53,7 @@ def find_songs(paths: Iterable[Song]) -> list[str]:
             listed = read_list(path)
             found = find_songs(each for each in listed if not is_playlist(each))
         else:
-            found = [*_songs_in(path)] if os.path.isdir(path) else [path]
+            found = [*walk_audio(path)] if os.path.isdir(path) else [path]
         if not found:
             kind = "folder" if os.path.isdir(path) else "playlist"
             logger.warning("%s: no audio found in this %s", path, kind)
@@ -61,32 +61,6 @@ def find_songs(paths: Iterable[Song]) -> list[str]:
             folder, name = os.path.split(song)
             songs.setdefault(os.path.join(real(folder or "."), name), song)
     return list(songs.values())
-
-
-def _songs_in(root: str) -> Iterator[str]:
-    """Songs in a folder and its subfolders, which links may connect to a loop."""
-
-    def warn(error: OSError) -> None:
-        message = "%s: this folder cannot be read (%s)"
-        logger.warning(message, error.filename, error.strerror)
-
-    seen = set()
-    for folder, below, names in os.walk(root, onerror=warn, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:
-            below.clear()
-            continue
-        seen.add(place)
-        visible = [name for name in below if not name.startswith(".")]
-        below[:] = sorted(visible, key=natural)  # the order that walk takes
-        for name in sorted(filter(is_audio, names), key=natural):
-            yield os.path.join(folder, name)
-
-
-def is_audio(path: Song) -> bool:
-    """True for a file name with a suffix of audio, unless the file is hidden."""
-    path = Path(path)
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
 def classify_songs(

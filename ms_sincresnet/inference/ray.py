@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 from tqdm import tqdm
 
+from ms_sincresnet.data.audio import is_audio
 from ms_sincresnet.errors import AudioFileError, NoAudioError, UserError, needs_extra
 from ms_sincresnet.files import as_utf8, file_state
 from ms_sincresnet.inference import batch
@@ -118,7 +119,7 @@ def find_addresses(sources: Iterable[str]) -> list[str]:
             reason = f"cannot be read ({type(error).__name__}: {error})"
             raise UserError(f"{source}: {reason}") from error
         if found != [path]:
-            found = [each for each in sorted(found) if batch.is_audio(each)]
+            found = [each for each in sorted(found) if is_audio(each)]
         songs += map(system.unstrip_protocol, found)
     return list(dict.fromkeys(songs))
 
