@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ms_sincresnet.cli import commands
-from ms_sincresnet.cli.plot import BUNDLED_HELP, MODEL_HELP
+from ms_sincresnet.cli.plot import OR_BUNDLED_HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", metavar="FILE", help=text)
     text = "take the genres from the tags of the songs, not from their folders"
     add("--from-tags", action="store_true", help=text)
-    add("--model", metavar="MODEL", help=f"{MODEL_HELP} {BUNDLED_HELP}")
+    add("--model", metavar="MODEL", help=OR_BUNDLED_HELP)
     text = "yaml file of other names for the model's genres: `hiphop: [Rap, Trap]`"
     add("--genre-map", metavar="FILE", help=text)
     text = "folder for pictures of the confusion matrix and of the reliability"

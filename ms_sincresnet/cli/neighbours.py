@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from ms_sincresnet.cli import commands
-from ms_sincresnet.cli.plot import BUNDLED_HELP, MODEL_HELP
+from ms_sincresnet.cli.plot import OR_BUNDLED_HELP
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import printable
 
@@ -16,7 +16,7 @@ def add_arguments(command: ArgumentParser) -> None:
     text = "output of `embed`: a parquet file, or a folder of them"
     add("--index", metavar="FILE", required=True, help=text)
     add("--playlist", metavar="FILE", help="m3u8 file to write the songs to")
-    text = f"the model of the index: {MODEL_HELP} {BUNDLED_HELP}"
+    text = f"the model of the index: {OR_BUNDLED_HELP}"
     add("--model", metavar="MODEL", help=text)
     command.set_defaults(fuse=[], voting=None)
 

@@ -145,8 +145,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_model(command: argparse.ArgumentParser) -> None:
     """Adds a model that may be left out."""
-    text = f"{plot.MODEL_HELP} {plot.BUNDLED_HELP}"
-    command.add_argument("model", metavar="MODEL", nargs="?", help=text)
+    help_text = plot.OR_BUNDLED_HELP
+    command.add_argument("model", metavar="MODEL", nargs="?", help=help_text)
 
 
 def _add_classify(command: argparse.ArgumentParser) -> None:
@@ -177,7 +177,7 @@ def _add_songs(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     text = "songs, playlists, folders; - is stdin"
     add("songs", metavar="SONG|FOLDER", nargs="*", help=text)
-    add("--model", metavar="MODEL", help=f"{plot.MODEL_HELP} {plot.BUNDLED_HELP}")
+    add("--model", metavar="MODEL", help=plot.OR_BUNDLED_HELP)
     text = "playlist, or file with a song or folder per line; - is stdin"
     add("--files-from", metavar="LIST", help=text)
     add = command.add_argument_group(

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from pandas import DataFrame
 
-    from ms_sincresnet.models import GenreModel
-
 SUFFIXES = (".png", ".pdf", ".svg")
 MODEL_HELP = "a model folder, or user/repository on the Hub"
-BUNDLED_HELP = "(default: the model that comes with the package)"
+OR_BUNDLED_HELP = f"{MODEL_HELP} (default: the model that comes with the package)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def add_for_song(*figure) -> argparse.ArgumentParser:
         command = add(*figure)
         command.add_argument("song", metavar="SONG", type=Path, help="an audio file")
-        text = f"{MODEL_HELP} {BUNDLED_HELP}"
-        command.add_argument("--model", metavar="MODEL", help=text)
+        command.add_argument("--model", metavar="MODEL", help=OR_BUNDLED_HELP)
         return command
 
     add_for_song("timeline", _draw_timeline, "the genres of a song over time")
@@ -74,14 +71,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written: {path}")
 
 
-def _load_model(source: str) -> GenreModel:
-    """The model of a folder or of the Hub."""
-    from ms_sincresnet.models.hub import fetch
-    from ms_sincresnet.pretrained.model_folder import read_model_folder
-
-    return read_model_folder(fetch(source))
-
-
 def _draw_timeline(arguments: argparse.Namespace) -> Figure:
     """The genres of a song over time."""
     from ms_sincresnet import GenreClassifier
@@ -105,24 +94,25 @@ def _draw_representations(arguments: argparse.Namespace) -> Figure:
     import torch
 
     from ms_sincresnet.data.audio import read_audio
-    from ms_sincresnet.data.clips import repeat_to_length
+    from ms_sincresnet.data.clips import split_clips
+    from ms_sincresnet.models.hub import fetch
     from ms_sincresnet.nnet.frontend import MSSincNet
     from ms_sincresnet.plots import representations
+    from ms_sincresnet.pretrained.model_folder import read_model_folder
 
-    model, start_s = _load_model(arguments.model), arguments.start
+    model, start_s = read_model_folder(fetch(arguments.model)), arguments.start
     frontend: Any = model.frontend
     if not isinstance(frontend, MSSincNet):
         expected = f"expected MSSincResNet, got {type(model).__name__}"
         raise UserError(f"the model has no learned maps; {expected}")
     rate, n_samples = model.config["sample_rate"], model.settings["clip_samples"]
     samples = torch.from_numpy(read_audio(arguments.song, rate))
-    song = repeat_to_length(samples, n_samples)
-    last_s, clip_s = (len(song) - n_samples) / rate, n_samples / rate
+    clips = split_clips(samples, n_samples, hop_samples=1)
+    last_s, clip_s = (len(clips) - 1) / rate, n_samples / rate
     if not 0 <= start_s <= last_s:
         expected = f"a clip starts between 0 and {last_s:g} s"
         raise UserError(f"{arguments.song}: {expected}; got {start_s:g} s")
-    start = round(start_s * rate)
-    clip = song[start : start + n_samples]
+    clip = clips[round(start_s * rate)]
     with torch.no_grad():
         maps = frontend(model.settings["full_scale"] * clip[None])[0].numpy()
         cutoffs = [bank.cutoffs() for bank in frontend.banks]

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ms_sincresnet.cli import commands
-from ms_sincresnet.cli.plot import BUNDLED_HELP, MODEL_HELP
+from ms_sincresnet.cli.plot import OR_BUNDLED_HELP
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import file_state, printable
 
@@ -28,7 +28,7 @@ def add_arguments(add: Callable, whole: Callable, share: Callable) -> None:
     add("--results", metavar="FILE", help=text)
     text = "or restore the files in a log of an earlier run"
     add("--undo", metavar="LOG", help=text)
-    add("--model", metavar="MODEL", help=f"{MODEL_HELP} {BUNDLED_HELP}")
+    add("--model", metavar="MODEL", help=OR_BUNDLED_HELP)
     add("--dry-run", action="store_true", help="show old and new genres, write nothing")
     add("--overwrite", action="store_true", help="tag songs that have a genre, too")
     text = "one genre for songs of the same album and album artist or, without album "

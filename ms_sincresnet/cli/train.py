@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ms_sincresnet.cli import commands
-from ms_sincresnet.cli.plot import BUNDLED_HELP, MODEL_HELP
+from ms_sincresnet.cli.plot import OR_BUNDLED_HELP
 from ms_sincresnet.errors import UserError
 from ms_sincresnet.files import printable
 
@@ -29,7 +29,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     text = "take the genres from the tags of the songs in FOLDER"
     add("--from-tags", action="store_true", help=text)
     add("--output", metavar="MODEL", required=True, help="the model folder to write")
-    text = f"the model to start from: {MODEL_HELP} {BUNDLED_HELP}"
+    text = f"the model to start from: {OR_BUNDLED_HELP}"
     add("--from", dest="source", metavar="MODEL", help=text)
     text = "yaml file of all else (default: training/finetune.yaml in the package)"
     add("--hparams", metavar="FILE", dest="hparams_file", help=text)

@@ -51,24 +51,7 @@ def silent(clips: Tensor) -> Tensor:
 
 
 def repeat_to_length(wavs: Tensor, n_samples: int) -> Tensor:
-    """Waveforms that are repeated if they are too short.
-
-    Arguments
-    ---------
-    wavs
-        Samples [..., time]; at least one.
-    n_samples
-        The least length of the result.
-
-    Returns
-    -------
-    Waveforms [..., max(time, n_samples)].
-
-    Example
-    -------
-    >>> repeat_to_length(torch.tensor([1, 2, 3]), 7)
-    tensor([1, 2, 3, 1, 2, 3, 1])
-    """
+    """Waveforms [..., time], repeated to at least ``n_samples`` if they are shorter."""
     length = wavs.shape[-1]
     if length >= n_samples:
         return wavs

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ms_sincresnet.data.clips import repeat_to_length
+from ms_sincresnet.data.clips import split_clips
 from ms_sincresnet.errors import UserError, needs_extra
 from ms_sincresnet.inference.classifier import GenreClassifier
 from ms_sincresnet.inference.fusion import genres_of
@@ -87,7 +87,7 @@ def _plot_maps(classifier: Any, wav: Tensor, start_s: float) -> Figure | None:
     embedding = classifier.mods.embedding_model
     if not isinstance(embedding.frontend, MSSincNet):
         return None
-    clip = repeat_to_length(wav, embedding.clip_samples)[: embedding.clip_samples]
+    clip = split_clips(wav, embedding.clip_samples)[0]
     maps = embedding.frontend(embedding.full_scale * clip[None])[0].cpu().numpy()
     banks = embedding.frontend.banks
     centres_hz = [sum(bank.cutoffs()).cpu().numpy() / 2 for bank in banks]

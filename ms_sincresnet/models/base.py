@@ -25,24 +25,10 @@ class GenreModel(
 ):
     """Front-end, embedding and classifier in sequence; also a model of the Hub.
 
-    A subclass sets the three parts. ``config`` holds the arguments that rebuild it, and
-    a model of songs has ``settings``: ``genres``, ``clip_samples``, ``hop_samples``,
-    ``voting``, ``full_scale`` and, if known, ``training``, ``temperature`` and
-    ``usual_norm``.
-
-    Arguments
-    ---------
-    arguments
-        ``locals()`` of the subclass's constructor.
-
-    Example
-    -------
-    >>> import torch
-    >>> model = GenreModel()
-    >>> model.frontend = model.embedding = nn.Identity()
-    >>> model.classifier = nn.Linear(3, 10)
-    >>> model(torch.randn(2, 1, 3)).shape
-    torch.Size([2, 10])
+    A subclass passes ``locals()`` of its constructor and sets the three parts.
+    ``config`` holds the arguments that rebuild it, and a model of songs has
+    ``settings``: ``genres``, ``clip_samples``, ``hop_samples``, ``voting``,
+    ``full_scale`` and, if known, ``training``, ``temperature`` and ``usual_norm``.
     """
 
     frontend: nn.Module
