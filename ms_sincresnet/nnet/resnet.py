@@ -154,8 +154,7 @@ class ResNetEmbedding(nn.Module):
     def forward(self, feats: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Embeddings [batch, 1, size] of maps [batch, 3, n_filters, n_frames]."""
         if self.fast_trunk is not None and not torch.is_grad_enabled():
-            return self._embed(self.fast_trunk, feats)
-        feats = feats.contiguous(memory_format=torch.channels_last)
+            return self.pooling(self.fast_trunk(feats))[:, None]
         if torch.compiler.is_compiling():  # compilers choose what to keep and fuse
             return self._embed(self.trunk, feats)
         needs_gradient = torch.is_grad_enabled() and any(
@@ -175,6 +174,7 @@ class ResNetEmbedding(nn.Module):
 
     def _embed(self, trunk: Any, feats: Tensor) -> Tensor:
         """Embeddings of maps by the trunk or an equivalent."""
+        feats = feats.contiguous(memory_format=torch.channels_last)
         return self.pooling(trunk(feats))[:, None]
 
 

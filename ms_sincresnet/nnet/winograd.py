@@ -50,15 +50,16 @@ class WinogradTrunk:
 
     def __call__(self, feats: Tensor) -> Tensor:
         """Volumes [batch, channels, height, width] of maps."""
-        feats = feats.contiguous(memory_format=torch.channels_last)
+        layout: Any = {"memory_format": torch.channels_last}
         # Clip by clip: more need fresh memory each time.
-        images = [self._stem(clip)[0].contiguous().numpy() for clip in feats[:, None]]
+        volumes = (self._stem(clip.contiguous(**layout)) for clip in feats[:, None])
+        images = [volume[0].contiguous().numpy() for volume in volumes]
         n_groups = -(-len(images) // CLIPS_AT_A_TIME)
         n_groups += -n_groups % self._n_threads
         size = -(-len(images) // n_groups)
         groups = [images[n : n + size] for n in range(0, len(images), size)]
-        volumes = self._threads.map(self._volumes, groups)
-        return torch.from_numpy(np.concatenate([*volumes]))
+        found = self._threads.map(self._volumes, groups)
+        return torch.from_numpy(np.concatenate([*found]))
 
     def _volumes(self, images: list[np.ndarray]) -> np.ndarray:
         """Volumes of a few clips, which pass the last stage as a single image.

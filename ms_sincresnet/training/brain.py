@@ -159,7 +159,7 @@ class GenreBrain(sb.Brain):
             return super().make_dataloader(dataset, stage, *args, **options)
         self.train_sampler = options["sampler"]
         options["collate_fn"] = clip_batch
-        if dataset.cache == "memory":  # to pass a batch on takes longer than to make it
+        if dataset.cache == "memory":  # workers would be slower
             options["num_workers"] = 0
         # It is shared out already: SpeechBrain would take a share of this share.
         loader = make_dataloader(dataset, **options)
