@@ -22,8 +22,9 @@ def ours(hop: str) -> Callable[[list[str]], object]:
     """The bundled model, in its fastest precision here."""
     from ms_sincresnet import GenreClassifier
     from ms_sincresnet.inference.batch import classify_songs
-    from ms_sincresnet.nnet.devices import fastest_precision
+    from ms_sincresnet.nnet.devices import fastest_precision, keep_freed_memory
 
+    keep_freed_memory()  # as `ms-sincresnet classify` does
     run_opts = {"device": "cpu", "precision": fastest_precision("cpu")}
     classifier = GenreClassifier.from_pretrained(run_opts=run_opts)
     classifier.hop_s = float(hop)

@@ -1,5 +1,8 @@
 """Devices that lack what the network needs: PyTorch's meta plays MPS. Precisions."""
 
+import platform
+import subprocess
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -67,6 +70,26 @@ def test_a_step_does_on_the_cpu_what_the_device_lacks(
         assert parameter.grad.device == parameter.device, name
     learned = next(model.frontend.parameters(), None)
     assert learned is None or learned.is_meta == (model_class is SincNet)
+
+
+FAULTS = """
+import resource, torch
+from ms_sincresnet.nnet.devices import keep_freed_memory
+{call}
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept():
+    def page_faults(call):
+        command = [sys.executable, "-c", FAULTS.format(call=call)]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    assert page_faults("keep_freed_memory()") < page_faults("")
 
 
 AVX = {"avx2": True, "avx512_f": True, "avx512_bf16": False}

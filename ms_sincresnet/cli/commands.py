@@ -187,6 +187,7 @@ def load_classifier(arguments: Namespace, device: str | None) -> Any:
             reason = str(error).partition("\n")[0].partition(". ")[0]
             message = f"--device {device}: cannot be used ({reason})"
             raise UserError(message) from error
+    devices.keep_freed_memory()
     if arguments.precision == "auto":
         options["precision"] = devices.fastest_precision(device)
     models = [arguments.model, *arguments.fuse] if arguments.fuse else arguments.model
