@@ -18,6 +18,7 @@ from ms_sincresnet.data.dataset import PassSampler, clip_batch, genre_datasets
 from ms_sincresnet.data.prepare import find_tracks, prepare_manifests
 from ms_sincresnet.data.synthetic import GENRES, make_synthetic_gtzan, render_track
 from ms_sincresnet.inference.batch import classify_songs
+from ms_sincresnet.nnet.devices import keep_freed_memory
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 SONG_RATE = 22050  # Hz, as in GTZAN
@@ -84,8 +85,7 @@ def training_step(
     model: nn.Module = our_model(sizes)
     model = PlainModel(model) if name == "plain" else model
     model.train().to(device)
-    options = {"lr": 0.005, "momentum": 0.9, "nesterov": True}
-    optimizer = torch.optim.SGD(model.parameters(), **options)
+    optimizer = torch.optim.SGD(model.parameters(), 0.005, 0.9, nesterov=True)
     wavs = torch.randn(batch_size, sizes.clip_samples, device=device)
     labels = torch.randint(len(GENRES), (batch_size,), device=device)
 
@@ -117,6 +117,7 @@ def plain_songs_step(paths: list[str], sizes: Sizes) -> Step:
 
 def songs_step(paths: list[str], model_folder: str, precision: str) -> Step:
     """Files to voted genres by ours, as by ``ms-sincresnet classify``."""
+    keep_freed_memory()
     run_opts = {"device": "cpu", "precision": precision}
     classifier = GenreClassifier.from_pretrained(model_folder, run_opts=run_opts)
     return lambda: [song.genre for _, song in classify_songs(classifier, paths)]
@@ -125,8 +126,7 @@ def songs_step(paths: list[str], model_folder: str, precision: str) -> Step:
 def loader_epoch(folder: str, cache: str, sizes: Sizes) -> Step:
     """An epoch of the loader of training clips, as the recipe sets it up."""
     options = {"clip_samples": sizes.clip_samples, "seed": SEED, "cache": cache}
-    datasets, _ = genre_datasets(folder, folder, n_genres=len(GENRES), **options)
-    tracks = datasets["train"]
+    tracks = genre_datasets(folder, folder, n_genres=len(GENRES), **options)[0]["train"]
     sampler = PassSampler(len(tracks), sizes.epoch_clips // len(tracks), SEED)
     options = {"num_workers": 2 if cache == "disk" else 0, "collate_fn": clip_batch}
     loader = make_dataloader(tracks, sampler=sampler, batch_size=32, **options)
