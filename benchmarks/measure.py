@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ms_sincresnet.files import as_markdown
+from ms_sincresnet.nnet.devices import keep_freed_memory
 
 Step = Callable[[], object]
 Builder = Callable[[], Step]
@@ -73,6 +74,7 @@ def run_alone(build: Builder) -> tuple[float, int]:
 
 def _run_here(build: Builder) -> tuple[float, int]:
     """Seconds and peak memory of a step in this process."""
+    keep_freed_memory()  # as `ms-sincresnet classify` does
     step = build()
     # Resets the peak to the present size. Unlike ru_maxrss of getrusage, this peak is
     # not inherited from the parent process.

@@ -18,7 +18,6 @@ from ms_sincresnet.data.dataset import PassSampler, clip_batch, genre_datasets
 from ms_sincresnet.data.prepare import find_tracks, prepare_manifests
 from ms_sincresnet.data.synthetic import GENRES, make_synthetic_gtzan, render_track
 from ms_sincresnet.inference.batch import classify_songs
-from ms_sincresnet.nnet.devices import keep_freed_memory
 from ms_sincresnet.pretrained.model_folder import save_model_folder
 
 SONG_RATE = 22050  # Hz, as in GTZAN
@@ -117,7 +116,6 @@ def plain_songs_step(paths: list[str], sizes: Sizes) -> Step:
 
 def songs_step(paths: list[str], model_folder: str, precision: str) -> Step:
     """Files to voted genres by ours, as by ``ms-sincresnet classify``."""
-    keep_freed_memory()
     run_opts = {"device": "cpu", "precision": precision}
     classifier = GenreClassifier.from_pretrained(model_folder, run_opts=run_opts)
     return lambda: [song.genre for _, song in classify_songs(classifier, paths)]
