@@ -1,4 +1,4 @@
-"""Devices: those that lack what the network needs, and the fastest precision."""
+"""Devices: their limits, memory and fastest precision."""
 
 import ctypes
 import platform
@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     """Lets this process keep freed memory, up to 1 GB, if its C library is glibc.
 
     By default the memory of large activations is fetched anew from the system each
-    time, which takes a tenth of the ResNet's time.
+    time, which takes up to a tenth of the ResNet's time.
     """
     with suppress(AttributeError, OSError, TypeError):  # of other systems
         mallopt = ctypes.CDLL(None).mallopt
